@@ -1,0 +1,125 @@
+"""The encoder and the match as one ONNX graph, checked against torch before the bundle takes it."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections import Counter
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from safetensors.torch import load as load_tensors
+
+from edge.bundle import GRAPH, WEIGHTS, Bundle, write_bundle
+from edge.errors import BundleError
+from edge.motion import MOTIONS, make_motion
+from edge.skeleton import Float, J
+from edge.support import clip_windows
+from trainer.encoder import Encoder, EncoderConfig, Graph
+
+OPSET = 17
+TOLERANCE = 1e-4
+# What TensorRT 8.5 to 11 and ONNX Runtime read alike at opset 17. ReduceMean and ReduceL2 are left out on purpose.
+ALLOWED = frozenset(
+    "Add BatchNormalization Cast Concat Constant ConstantOfShape Cos Div Equal Exp Expand Gather Gemm Identity MatMul "
+    "Mul Neg Pow ReduceSum Relu Reshape Shape Sin Slice Sqrt Squeeze Sub Transpose Unsqueeze Where".split()
+)
+
+
+def load_graph(bundle: Bundle) -> Graph:
+    """The torch graph of a bundle, in evaluation mode."""
+    known = {f.name for f in fields(EncoderConfig)}
+    config = EncoderConfig(**{k: v for k, v in bundle.manifest.architecture.items() if k in known})  # type: ignore[arg-type]
+    graph = Graph(Encoder(config))
+    try:
+        graph.load_state_dict(load_tensors(bundle.read(WEIGHTS)))
+    except (RuntimeError, ValueError) as e:
+        raise BundleError(f"{bundle.root}: its weights do not fit its architecture", why=str(e)[:300]) from None
+    return graph.eval()
+
+
+def export(graph: Graph) -> bytes:
+    """The ONNX file's bytes: dynamic batch, categories and shots. Raises BundleError if it is not what was asked for."""
+    c = graph.encoder.config
+    example = (torch.zeros(2, c.frames, J, 3), torch.ones(2, c.frames, J), torch.zeros(3, 8, c.embedding), torch.ones(3, 8))
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            graph,
+            example,
+            buffer,
+            input_names=["joints", "visible", "support", "support_mask"],
+            output_names=["embedding", "distance"],
+            dynamic_axes={
+                "joints": {0: "batch"},
+                "visible": {0: "batch"},
+                "support": {0: "categories", 1: "shots"},
+                "support_mask": {0: "categories", 1: "shots"},
+                "embedding": {0: "batch"},
+                "distance": {0: "batch", 1: "categories"},
+            },
+            opset_version=OPSET,
+            # The newer exporter saves opset 18 whatever it is asked for, and TensorRT 8 misreads its reductions.
+            dynamo=False,
+        )
+    data = buffer.getvalue()
+    check_graph(onnx.load_from_string(data))
+    return data
+
+
+def check_graph(model: onnx.ModelProto) -> None:
+    """Raises BundleError for another opset, or for an operation off the list."""
+    opsets = {o.domain or "ai.onnx": o.version for o in model.opset_import}
+    if opsets != {"ai.onnx": OPSET}:
+        raise BundleError(f"the exported graph has opset {opsets}", why=f"the device reads {OPSET}")
+    used = Counter(node.op_type for node in model.graph.node)
+    if strange := sorted(set(used) - ALLOWED):
+        raise BundleError(
+            f"the exported graph uses {', '.join(strange)}", why="not every supported runtime reads these alike"
+        )
+    onnx.checker.check_model(model, full_check=True)
+
+
+def example_windows(frames: int, seconds: float, seed: int = 0) -> tuple[Float, Float]:
+    """Windows of made motion, whole and with a tenth of the joints hidden: (N, T, 15, 3), (N, T, 15)."""
+    rng = np.random.default_rng(seed)
+    parts = [clip_windows(make_motion(name, seconds=3, seed=seed), frames, seconds) for name in MOTIONS]
+    joints, visible = (np.concatenate(x) for x in zip(*parts, strict=True))
+    hidden = visible * (rng.random(visible.shape) > 0.1).astype(np.float32)
+    return np.concatenate([joints, joints * hidden[..., None]]), np.concatenate([visible, hidden])
+
+
+def parity(graph: Graph, data: bytes, windows: tuple[Float, Float]) -> dict[str, Any]:
+    """The greatest differences between torch and ONNX Runtime over the windows, against a ragged support set."""
+    rng = np.random.default_rng(1)
+    joints, visible = windows
+    support = rng.standard_normal((3, 16, graph.encoder.config.embedding)).astype(np.float32)
+    support /= np.linalg.norm(support, axis=-1, keepdims=True)
+    mask = (np.arange(16) < np.array([[16], [5], [1]])).astype(np.float32)
+    with torch.no_grad():
+        expected = [x.numpy() for x in graph(*map(torch.from_numpy, (joints, visible, support, mask)))]
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    feed = {"joints": joints, "visible": visible, "support": support, "support_mask": mask}
+    found = session.run(["embedding", "distance"], feed)
+    worst = {n: float(np.abs(a - b).max()) for n, a, b in zip(("embedding", "distance"), expected, found, strict=True)}
+    return {"against": f"torch {torch.__version__}", "runtime": f"onnxruntime {ort.__version__}", "windows": len(joints), **worst}
+
+
+def build_onnx(bundle: Bundle) -> Bundle:
+    """Export, check, and write encoder.onnx with its parity into the bundle. Raises BundleError beyond TOLERANCE."""
+    graph = load_graph(bundle)
+    data = export(graph)
+    m = bundle.manifest
+    found = parity(graph, data, example_windows(m.frames, m.seconds))
+    if not max(found["embedding"], found["distance"]) <= TOLERANCE:
+        raise BundleError(
+            f"{bundle.root}: the graph does not compute what torch does",
+            why=f"they differ by {found['embedding']:.2g} (embedding) and {found['distance']:.2g} (distance)",
+            fix="report it with both version numbers; the bundle was left as it was",
+        )
+    return write_bundle(bundle.root, m.model_copy(update={"opset": OPSET, "parity": found}), {GRAPH: data})

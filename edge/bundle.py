@@ -1,0 +1,139 @@
+"""The bundle: a directory that holds one trained model and everything known about it.
+
+    manifest.json  encoder.safetensors  encoder.onnx  calibration.npz  engines/<target>/…
+
+Nothing is read before its sha256 matches the manifest. `base`, the default, ships inside this package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edge.errors import BundleError
+
+FORMAT = 1
+BASE = Path(__file__).parent / "bundles" / "base"
+GRAPH, WEIGHTS, CALIBRATION = "encoder.onnx", "encoder.safetensors", "calibration.npz"
+MAX_FILE_BYTES = 1 << 30
+
+
+class Manifest(BaseModel):
+    """What `manifest.json` holds. `encoder` is the sha256 of the weights: it names the model everywhere."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = FORMAT
+    name: str
+    layout: str = "core15"
+    frames: int = Field(ge=8, le=512)
+    seconds: float = Field(gt=0, le=60)
+    embedding: int = Field(ge=8, le=4096)
+    temperature: float = Field(gt=0)
+    opset: int | None = None
+    encoder: str
+    files: dict[str, str] = {}
+    architecture: dict[str, int | float] = {}
+    training: dict[str, Any] = {}
+    accuracy: dict[str, Any] = {}
+    parity: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle. Build one with `open_bundle`; read its files only through `read`, which checks them."""
+
+    root: Path
+    manifest: Manifest
+
+    @property
+    def model(self) -> str:
+        """The model's short name: bundle name and the start of the encoder's hash."""
+        return f"{self.manifest.name}-{self.manifest.encoder[:12]}"
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file, after its hash matched. Raises BundleError."""
+        expected = self.manifest.files.get(name)
+        if expected is None:
+            fix = f"haad-edge build {self.root} --target onnx" if name == GRAPH else "train it anew: haad-edge train"
+            raise BundleError(f"{self.root}: no '{name}' in this bundle", fix=fix)
+        path = self.root / name
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise BundleError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB")
+            data = path.read_bytes()
+        except OSError as e:
+            raise BundleError(f"{path}: cannot be read", why=str(e), fix="copy the bundle again, whole") from None
+        if hashlib.sha256(data).hexdigest() != expected:
+            raise BundleError(
+                f"{path}: its sha256 is not the one in manifest.json",
+                why="the file was changed or damaged after it was written",
+                fix="copy the bundle again, or build it anew; nothing of it was loaded",
+            )
+        return data
+
+    def calibration(self) -> dict[str, NDArray[Any]]:
+        """The arrays of calibration.npz: `cohort` (N, D) unit embeddings, and the constants of the score."""
+        with np.load(io.BytesIO(self.read(CALIBRATION)), allow_pickle=False) as z:
+            return {k: z[k] for k in z.files}
+
+
+def open_bundle(root: Path | str | None = None) -> Bundle:
+    """Read and check a bundle's manifest (`base` when none is named). Raises BundleError. Hashes are checked on read."""
+    root = Path(root) if root is not None else BASE
+    path = root / "manifest.json"
+    try:
+        raw = json.loads(path.read_text())
+    except OSError:
+        raise BundleError(
+            f"{root}: not a bundle", why="it has no readable manifest.json", fix="haad-edge train --data DIR --out BUNDLE"
+        ) from None
+    except ValueError as e:
+        raise BundleError(f"{path}: not JSON", why=str(e), fix="copy the bundle again, whole") from None
+    if isinstance(raw, dict) and raw.get("format") != FORMAT:
+        raise BundleError(
+            f"{root}: bundle format {raw.get('format')!r}", why=f"this program reads {FORMAT}", fix="upgrade haad-edge"
+        )
+    try:
+        manifest = Manifest.model_validate(raw)
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise BundleError(f"{path}: field '{'.'.join(map(str, first['loc']))}'", why=first["msg"]) from None
+    for name in manifest.files:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BundleError(f"{path}: file name {name!r} leads out of the bundle")
+    return Bundle(root, manifest)
+
+
+def write_bundle(root: Path, manifest: Manifest, files: dict[str, bytes]) -> Bundle:
+    """Write `files` and a manifest with their hashes, each in one atomic step, the manifest last.
+
+    Files that the manifest lists already and that are not given stay as they are.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        replace(root / name, data)
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    manifest = manifest.model_copy(update={"files": {**manifest.files, **hashes}})
+    replace(root / "manifest.json", (manifest.model_dump_json(indent=2) + "\n").encode())
+    return Bundle(root, manifest)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file so that a reader, or a power cut, finds the old content or the new, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path)

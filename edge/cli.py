@@ -1,0 +1,245 @@
+"""`haad-edge …`: the device's commands, and the door through which the other houses add theirs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from edge import __version__
+from edge.console import err, fail, out
+from edge.errors import HaadError
+from edge.settings import Settings
+
+DEVICE, TRY, MODEL = "On the device", "Try it", "Look into things"
+BundleOption = Annotated[Path | None, typer.Option(help="trained model; none: the base model inside the package")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this house's commands."""
+    app.command(rich_help_panel=DEVICE)(_with_settings(run))
+    app.command(rich_help_panel=DEVICE)(listen)
+    app.command(rich_help_panel=TRY)(demo)
+    app.command(rich_help_panel=TRY)(publish)
+    app.command(rich_help_panel=MODEL)(embed)
+    app.command(rich_help_panel=MODEL)(doctor)
+    support = typer.Typer(no_args_is_help=True, help="The support folder: what is normal.")
+    support.command("show")(support_show)
+    app.add_typer(support, name="support", rich_help_panel=MODEL)
+
+
+def _with_settings(command: Any) -> Any:
+    """Give a command one option per setting, so that the schema is the only list of them."""
+    parameters = [p for p in inspect.signature(command).parameters.values() if p.kind != p.VAR_KEYWORD]
+    for name, setting in Settings.model_fields.items():
+        kinds = [k for k in get_args(setting.annotation) if k is not type(None)] or [setting.annotation]
+        literal = get_origin(setting.annotation) is Literal
+        kind = str if literal else kinds[0]
+        default = "" if setting.default is None else f" [dim](default {setting.default})[/]"
+        option = typer.Option(help=(setting.description or "a cap: what exceeds it is dropped and counted") + default)
+        parameters.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
+        )
+    command.__signature__ = inspect.Signature(parameters)
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def run(config: Annotated[Path | None, typer.Option(help="YAML file with settings")] = None, **given: Any) -> None:
+    """Watch pose streams and publish alerts, until SIGTERM or Ctrl-C.
+
+    Every setting can stand in the YAML file under its name and in the environment as HAAD_NAME as well;
+    the command line wins over the environment, the environment over the file.
+    """
+    from edge.service import serve
+    from edge.settings import load_settings
+
+    serve(load_settings(given, config))
+
+
+def publish(
+    paths: Annotated[list[Path], typer.Argument(help="clip files, or folders of them")],
+    to: Annotated[str, typer.Option(help="where the engine listens")] = "pub+connect:tcp://127.0.0.1:5555",
+    stream: Annotated[str, typer.Option(help="the camera's name")] = "cam1",
+    fps: Annotated[float | None, typer.Option(min=1, max=240, help="frames a second; none: the clip's own")] = None,
+    speed: Annotated[float, typer.Option(min=0, help="pace of the wall clock; 0: as fast as it goes")] = 1.0,
+    people: Annotated[int, typer.Option(min=1, max=64, help="persons in view at a time")] = 1,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.1, help="play each clip so long, looping it; none: its length, at least 4")
+    ] = None,
+    as_one: Annotated[bool, typer.Option(help="one person plays all clips, instead of a new person each")] = False,
+    start: Annotated[int | None, typer.Option(help="capture time of the first frame in ns; none: now")] = None,
+    wait: Annotated[float, typer.Option(help="seconds to wait for an engine")] = 10.0,
+    allow_remote: Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")] = False,
+) -> None:
+    """Play clips as a camera would deliver them."""
+    from edge.client import PosePublisher
+    from edge.playback import capture_ns, find_clips, paced, play
+
+    shots = play(find_clips(paths), fps=fps, people=people, seconds=seconds, as_one=as_one)
+    with PosePublisher(to, stream=stream, allow_remote=allow_remote) as camera:
+        camera.wait(wait)
+        first, t = start if start is not None else time.time_ns(), 0
+        try:
+            for shot in paced(shots, speed):
+                t = capture_ns(first, shot)
+                camera.send(shot.ids, shot.joints, visible=shot.visible, t=t)
+        except KeyboardInterrupt:
+            pass
+        camera.end(t)
+        out.print(f"{stream}: {camera.seq} frames sent")
+
+
+def listen(
+    source: Annotated[str, typer.Option("--from", help="where the engine publishes")] = "sub+connect:tcp://127.0.0.1:5556",
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+    scores: Annotated[bool, typer.Option(help="scores too, not only alerts")] = False,
+    status: Annotated[bool, typer.Option(help="the engine's heartbeat too")] = False,
+    stream: Annotated[str, typer.Option(help="only streams whose name begins so")] = "",
+    count: Annotated[int, typer.Option(help="stop after so many messages; 0: never")] = 0,
+    timeout: Annotated[float | None, typer.Option(help="stop after so many seconds of silence")] = None,
+    allow_remote: Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")] = False,
+) -> None:
+    """Print alerts as they come."""
+    from edge.client import AlertSubscriber
+    from edge.report import line
+
+    topics = [f"alert/{stream}"] + [f"score/{stream}"] * scores + ["status"] * status
+    with AlertSubscriber(source, topics=topics, timeout=timeout, allow_remote=allow_remote) as subscriber:
+        try:
+            for n, event in enumerate(subscriber, 1):
+                if as_json:
+                    print(json.dumps({"kind": type(event).__name__.lower(), **asdict(event)}), flush=True)
+                else:
+                    out.print(line(event), soft_wrap=True)
+                if subscriber.missed:
+                    err.print(f"{subscriber.missed} messages missed", style="yellow")
+                    subscriber.missed = 0
+                if n == count:
+                    break
+        except KeyboardInterrupt:
+            pass
+
+
+def embed(
+    data: Annotated[Path, typer.Argument(help="DIR/<category>/*.npz")],
+    output: Annotated[Path, typer.Option("--out", help="the .npz to write: embedding, path, category, subject")],
+    bundle: BundleOption = None,
+) -> None:
+    """One embedding per clip of a folder."""
+    import io
+
+    import numpy as np
+
+    from edge.bundle import open_bundle, replace
+    from edge.embedding import embed_folder
+    from edge.engine import open_engine
+
+    model = open_bundle(bundle)
+    found = embed_folder(data, model, open_engine(model, threads=2))
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        embedding=found.embedding,
+        path=np.array(found.path),
+        category=np.array(found.category),
+        subject=np.array(found.subject),
+    )
+    replace(output, buffer.getvalue())
+    for problem in found.problems:
+        err.print(f"left out: {problem}", markup=False, soft_wrap=True)
+    out.print(f"{output}: {len(found.path)} clips, {found.embedding.shape[1]} numbers each, by {model.model}")
+
+
+def support_show(
+    folder: Annotated[Path, typer.Argument(help="support/<category>/*.npz")],
+    bundle: BundleOption = None,
+    cache: Annotated[Path | None, typer.Option(help="folder of cached features")] = None,
+) -> None:
+    """What a support folder holds, and how well its categories stand apart."""
+    from edge.bundle import open_bundle
+    from edge.engine import open_engine
+    from edge.report import support_table
+    from edge.support import FeatureCache, load_support
+
+    model = open_bundle(bundle)
+    support = load_support(folder, model, open_engine(model), FeatureCache(cache))
+    out.print(support_table(support, model.manifest.temperature))
+    for problem in support.problems:
+        err.print(problem, markup=False, soft_wrap=True)
+    out.print(f"version {support.version}, by {model.model}")
+
+
+def doctor() -> None:
+    """What is installed, which engines work here, and what to do about the rest."""
+    from edge.doctor import examine
+
+    findings = examine()
+    colour = {"ok": "green", "absent": "yellow", "broken": "red"}
+    for f in findings:
+        out.print(f"[{colour[f.verdict]}]{f.verdict:7}[/] [bold]{f.name}[/]  ", end="")
+        out.print(f.detail, markup=False, soft_wrap=True)
+        if f.fix:
+            out.print(f"        → {f.fix}", markup=False, soft_wrap=True)
+    if any(f.verdict == "broken" for f in findings):
+        raise typer.Exit(1)
+
+
+def demo(
+    data: Annotated[Path | None, typer.Option(help="play real clips DIR/<category>/*.npz instead of made motion")] = None,
+    seconds: Annotated[float, typer.Option(min=5, help="how long")] = 60.0,
+    speed: Annotated[float, typer.Option(min=0.1, help="pace of the wall clock")] = 1.0,
+    bundle: BundleOption = None,
+) -> None:
+    """An engine, three simulated cameras and a listener, live in this terminal."""
+    from edge.demo import show
+
+    show(data, seconds=seconds, speed=speed, bundle=bundle)
+
+
+def _version(value: bool) -> None:
+    if value:
+        out.print(f"haad-edge {__version__}")
+        raise typer.Exit()
+
+
+def make_app() -> typer.Typer:
+    """The whole command line: what each installed house registers."""
+    app = typer.Typer(
+        name="haad-edge",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        help="Few-shot human action anomaly detection on pose streams.",
+    )
+
+    @app.callback()
+    def options(
+        version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    ) -> None: ...
+
+    for point in sorted(entry_points(group="haad_edge.commands"), key=lambda p: p.name != "edge"):
+        point.load()(app)
+    return app
+
+
+def main() -> None:
+    """Entry point: errors the user can act on are printed without a traceback."""
+    try:
+        make_app()()
+    except HaadError as e:
+        fail(e)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

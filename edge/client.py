@@ -1,0 +1,169 @@
+"""What an integrator imports: `PosePublisher` sends a camera's poses, `AlertSubscriber` hears what the engine says.
+
+    with PosePublisher("pub+connect:tcp://127.0.0.1:5555", stream="cam1", layout="coco17") as camera:
+        camera.wait(5)
+        camera.send(ids, keypoints, visible=confidence, size=(1920, 1080))
+
+    for event in AlertSubscriber("sub+connect:tcp://127.0.0.1:5556"):
+        print(event)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+import numpy as np
+import zmq
+from numpy.typing import ArrayLike
+from typing_extensions import Self
+
+from edge.endpoint import Endpoint
+from edge.errors import HaadError
+from edge.skeleton import get_layout
+from edge.wire import Event, PoseFrame, Status, decode_event, encode_pose
+
+POSES = "pub+connect:tcp://127.0.0.1:5555"
+ALERTS = "sub+connect:tcp://127.0.0.1:5556"
+
+
+class PosePublisher:
+    """Sends one stream's pose frames and numbers them. `pub` never blocks; `push` waits for a slow engine."""
+
+    def __init__(
+        self, endpoint: str = POSES, *, stream: str, layout: str = "core15", hwm: int = 10_000, allow_remote: bool = False
+    ) -> None:
+        self.stream, self.layout, self.seq = stream, get_layout(layout), 0
+        where = Endpoint.parse(endpoint, ("pub", "push"))
+        where.check_reach(allow_remote)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._socket = where.open(self._context, hwm=hwm)
+        except Exception:
+            self._context.term()
+            raise
+        self._push = where.pattern == "push"
+        self._where = where
+
+    def wait(self, seconds: float = 10) -> None:
+        """Until an engine listens, so that the first frames are not lost. Raises HaadError when none does."""
+        ready = self._socket.poll(round(seconds * 1000), zmq.POLLOUT if self._push else zmq.POLLIN)
+        if not ready:
+            raise HaadError(
+                f"nobody listens at {self._where.address}",
+                why=f"no engine subscribed within {seconds:g} s",
+                fix="start it: haad-edge run --support DIR",
+            )
+
+    def send(
+        self,
+        ids: Sequence[int],
+        joints: ArrayLike,
+        *,
+        t: int | None = None,
+        visible: ArrayLike | None = None,
+        size: tuple[float, float] | None = None,
+        end: bool = False,
+    ) -> None:
+        """Send one frame: ids (P,), joints (P, J, 2 or 3), visible (P, J), t the capture time in ns (none: now).
+
+        `size` is the image's width and height when joints are 2-D, in pixels, y down.
+        """
+        frame = PoseFrame(
+            self.stream,
+            self.seq,
+            time.time_ns() if t is None else t,
+            self.layout,
+            np.asarray(ids, np.int64),
+            np.asarray(joints, np.float32),
+            None if visible is None else np.asarray(visible, np.float32),
+            size,
+            end,
+        )
+        self.seq += 1
+        self._socket.send(encode_pose(frame))
+
+    def end(self, t: int | None = None) -> None:
+        """Say that the stream ends: its tracks' alerts end with it."""
+        self.send([], np.zeros((0, self.layout.size, 3)), t=t, end=True)
+
+    def close(self) -> None:
+        """Wait up to 5 s for what was sent to leave, then close."""
+        self._socket.close(5000)
+        self._context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+class AlertSubscriber:
+    """Iterates over Alert, Scores and Status events. `missed` counts messages that were published but never came.
+
+    topics: any of "alert", "score", "status", or e.g. "alert/cam1". Ends after `timeout` seconds of silence, if given.
+    """
+
+    def __init__(
+        self,
+        endpoint: str = ALERTS,
+        *,
+        topics: Sequence[str] = ("alert", "status"),
+        timeout: float | None = None,
+        hwm: int = 100_000,
+        allow_remote: bool = False,
+    ) -> None:
+        where = Endpoint.parse(endpoint, ("sub",))
+        where.check_reach(allow_remote)
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        try:
+            self._socket = where.open(self._context, hwm=hwm)
+        except Exception:
+            self._context.term()
+            raise
+        for topic in topics:
+            self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+        self.timeout, self.missed = timeout, 0
+        self._next: dict[tuple[str, str], int] = {}
+
+    def receive(self, timeout: float | None = None) -> Event | None:
+        """The next event, or None after `timeout` seconds (none: as long as it takes). Raises WireError."""
+        if not self._socket.poll(None if timeout is None else max(0, round(timeout * 1000))):
+            return None
+        event = decode_event(self._socket.recv_multipart())
+        # Alerts count up over the whole run, scores per stream. A status is sent for newcomers too: no gap there.
+        if not isinstance(event, Status):
+            kind = type(event).__name__ + (event.stream if type(event).__name__ == "Scores" else "")
+            expected = self._next.get((event.run, kind))
+            if expected is not None and event.seq > expected:
+                self.missed += event.seq - expected
+            self._next[event.run, kind] = event.seq + 1
+        return event
+
+    def wait(self, seconds: float = 10) -> Status:
+        """The engine's status; from then on nothing is missed. Needs the topic "status". Raises HaadError."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            event = self.receive(left)
+            if isinstance(event, Status):
+                return event
+        raise HaadError(
+            "no engine answers", why=f"no status within {seconds:g} s", fix="start it: haad-edge run --support DIR"
+        )
+
+    def __iter__(self) -> Iterator[Event]:
+        while (event := self.receive(self.timeout)) is not None:
+            yield event
+
+    def close(self) -> None:
+        """Close at once."""
+        self._socket.close(0)
+        self._context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,203 @@
+"""Clip files (`.npz`) and folders of them: what a support set and a training set are made of.
+
+    <dir>/<category>/<subject>_<trial>.npz     joints (T, J, C) float32, fps, layout
+                                               optional: visible (T, J), subject, source
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import ClipError
+from edge.skeleton import LAYOUTS, Float, lift, mask_bad
+
+MAX_FRAMES = 200_000
+MAX_FILE_BYTES = 256 << 20
+HELP = "see 'Clip files' in docs/start.md"
+BRIDGE_S = 0.15
+"""Seconds in which a looped clip moves from its last pose back to its first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One recording of one person, already in core15: joints (T, 15, 3) metres y-up, visible (T, 15) in [0, 1]."""
+
+    joints: Float
+    visible: Float
+    fps: float
+    subject: str = ""
+    source: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """From the first frame to the last."""
+        return (len(self.joints) - 1) / self.fps
+
+    def at(self, times: NDArray[np.floating]) -> tuple[Float, Float]:
+        """The pose at `times` (N,) seconds, linear between frames, held beyond the ends: (N, 15, 3), (N, 15).
+
+        Between a seen and a hidden frame the seen one's place is taken, with the visibility blended.
+        """
+        return _interpolate(self.joints, self.visible, np.asarray(times) * self.fps)
+
+    def resampled(self, frames: int) -> tuple[Float, Float]:
+        """The whole clip on `frames` equal steps, whatever its length: joints (frames, 15, 3), visible (frames, 15)."""
+        return self.at(np.linspace(0, self.seconds, frames))
+
+    def looped(self, times: NDArray[np.floating]) -> tuple[Float, Float]:
+        """Like `at`, with the clip repeating for ever: after a short bridge it starts again where it ended.
+
+        The ground position carries on from one round to the next, so that a walk goes on walking.
+        """
+        period = self.seconds + BRIDGE_S
+        rounds, phase = np.divmod(np.asarray(times, np.float64), period)
+        travel = _ground_travel(self.joints, self.visible)
+        first = np.where(self.visible[:1, :, None] > 0, self.joints[:1] + travel, 0)
+        joints = np.concatenate([self.joints, first])
+        visible = np.concatenate([self.visible, self.visible[:1]])
+        # The bridge is one long "frame" at the end: stretch its share of the time axis onto one index step.
+        bridge = np.maximum(phase - self.seconds, 0) / BRIDGE_S
+        j, v = _interpolate(joints, visible, np.minimum(phase, self.seconds) * self.fps + bridge)
+        return j + (rounds[:, None, None] * travel).astype(np.float32), v
+
+
+def _ground_travel(joints: Float, visible: Float) -> Float:
+    """How far the body's centre moved over the ground, first to last frame: (3,) with y = 0."""
+    both = (visible[0] > 0) & (visible[-1] > 0)
+    if not both.any():
+        return np.zeros(3, np.float32)
+    travel: Float = (joints[-1][both] - joints[0][both]).mean(0)
+    return travel * np.array([1, 0, 1], np.float32)
+
+
+def _interpolate(joints: Float, visible: Float, index: NDArray[np.floating]) -> tuple[Float, Float]:
+    index = np.clip(index, 0, len(joints) - 1)
+    lo = np.minimum(index.astype(np.intp), len(joints) - 1)
+    hi = np.minimum(lo + 1, len(joints) - 1)
+    f = (index - lo).astype(np.float32)[:, None]
+    return blend(joints[lo], visible[lo], joints[hi], visible[hi], f)
+
+
+def blend(j0: Float, v0: Float, j1: Float, v1: Float, f: Float) -> tuple[Float, Float]:
+    """The pose a fraction `f` (N, 1) of the way from (j0, v0) to (j1, v1); joints (N, 15, 3), visible (N, 15).
+
+    Where only one side sees the joint, its place stands and its visibility is that side's share.
+    """
+    w0, w1 = v0 * (1 - f), v1 * f
+    total = w0 + w1
+    share = np.divide(w1, total, out=np.zeros_like(total), where=total > 0)
+    # j0 is 0 where nothing was seen, so a joint hidden on both sides stays 0.
+    return j0 + (j1 - j0) * share[..., None], total
+
+
+def load_clip(path: Path | str) -> Clip:
+    """Read one clip file and map it onto core15. Raises ClipError naming the file and the field."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ClipError(
+                f"{path}: not a usable clip",
+                why=f"the file is larger than {MAX_FILE_BYTES >> 20} MiB",
+                fix="cut it into shorter clips",
+            )
+        with np.load(path, allow_pickle=False) as z:
+            fields = {k: z[k] for k in ("joints", "fps", "layout", "visible", "subject", "source") if k in z.files}
+    except FileNotFoundError:
+        raise ClipError(f"{path}: no such clip file") from None
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError, AttributeError) as e:
+        raise ClipError(
+            f"{path}: not a usable clip", why=f"it cannot be read as .npz without pickle ({e})", fix=HELP
+        ) from None
+    return from_arrays(fields, str(path))
+
+
+def from_arrays(fields: dict[str, NDArray[Any]], where: str) -> Clip:
+    """Check the arrays of a clip file and map them onto core15. Raises ClipError that names `where`."""
+
+    def error(why: str, fix: str = HELP) -> ClipError:
+        return ClipError(f"{where}: not a usable clip", why=why, fix=fix)
+
+    for key in ("joints", "fps", "layout"):
+        if key not in fields:
+            raise error(f"the array '{key}' is missing")
+    joints, visible = np.asarray(fields["joints"]), fields.get("visible")
+    name = str(fields["layout"])
+    if name not in LAYOUTS:
+        raise error(f"unknown layout {name!r:.60}", f"use one of: {', '.join(LAYOUTS)}")
+    layout = LAYOUTS[name]
+    if joints.ndim != 3 or joints.shape[2] not in (2, 3) or joints.dtype.kind not in "fiu":
+        raise error(f"'joints' is {joints.dtype} {joints.shape}, not numbers (T, J, 2 or 3)")
+    if joints.shape[1] != layout.size:
+        raise error(f"'joints' has {joints.shape[1]} joints, layout {layout.name} has {layout.size}")
+    if not 2 <= len(joints) <= MAX_FRAMES:
+        raise error(f"{len(joints)} frames; a clip has 2 to {MAX_FRAMES}")
+    if np.size(fields["fps"]) != 1 or fields["fps"].dtype.kind not in "fiu":
+        raise error("'fps' is not one number")
+    fps = float(np.ravel(np.asarray(fields["fps"], float))[0])
+    if not 1 <= fps <= 1000:
+        raise error(f"'fps' is {fps:g}, not between 1 and 1000")
+    if visible is not None and (visible.shape != joints.shape[:2] or visible.dtype.kind not in "fiub"):
+        raise error(f"'visible' is {visible.dtype} {visible.shape}, not numbers {joints.shape[:2]}")
+    clean, seen, _ = mask_bad(lift(joints), None if visible is None else np.asarray(visible, np.float32))
+    if not seen.any():
+        raise error("no joint is visible in any frame")
+    core, seen = layout.to_core15(clean, seen)
+    texts = (str(np.ravel(fields[k])[0]) if k in fields and fields[k].size else "" for k in ("subject", "source"))
+    return Clip(core, seen, fps, *texts)
+
+
+def save_clip(path: Path | str, clip: Clip) -> None:
+    """Write a core15 clip file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        path,
+        joints=clip.joints.astype(np.float32),
+        visible=clip.visible.astype(np.float32),
+        fps=np.float32(clip.fps),
+        layout="core15",
+        subject=clip.subject,
+        source=clip.source,
+    )
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """A sort key under which '2' comes before '10'."""
+    return [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", text) if p]
+
+
+def categories(root: Path | str) -> dict[str, list[Path]]:
+    """Category name → its clip files, both in natural order. Raises ClipError when `root` holds none."""
+    root = Path(root)
+    if not root.is_dir():
+        raise ClipError(f"{root}: no such folder", fix="make it as DIR/<category>/<clip>.npz")
+    found = {
+        folder.name: sorted(folder.glob("*.npz"), key=lambda p: natural(p.name))
+        for folder in sorted(root.iterdir(), key=lambda p: natural(p.name))
+        if folder.is_dir() and not folder.name.startswith(".")
+    }
+    found = {name: files for name, files in found.items() if files}
+    if not found:
+        raise ClipError(
+            f"{root}: no clips",
+            why="a set of clips is DIR/<category>/*.npz, and no sub-folder here holds an .npz file",
+            fix="put a few clips of each normal action into a folder of its name",
+        )
+    return found
+
+
+def iter_clips(files: list[Path]) -> Iterator[tuple[Path, Clip | ClipError]]:
+    """Each file with its clip, or with the reason why it is not one."""
+    for path in files:
+        try:
+            yield path, load_clip(path)
+        except ClipError as e:
+            yield path, e

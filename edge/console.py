@@ -1,0 +1,36 @@
+"""What all commands share: how errors reach a person, and how a missing extra is said."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from typing import NoReturn
+
+from rich.console import Console
+
+from edge.errors import HaadError, MissingExtra
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def fail(e: HaadError) -> NoReturn:
+    """Print what happened, why, and what to run next; then exit."""
+    err.print("[bold red]error:[/] ", end="")
+    err.print(e.what, markup=False, soft_wrap=True)
+    for label, text in (("why", e.why), ("next", e.fix)):
+        if text:
+            err.print(f"  {label}: ", end="", style="bold")
+            err.print(text, markup=False, soft_wrap=True)
+    sys.exit(e.exit_code)
+
+
+def need(extra: str, *modules: str) -> None:
+    """Raises MissingExtra when a module of the extra is not installed."""
+    missing = [m for m in modules if importlib.util.find_spec(m) is None]
+    if missing:
+        raise MissingExtra(
+            f"this command needs {', '.join(missing)}",
+            why="the plain install is what a device needs, without training",
+            fix=f"pip install 'haad-edge[{extra}]'",
+        )

@@ -1,0 +1,138 @@
+"""`haad-edge doctor`: what is installed, which engines work here, and what to do about the rest."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from edge import __version__
+from edge.bundle import open_bundle
+from edge.endpoint import Endpoint
+from edge.engine import embed, open_engine
+from edge.errors import HaadError
+from edge.motion import make_motion
+from edge.settings import Settings
+from edge.support import FeatureCache, clip_windows
+
+Verdict = Literal["ok", "absent", "broken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. `fix` says what to do unless the verdict is ok."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    fix: str = ""
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def cuda_device() -> str | None:
+    """The first CUDA device's name by asking the driver, or None. (TensorRT 8.6 ends the process without one.)"""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        if driver.cuInit(0):
+            return None
+        device, name = ctypes.c_int(), ctypes.create_string_buffer(100)
+        if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, 100, device):
+            return None
+        return name.value.decode(errors="replace")
+    except (OSError, AttributeError):
+        return None
+
+
+def _onnx() -> Finding:
+    bundle = open_bundle()
+    engine = open_engine(bundle, "onnx", max_batch=8)
+    m = bundle.manifest
+    found = embed(engine, *clip_windows(make_motion("walk", seconds=3), m.frames, m.seconds))
+    if not np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3):
+        return Finding("engine onnx", "broken", "the base model's embeddings are not unit vectors", "reinstall onnxruntime")
+    return Finding("engine onnx", "ok", f"{engine.name} runs {bundle.model}")
+
+
+def _tensorrt() -> Finding:
+    device, trt, cuda = cuda_device(), version_of("tensorrt"), version_of("pycuda")
+    detail = f"tensorrt {trt or 'not installed'}, pycuda {cuda or 'not installed'}, GPU {device or 'none found'}"
+    return Finding(
+        "engine tensorrt", "absent", detail, "not needed: this version runs on ONNX Runtime, with or without a GPU"
+    )
+
+
+def _ports() -> Finding:
+    import zmq
+
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    busy = []
+    try:
+        for name in ("ingest", "alerts"):
+            endpoint = Endpoint.parse(str(Settings.model_fields[name].default))
+            try:
+                endpoint.open(context, hwm=1).close(0)
+            except HaadError:
+                busy.append(endpoint.address)
+    finally:
+        context.term()
+    if busy:
+        return Finding("default ports", "broken", f"in use: {', '.join(busy)}", "stop what uses them, or name others")
+    return Finding("default ports", "ok", "free")
+
+
+def _cache() -> Finding:
+    root = FeatureCache().root
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=root):
+            pass
+    except OSError as e:
+        return Finding("cache", "broken", f"{root}: {e}", "name another: --cache DIR; without one, starts are slower")
+    return Finding("cache", "ok", str(root))
+
+
+def _training() -> Finding:
+    wanted = ("torch", "onnx", "safetensors", "scikit-learn")
+    missing = [p for p in wanted if version_of(p) is None]
+    if missing:
+        return Finding("training", "absent", f"without {', '.join(missing)}", "on a workstation: pip install 'haad-edge[train]'")
+    return Finding("training", "ok", ", ".join(f"{p} {version_of(p)}" for p in wanted))
+
+
+def examine() -> list[Finding]:
+    """All findings, in the order of reading."""
+    packages = ("numpy", "pyzmq", "msgpack", "pydantic-settings", "onnxruntime", "prometheus-client")
+    out = [
+        Finding(
+            "haad-edge", "ok", f"{__version__} in {Path(sys.prefix)}, Python {platform.python_version()}, {platform.machine()}"
+        ),
+        Finding("packages", "ok", ", ".join(f"{p} {version_of(p)}" for p in packages)),
+    ]
+    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
+        ("engine onnx", _onnx),
+        ("engine tensorrt", _tensorrt),
+        ("training", _training),
+        ("cache", _cache),
+        ("default ports", _ports),
+    )
+    for name, check in checks:
+        try:
+            out.append(check())
+        except HaadError as e:
+            out.append(Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix))
+    return out

@@ -1,0 +1,82 @@
+"""The endpoint grammar `pattern+bind|connect:address`, and the sockets it opens.
+
+`sub+bind:tcp://127.0.0.1:5555`, `pub+connect:ipc:///run/haad/poses`. An address that other hosts can reach needs
+CURVE keys, or an explicit `allow_remote`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import zmq
+
+from edge.errors import SettingsError
+
+PATTERNS = {"sub": zmq.SUB, "pull": zmq.PULL, "pub": zmq.XPUB, "push": zmq.PUSH}
+_GRAMMAR = re.compile(r"(?P<pattern>[a-z]+)\+(?P<mode>bind|connect):(?P<address>(?:tcp|ipc|inproc)://\S+)")
+_LOCAL = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):|ipc://|inproc://")
+SOCKET_MESSAGE_CAP = 64 << 20
+"""libzmq cuts off a peer that sends more than this; smaller excess is read, counted and named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One parsed endpoint. `pub` opens an XPUB socket, so that its owner sees who subscribes."""
+
+    pattern: str
+    mode: str
+    address: str
+
+    def __str__(self) -> str:
+        return f"{self.pattern}+{self.mode}:{self.address}"
+
+    @classmethod
+    def parse(cls, text: str, allowed: tuple[str, ...] = tuple(PATTERNS)) -> Endpoint:
+        """Raises SettingsError that names what is wrong with the text."""
+        m = _GRAMMAR.fullmatch(text.strip())
+        if not m or m["pattern"] not in allowed:
+            raise SettingsError(
+                f"endpoint {text!r:.120} not understood",
+                why="the form is pattern+bind|connect:address, with pattern " + " or ".join(allowed),
+                fix=f"for example {allowed[0]}+bind:tcp://127.0.0.1:5555",
+            )
+        return cls(m["pattern"], m["mode"], m["address"])
+
+    @property
+    def local(self) -> bool:
+        """Whether only this host can reach the address."""
+        return bool(_LOCAL.match(self.address))
+
+    def opposite(self, pattern: str) -> Endpoint:
+        """The other end of the line, for a client on this host: `sub+bind:X` → `pub+connect:X`."""
+        return Endpoint(pattern, "connect" if self.mode == "bind" else "bind", self.address.replace("//*:", "//127.0.0.1:"))
+
+    def check_reach(self, allow_remote: bool) -> None:
+        """Raises SettingsError when other hosts could reach this end and nobody said that they may."""
+        if not (self.local or allow_remote):
+            raise SettingsError(
+                f"endpoint {self} leaves this host without encryption or keys",
+                why="anybody who reaches it could publish false poses or read the alerts",
+                fix="use a 127.0.0.1 address, or say --allow-remote (allow_remote: true) on a network you trust",
+            )
+
+    def open(self, context: zmq.Context[zmq.Socket[bytes]], *, hwm: int) -> zmq.Socket[bytes]:
+        """The socket, bound or connected, with `hwm` messages queued at most. Raises SettingsError if it cannot."""
+        socket = context.socket(PATTERNS[self.pattern])
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.set_hwm(hwm)
+        socket.setsockopt(zmq.MAXMSGSIZE, SOCKET_MESSAGE_CAP)
+        try:
+            if self.mode == "bind":
+                socket.bind(self.address)
+            else:
+                socket.connect(self.address)
+        except zmq.ZMQError as e:
+            socket.close(0)
+            raise SettingsError(
+                f"cannot {self.mode} {self.address}",
+                why=str(e),
+                fix="is another haad-edge running? choose another port" if e.errno == zmq.EADDRINUSE else "check the address",
+            ) from None
+        return socket

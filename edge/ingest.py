@@ -1,0 +1,89 @@
+"""Where pose messages come in: the source, and the ledger that makes every loss visible."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import zmq
+
+from edge.endpoint import Endpoint
+from edge.windows import Stream
+
+DRAIN = 256
+"""Messages read from one socket before the next has its turn."""
+RESTART_BEHIND = 1000
+"""A sequence number this far behind the expected one is a restarted publisher, not a late message."""
+
+
+class Source(Protocol):
+    """Messages as lists of parts. `receive` waits `timeout` seconds at most, then returns all there are, perhaps none."""
+
+    def receive(self, timeout: float) -> list[list[bytes]]: ...
+
+    def close(self) -> None: ...
+
+
+class ZmqSource:
+    """SUB or PULL sockets, drained in turns."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoints: list[Endpoint], hwm: int) -> None:
+        self._poller = zmq.Poller()
+        self._sockets: list[zmq.Socket[bytes]] = []
+        try:
+            for endpoint in endpoints:
+                socket = endpoint.open(context, hwm=hwm)
+                self._sockets.append(socket)
+                if endpoint.pattern == "sub":
+                    socket.setsockopt(zmq.SUBSCRIBE, b"pose/")
+                self._poller.register(socket, zmq.POLLIN)
+        except Exception:
+            self.close()
+            raise
+
+    def receive(self, timeout: float) -> list[list[bytes]]:
+        """See `Source`."""
+        out: list[list[bytes]] = []
+        for socket, _ in self._poller.poll(max(0, round(timeout * 1000))):
+            try:
+                for _ in range(DRAIN):
+                    out.append(socket.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                pass
+        return out
+
+    def close(self) -> None:
+        """Close the sockets; waiting messages are gone."""
+        for socket in self._sockets:
+            socket.close(0)
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What came in and what did not. `dropped` counts messages by reason, `lost` those that never arrived."""
+
+    frames: int = 0
+    people: int = 0
+    lost: int = 0
+    out_of_order: int = 0
+    restarts: int = 0
+    bad_joints: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def enter(self, stream: Stream, seq: int) -> int:
+        """Account for one message; returns how many were lost just before it."""
+        self.frames += 1
+        expected = stream.next_seq
+        missing = 0
+        if expected >= 0 and seq > expected:
+            missing = seq - expected
+            self.lost += missing
+        elif expected >= 0 and seq < expected:
+            if seq == 0 or expected - seq > RESTART_BEHIND:
+                self.restarts += 1
+            else:
+                self.out_of_order += 1
+                return 0
+        stream.next_seq = seq + 1
+        return missing

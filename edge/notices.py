@@ -1,0 +1,33 @@
+"""Lines for a person who watches the process: each kind of trouble is said once in a while, and always counted."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+
+class Notices:
+    """Writes to `out`; the same `key` again within `every` seconds is only counted, and the count said later."""
+
+    def __init__(
+        self, out: TextIO | None = None, *, every: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._out, self._every, self._clock = out, every, clock
+        self._said: dict[str, tuple[float, int]] = {}
+
+    def say(self, text: str, key: str | None = None) -> None:
+        """One line; `key` groups lines of the same kind. Memory is bounded: beyond 1,000 kinds the oldest are forgotten."""
+        now = self._clock()
+        if key is not None:
+            last, silent = self._said.get(key, (float("-inf"), 0))
+            if now - last < self._every:
+                self._said[key] = (last, silent + 1)
+                return
+            if len(self._said) >= 1000:
+                self._said.pop(next(iter(self._said)))
+            self._said[key] = (now, 0)
+            if silent:
+                text += f" ({silent} more like it since)"
+        print(f"haad-edge: {text}", file=self._out or sys.stderr, flush=True)

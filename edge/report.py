@@ -1,0 +1,74 @@
+"""How events and support sets look to a person at a terminal."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from edge.score import match
+from edge.support import SupportSet
+from edge.windows import SECOND
+from edge.wire import Alert, Event, Scores
+
+_COLOURS = {"new": "bold red", "update": "red", "end": "green"}
+BLOCKS = " ▁▂▃▄▅▆▇█"
+
+
+def clock(t: int) -> str:
+    """Capture time in ns as local wall-clock time with milliseconds."""
+    return datetime.fromtimestamp(t / SECOND).strftime("%H:%M:%S.%f")[:-3]
+
+
+def line(event: Event) -> Text:
+    """One readable line for an event."""
+    if isinstance(event, Alert):
+        text = Text(f"{clock(event.end)}  ")
+        text.append(f"{event.type.upper():6}", _COLOURS[event.type])
+        text.append(f" {event.stream} person {event.track}: {event.reason}; score {event.score:.2f}, peak {event.peak:.2f}")
+        if event.joints and event.type == "new":
+            text.append(f"; most unlike: {', '.join(event.joints)}")
+        return text.append(f"  [{event.id}]", "dim")
+    if isinstance(event, Scores):
+        rows = zip(event.track, event.score, event.category, strict=True)
+        people = ", ".join(f"person {t} {s:.2f} ({c})" for t, s, c in rows)
+        return Text(f"{clock(max(event.end))}  score  {event.stream}: {people}")
+    return Text(
+        f"status {event.state}{': ' + event.reason if event.reason else ''}; {event.streams} streams, {event.tracks} people, "
+        f"{event.frames} frames, {event.frames_lost} lost, {event.windows} windows, up {event.seconds:.0f} s"
+    )
+
+
+def sparkline(values: list[float], limit: float = 1.0, top: float = 2.0) -> Text:
+    """Scores as a row of blocks from 0 to `top`; red at and above the limit."""
+    text = Text()
+    for v in values:
+        i = min(len(BLOCKS) - 1, max(1, round(v / top * (len(BLOCKS) - 1))))
+        text.append(BLOCKS[i], "red" if v >= limit else "green")
+    return text
+
+
+def support_table(support: SupportSet, temperature: float) -> Table:
+    """Clips, windows and limit of each category, and the score that its nearest neighbour's windows have in it.
+
+    A neighbour well above 1 is told apart; one below 1 would pass as this category.
+    """
+    table = Table("category", "clips", "windows", "limit", "nearest other category", title="support")
+    rows = [f[m > 0] for f, m in zip(support.features, support.mask, strict=True)]
+    for g, name in enumerate(support.names):
+        scores = {
+            other: float(np.median(match(rows[h], rows[g], temperature)) / support.limit[g])
+            for h, other in enumerate(support.names)
+            if h != g
+        }
+        near = min(scores, key=scores.__getitem__) if scores else None
+        table.add_row(
+            name,
+            str(support.shots[g]),
+            str(len(rows[g])),
+            f"{support.limit[g]:.3f}",
+            f"{near} (score {scores[near]:.2f})" if near else "–",
+        )
+    return table

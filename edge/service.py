@@ -1,0 +1,102 @@
+"""`haad-edge run`: everything opened from the settings, served until a signal, closed in order."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import zmq
+
+from edge.alerts import ZmqSink
+from edge.bundle import Bundle, open_bundle
+from edge.endpoint import Endpoint
+from edge.engine import Engine, open_engine
+from edge.errors import SettingsError
+from edge.ingest import ZmqSource
+from edge.notices import Notices
+from edge.page import Page
+from edge.runtime import Runtime
+from edge.settings import Settings
+from edge.support import FeatureCache, SupportSet, SupportWatcher, load_support
+
+WATCHER_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A runtime and the page beside it."""
+
+    runtime: Runtime
+    page: Page | None
+
+
+def endpoints(text: str, allow_remote: bool) -> list[Endpoint]:
+    """The comma-separated endpoints of a setting, each checked for who could reach it."""
+    found = [Endpoint.parse(part) for part in text.split(",")]
+    for endpoint in found:
+        endpoint.check_reach(allow_remote)
+    return found
+
+
+@contextlib.contextmanager
+def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
+    """Open bundle, engine, support, sockets and page; close them afterwards. Raises a HaadError that says what failed."""
+    s = settings
+    if s.support is None:
+        raise SettingsError(
+            "no support folder", why="it says what is normal here", fix="haad-edge run --support DIR, with DIR/<category>/*.npz"
+        )
+    where = endpoints(s.ingest, s.allow_remote), endpoints(s.alerts, s.allow_remote)
+    bundle = open_bundle(s.bundle)
+    engine = open_engine(bundle, s.engine, max_batch=s.max_batch, threads=s.threads)
+    cache, root = FeatureCache(s.cache), s.support
+    support = load_support(root, bundle, engine, cache)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with contextlib.ExitStack() as stack:
+        stack.callback(context.term)
+        source = ZmqSource(context, where[0], s.max_queue)
+        stack.callback(source.close)
+        sink = ZmqSink(context, where[1], s.max_queue)
+        stack.callback(sink.close)
+        watcher = SupportWatcher(root, _reloader(bundle, s, cache), s.reload_every, notices.say)
+        stack.callback(watcher.close)
+        runtime = Runtime(s, bundle, engine, support, source, sink, feed=watcher, notices=notices)
+        page = None
+        if s.metrics != "off":
+            page = Page(s.metrics, runtime)
+            stack.callback(page.close)
+        yield Service(runtime, page)
+
+
+def _reloader(bundle: Bundle, settings: Settings, cache: FeatureCache) -> Callable[[], SupportSet]:
+    """Loads the support folder with an engine of its own, opened when first needed: the loop's is not shared."""
+    engines: list[Engine] = []
+
+    def load() -> SupportSet:
+        assert settings.support is not None
+        if not engines:
+            engines.append(open_engine(bundle, settings.engine, max_batch=WATCHER_BATCH))
+        return load_support(settings.support, bundle, engines[0], cache)
+
+    return load
+
+
+def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, then drain."""
+    notices = Notices()
+    with serving(settings, notices) as service:
+        r = service.runtime
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: r.stop())
+        shots = ", ".join(f"{n} ({k})" for n, k in zip(r.support.names, r.support.shots, strict=True))
+        notices.say(f"model {r.by.model}, engine {r.by.engine}, support {r.by.support}: {shots}")
+        notices.say(f"poses {settings.ingest}, alerts {settings.alerts}" + (f", page {service.page.address}" if service.page else ""))
+        notices.say("ready")
+        r.run()
+        ledger, counts = r.ledger, r.counts
+        notices.say(
+            f"stopped: {ledger.frames} frames in, {ledger.lost} lost, {sum(ledger.dropped.values())} refused, "
+            f"{counts.windows} windows scored, {counts.alerts['new']} alerts"
+        )

@@ -1,0 +1,129 @@
+"""Every setting of `haad-edge run`, once: command line over environment (`HAAD_…`) over YAML over default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from edge.endpoint import Endpoint
+from edge.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    """None means: found out by itself. Seconds are seconds of capture time unless a field says otherwise."""
+
+    model_config = SettingsConfigDict(env_prefix="HAAD_", extra="forbid", frozen=True, validate_default=True)
+
+    support: Path | None = Field(None, description="folder support/<category>/*.npz: what is normal here")
+    bundle: Path | None = Field(None, description="trained model; none: the base model inside the package")
+    ingest: str = Field("sub+bind:tcp://127.0.0.1:5555", description="pose frames come in here (sub or pull)")
+    alerts: str = Field("pub+bind:tcp://127.0.0.1:5556", description="alerts, scores and status go out here")
+    metrics: str = Field("127.0.0.1:9464", description="host:port of /metrics /healthz /readyz, or 'off'")
+    allow_remote: bool = Field(False, description="permit endpoints that other hosts reach, unencrypted")
+
+    engine: Literal["onnx"] = Field("onnx", description="inference back end")
+    threads: int = Field(1, ge=1, le=64, description="threads of ONNX Runtime; one is best beside other load")
+    max_batch: int = Field(64, ge=1, le=4096, description="windows per inference at most")
+    batch_deadline: float = Field(0.02, ge=0, le=1, description="seconds (wall clock) a due window waits for others")
+
+    stride: float = Field(0.25, gt=0, le=10, description="seconds between two windows of a person")
+    max_gap: float = Field(0.5, gt=0, le=5, description="a longer gap in a track starts its window anew")
+    track_timeout: float = Field(2.0, gt=0, le=3600, description="a track unseen for so long is forgotten")
+    min_confidence: float = Field(0.3, ge=0, le=1, description="a joint below this confidence counts as hidden")
+    min_visible: float = Field(0.4, ge=0, le=1, description="a window with a smaller share of joints is not judged")
+
+    threshold: float = Field(1.0, gt=0, description="score that raises an alert; 1.0 is the limit of normal")
+    release: float = Field(0.9, gt=0, le=1, description="an alert ends below this share of the threshold")
+    raise_after: int = Field(2, ge=1, le=1000, description="windows in a row above the threshold before an alert")
+    clear_after: int = Field(3, ge=1, le=1000, description="windows in a row below the release before it ends")
+    update_every: float = Field(1.0, gt=0, description="seconds between updates of a standing alert")
+
+    reload_every: float = Field(1.0, ge=0, description="seconds (wall clock) between looks at the support folder; 0: never")
+    cache: Path | None = Field(None, description="folder of cached support features; none: ~/.cache/haad-edge")
+    max_streams: int = Field(256, ge=1, le=65536)
+    max_tracks: int = Field(4096, ge=1, le=262144)
+    max_people: int = Field(256, ge=1, le=4096, description="people in one message")
+    max_message_bytes: int = Field(4 << 20, ge=1024, le=64 << 20)
+    max_queue: int = Field(10_000, ge=1, description="messages waiting in a socket (ZeroMQ high-water mark)")
+
+    @field_validator("ingest")
+    @classmethod
+    def _ingest(cls, value: str) -> str:
+        return _endpoint(value, ("sub", "pull"))
+
+    @field_validator("alerts")
+    @classmethod
+    def _alerts(cls, value: str) -> str:
+        return _endpoint(value, ("pub",))
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if value != "off" and not (host and port.isdigit() and int(port) < 65536):
+            raise ValueError("is neither host:port nor 'off'")
+        return value
+
+
+def _endpoint(value: str, allowed: tuple[str, ...]) -> str:
+    """Several endpoints may stand in one setting, separated by commas."""
+    for part in value.split(","):
+        try:
+            Endpoint.parse(part, allowed)
+        except SettingsError as e:
+            raise ValueError(str(e)) from None
+    return value
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+    """Merge the sources; `overrides` come from the command line, None in them means not given.
+
+    Raises SettingsError that names the field, the value and the source it came from.
+    """
+    given = {k: v for k, v in (overrides or {}).items() if v is not None}
+    from_file = _read_yaml(config) if config else {}
+    names = Settings.model_fields
+    # The environment stands between the two: what it sets must not be covered by the file.
+    env = {k[5:].lower() for k in os.environ if k.upper().startswith("HAAD_")}
+    for source, keys in (("the command line", given), (str(config), from_file), ("the environment", env)):
+        for key in keys:
+            if key not in names:
+                raise SettingsError(
+                    f"unknown setting '{key}' from {source}",
+                    why=_nearest(key, names),
+                    fix="haad-edge run --help lists them all",
+                )
+    try:
+        return Settings(**{**{k: v for k, v in from_file.items() if k not in env}, **given})
+    except ValidationError as e:
+        first = e.errors()[0]
+        key = str(first["loc"][0])
+        source = "the command line" if key in given else f"HAAD_{key.upper()}" if key in env else str(config)
+        raise SettingsError(
+            f"setting '{key}' from {source}: {first.get('input')!r:.80}",
+            why=first["msg"].removeprefix("Value error, "),
+            fix="correct it and start again",
+        ) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text()) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise SettingsError(f"{path}: cannot be read as YAML", why=str(e)) from None
+    if not isinstance(value, dict) or any(not isinstance(k, str) for k in value):
+        raise SettingsError(f"{path}: not a list of 'name: value' lines")
+    return value
+
+
+def _nearest(key: str, names: Mapping[str, Any]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(key, names, n=1)
+    return f"did you mean '{close[0]}'?" if close else ""

@@ -1,0 +1,203 @@
+"""Layouts: named lists of joints, and their mapping by name onto `core15`.
+
+    foreign joints (…, J, 2|3) ──lift──► (…, J, 3) y-up ──Layout.to_core15──► (…, 15, 3) + visible (…, 15)
+
+A joint that a layout lacks is a *blend*: a weighted mean of joints that it has. A blend is visible when more
+than half of its weight is; its position is then the mean over the visible part. So a neck needs both
+shoulders, while a head survives a hidden ear. Missing is always a mask, never (0, 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import ClipError
+
+Float = NDArray[np.float32]
+
+CORE15 = tuple(
+    "pelvis neck head l_shoulder l_elbow l_wrist r_shoulder r_elbow r_wrist "
+    "l_hip l_knee l_ankle r_hip r_knee r_ankle".split()
+)
+J = len(CORE15)
+PARENTS = (-1, 0, 1, 1, 3, 4, 1, 6, 7, 0, 9, 10, 0, 12, 13)
+"""The parent of each core15 joint; bones are the 14 (joint, parent) pairs."""
+MIRROR = np.array([0, 1, 2, 6, 7, 8, 3, 4, 5, 12, 13, 14, 9, 10, 11])
+"""core15 with left and right exchanged: `joints[..., MIRROR, :] * (-1, 1, 1)` is the mirrored person."""
+COORDINATE_LIMIT = 1e6
+"""A coordinate beyond this many metres or pixels is a sensor's error value, not a place."""
+
+_MID_SHOULDERS = {"l_shoulder": 0.5, "r_shoulder": 0.5}
+_MID_HIPS = {"l_hip": 0.5, "r_hip": 0.5}
+_FACE = {"l_ear": 0.3, "r_ear": 0.3, "nose": 0.4}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A named joint order, and the blends that stand in for the core15 joints it lacks."""
+
+    name: str
+    joints: tuple[str, ...]
+    source: str
+    blends: Mapping[str, Mapping[str, float]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def size(self) -> int:
+        return len(self.joints)
+
+    @cached_property
+    def matrix(self) -> Float:
+        """(15, J) weights; a row sums to 1, or to 0 where core15's joint does not exist in this layout."""
+        m = np.zeros((J, self.size), np.float32)
+        for row, name in enumerate(CORE15):
+            for joint, weight in self.blends.get(name, {name: 1.0} if name in self.joints else {}).items():
+                m[row, self.joints.index(joint)] = weight
+        return m
+
+    @cached_property
+    def pick(self) -> NDArray[np.intp] | None:
+        """Column indices when every core15 joint is simply one of this layout's joints, else None."""
+        m = self.matrix
+        return m.argmax(1) if bool(((m == 1).sum(1) == 1).all()) else None
+
+    def to_core15(self, joints: Float, visible: Float) -> tuple[Float, Float]:
+        """Map `joints` (…, J, 3) and `visible` (…, J) in [0, 1] to core15 (…, 15, 3) and (…, 15).
+
+        Hidden joints come out as zeros with visibility 0; nothing downstream reads their position.
+        """
+        if self.pick is not None:
+            v = visible[..., self.pick]
+            return joints[..., self.pick, :] * (v > 0)[..., None], v
+        weight = self.matrix @ visible[..., None]
+        total = self.matrix @ (joints * visible[..., None])
+        seen = weight > 0.5
+        core = np.where(seen, total / np.where(seen, weight, 1), 0)
+        return core.astype(np.float32), (weight * seen)[..., 0].astype(np.float32)
+
+
+def lift(joints: NDArray[np.floating], size: tuple[float, float] | None = None) -> Float:
+    """Image keypoints (…, J, 2) in pixels, y down → (…, J, 3), y up, z = 0; 3-D joints pass unchanged.
+
+    With `size` (width, height) the unit becomes the image height and y counts from the lower edge.
+    Scale is no matter to the model, which normalises it; finite precision is.
+    """
+    if joints.shape[-1] == 3:
+        return np.ascontiguousarray(joints, np.float32)
+    out = np.zeros((*joints.shape[:-1], 3), np.float32)
+    height = size[1] if size else None
+    out[..., 0] = joints[..., 0] / height if height else joints[..., 0]
+    out[..., 1] = 1 - joints[..., 1] / height if height else -joints[..., 1]
+    return out
+
+
+def mask_bad(joints: Float, visible: Float | None, min_confidence: float = 0.3) -> tuple[Float, Float, int]:
+    """Hide joints below the confidence, and those whose coordinates are not finite or absurd.
+
+    `joints` (…, J, 3), `visible` (…, J) confidences or None for all seen. Returns clean joints, visible in {0, 1}
+    and how many joints were claimed visible at no real place. The inputs are not changed.
+    """
+    good = (np.abs(joints) < COORDINATE_LIMIT).all(-1)
+    if visible is None:
+        visible = np.ones(joints.shape[:-1], np.float32)
+    else:
+        visible = (visible >= min_confidence).astype(np.float32)  # NaN compares false: hidden
+    if good.all():
+        return joints, visible, 0
+    bad = int((~good & (visible > 0)).sum())
+    return np.where(good[..., None], joints, 0).astype(np.float32), visible * good.astype(np.float32), bad
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_COCO = (
+    "nose l_eye r_eye l_ear r_ear l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist "
+    "l_hip r_hip l_knee r_knee l_ankle r_ankle"
+)
+_SMPL22 = (
+    "pelvis l_hip r_hip spine1 l_knee r_knee spine2 l_ankle r_ankle spine3 l_foot r_foot "
+    "neck l_collar r_collar head l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist"
+)
+_IMAGE_BLENDS = {"pelvis": _MID_HIPS, "neck": _MID_SHOULDERS, "head": _FACE}
+
+LAYOUTS: Mapping[str, Layout] = MappingProxyType(
+    {
+        layout.name: layout
+        for layout in (
+            Layout("core15", CORE15, "this project"),
+            Layout("coco17", _names(_COCO), "COCO keypoints, person_keypoints_val2017.json", _IMAGE_BLENDS),
+            Layout(
+                "halpe26",
+                _names(_COCO + " head_top neck hip l_big_toe r_big_toe l_small_toe r_small_toe l_heel r_heel"),
+                "Halpe-FullBody, first 26 keypoints",
+                {"pelvis": {"hip": 1.0}, "head": _FACE},
+            ),
+            Layout(
+                "body25",
+                _names(
+                    "nose neck r_shoulder r_elbow r_wrist l_shoulder l_elbow l_wrist mid_hip r_hip r_knee r_ankle "
+                    "l_hip l_knee l_ankle r_eye l_eye r_ear l_ear l_big_toe l_small_toe l_heel "
+                    "r_big_toe r_small_toe r_heel"
+                ),
+                "OpenPose output documentation, BODY_25",
+                {"pelvis": {"mid_hip": 1.0}, "head": _FACE},
+            ),
+            Layout(
+                "mediapipe33",
+                _names(
+                    "nose l_eye_inner l_eye l_eye_outer r_eye_inner r_eye r_eye_outer l_ear r_ear l_mouth r_mouth "
+                    "l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist l_pinky r_pinky l_index r_index "
+                    "l_thumb r_thumb l_hip r_hip l_knee r_knee l_ankle r_ankle l_heel r_heel "
+                    "l_foot_index r_foot_index"
+                ),
+                "MediaPipe Pose Landmarker (BlazePose) landmark model",
+                _IMAGE_BLENDS,
+            ),
+            Layout("smpl24", _names(_SMPL22 + " l_hand r_hand"), "SMPL body model, 24 joints"),
+            Layout("smpl22", _names(_SMPL22), "SMPL body model without hands (SMPL-H body, AMASS)"),
+            Layout(
+                "h36m17",
+                _names(
+                    "pelvis r_hip r_knee r_ankle l_hip l_knee l_ankle spine neck nose head "
+                    "l_shoulder l_elbow l_wrist r_shoulder r_elbow r_wrist"
+                ),
+                "Human3.6M, the usual 17 of 32 joints (VideoPose3D's order); its thorax is our neck",
+                {"head": {"nose": 0.5, "head": 0.5}},
+            ),
+            Layout(
+                "ntu25",
+                _names(
+                    "pelvis spine_mid neck_upper head l_shoulder l_elbow l_wrist l_hand r_shoulder r_elbow r_wrist "
+                    "r_hand l_hip l_knee l_ankle l_foot r_hip r_knee r_ankle r_foot neck "
+                    "l_hand_tip l_thumb r_hand_tip r_thumb"
+                ),
+                "NTU RGB+D (Kinect v2) joint list; its joint 21, between the shoulders, is our neck",
+            ),
+            Layout(
+                "kinect20",
+                _names(
+                    "pelvis spine neck head l_shoulder l_elbow l_wrist l_hand r_shoulder r_elbow r_wrist r_hand "
+                    "l_hip l_knee l_ankle l_foot r_hip r_knee r_ankle r_foot"
+                ),
+                "Kinect for Windows SDK 1.x, NUI_SKELETON_POSITION_INDEX; shoulder centre is our neck",
+            ),
+        )
+    }
+)
+
+
+def get_layout(name: str) -> Layout:
+    """The layout of that name, or ClipError naming the ones there are."""
+    try:
+        return LAYOUTS[name]
+    except (KeyError, TypeError):
+        raise ClipError(
+            f"unknown layout {name!r:.60}", why="joint orders differ", fix=f"use one of: {', '.join(LAYOUTS)}"
+        ) from None

@@ -1,0 +1,299 @@
+"""The messages: pose frames in; alerts, scores and status out. Everything from outside is checked here.
+
+    one part:   <topic> \\0 <msgpack map>          two parts (topic, map) are read as well
+    topics:     pose/<stream>   alert/<stream>   score/<stream>   status
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.errors import WireError
+from edge.skeleton import LAYOUTS, Float, Layout, lift, mask_bad
+
+VERSION = 1
+INT64 = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a pose message may be at most; beyond it the message is refused and counted."""
+
+    message_bytes: int = 4 << 20
+    people: int = 256
+    name_chars: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class PoseFrame:
+    """One decoded pose message: joints (P, J, C) as sent, visible (P, J) or None, ids (P,), t in ns."""
+
+    stream: str
+    seq: int
+    t: int
+    layout: Layout
+    ids: NDArray[np.int64]
+    joints: Float
+    visible: Float | None = None
+    size: tuple[float, float] | None = None
+    end: bool = False
+
+    def core15(self, min_confidence: float = 0.3) -> tuple[Float, Float, int]:
+        """joints (P, 15, 3) y-up, visible (P, 15) in [0, 1], and how many joints were not finite."""
+        joints, visible, bad = mask_bad(lift(self.joints, self.size), self.visible, min_confidence)
+        return *self.layout.to_core15(joints, visible), bad
+
+
+def split(parts: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """The topic and the body of a one- or two-part message."""
+    if len(parts) == 2:
+        return parts[0].rstrip(b"\0"), parts[1]
+    if len(parts) != 1:
+        raise WireError("parts", f"a message of {len(parts)} parts", fix="send one part, or a topic and a body")
+    topic, mark, body = parts[0].partition(b"\0")
+    if not mark:
+        raise WireError("topic", "a message without a topic", fix="send 'pose/<stream>' + NUL + a msgpack map")
+    return topic, body
+
+
+def join(topic: str, body: Mapping[str, Any]) -> bytes:
+    """A one-part message."""
+    return topic.encode() + b"\0" + bytes(msgpack.packb(dict(body)))
+
+
+def unpack(body: bytes, limits: Limits) -> dict[str, Any]:
+    """The msgpack map in `body`. Raises WireError."""
+    if len(body) > limits.message_bytes:
+        raise WireError("too_large", f"{len(body):,} bytes", why=f"max_message_bytes is {limits.message_bytes:,}")
+    try:
+        value = msgpack.unpackb(body, raw=False, strict_map_key=True, max_ext_len=0, max_map_len=64)
+    except Exception as e:  # msgpack raises many kinds, all of them mean the same here
+        raise WireError("msgpack", "the body is not msgpack", why=f"{type(e).__name__}: {e}"[:200]) from None
+    if not isinstance(value, dict):
+        raise WireError("msgpack", f"the body is a {type(value).__name__}, not a map")
+    return value
+
+
+def _int(m: Mapping[str, Any], key: str) -> int:
+    value = m.get(key)
+    if type(value) is not int or not 0 <= value < INT64:
+        raise WireError(f"field_{key}", f"'{key}' is {value!r:.40}, not an integer from 0 to 2^63 − 1")
+    return value
+
+
+def _floats(value: Any, shape: tuple[int, ...], key: str) -> Float:
+    """A float32 blob or nested lists as an array of `shape`."""
+    if isinstance(value, bytes):
+        if len(value) != 4 * math.prod(shape):
+            raise WireError(
+                f"field_{key}", f"'{key}' has {len(value)} bytes", why=f"{shape} float32 are {4 * math.prod(shape)}"
+            )
+        return np.frombuffer(value, "<f4").reshape(shape)
+    try:
+        array = np.asarray(value, np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise WireError(f"field_{key}", f"'{key}' is neither a float32 blob nor lists of numbers") from None
+    if array.shape != shape and not (array.size == 0 and 0 in shape):
+        raise WireError(f"field_{key}", f"'{key}' has shape {array.shape}, not {shape}")
+    return array.reshape(shape)
+
+
+def stream_of(topic: bytes, limits: Limits) -> str:
+    """The stream's name in a `pose/<stream>` topic."""
+    kind, _, name = topic.partition(b"/")
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if kind != b"pose" or not text.isprintable() or not 0 < len(text) <= limits.name_chars:
+        raise WireError("topic", f"topic {topic[:40]!r}", fix="use 'pose/<stream>', a printable name of ≤ 128 characters")
+    return text
+
+
+def decode_pose(parts: Sequence[bytes], limits: Limits) -> PoseFrame:
+    """Decode and check one pose message. Raises WireError; its `reason` labels the counter, its text names the field."""
+    topic, body = split(parts)
+    stream = stream_of(topic, limits)
+    m = unpack(body, limits)
+    if m.get("v") != VERSION or type(m["v"]) is not int:
+        raise WireError("version", f"stream {stream}: 'v' is {m.get('v')!r:.40}", why=f"this program reads {VERSION}")
+    seq, t, end = _int(m, "seq"), _int(m, "t"), m.get("end", False)
+    if type(end) is not bool:
+        raise WireError("field_end", f"'end' is {end!r:.40}, not a boolean")
+    name = m.get("layout", "core15" if end else None)
+    layout = LAYOUTS.get(name) if isinstance(name, str) else None
+    if layout is None:
+        raise WireError("field_layout", f"unknown layout {name!r:.40}", fix=f"use one of: {', '.join(LAYOUTS)}")
+    ids = _ids(m.get("ids", []), limits)
+    joints = m.get("joints", b"" if len(ids) == 0 else None)
+    c = m.get("c", 3 if isinstance(joints, bytes) and not joints else _depth(joints))
+    if type(c) is not int or c not in (2, 3):
+        raise WireError("field_c", f"'c' is {c!r:.40}, not 2 or 3", why="a blob needs its number of coordinates")
+    visible = m.get("visible")
+    return PoseFrame(
+        stream,
+        seq,
+        t,
+        layout,
+        ids,
+        _floats(joints, (len(ids), layout.size, c), "joints"),
+        None if visible is None else _floats(visible, (len(ids), layout.size), "visible"),
+        _size(m.get("size")),
+        end,
+    )
+
+
+def _ids(value: Any, limits: Limits) -> NDArray[np.int64]:
+    if not isinstance(value, list) or any(type(i) is not int or not -INT64 <= i < INT64 for i in value):
+        raise WireError("field_ids", f"'ids' is {value!r:.40}, not a list of integers")
+    if len(value) > limits.people:
+        raise WireError("too_many_people", f"{len(value)} people in a message", why=f"max_people is {limits.people}")
+    if len(set(value)) != len(value):
+        raise WireError("field_ids", "'ids' names a track twice")
+    return np.array(value, np.int64)
+
+
+def _depth(joints: Any) -> Any:
+    """The innermost length of nested lists, if they are that."""
+    try:
+        return len(joints[0][0])
+    except (TypeError, IndexError, KeyError):
+        return None
+
+
+def _size(value: Any) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    if (
+        not isinstance(value, list)
+        or len(value) != 2
+        or any(type(x) not in (int, float) or not 1 <= x <= 1e6 for x in value)
+    ):
+        raise WireError("field_size", f"'size' is {value!r:.40}, not [width, height] in pixels")
+    return float(value[0]), float(value[1])
+
+
+def encode_pose(frame: PoseFrame) -> bytes:
+    """A one-part pose message."""
+    m: dict[str, Any] = {
+        "v": VERSION,
+        "seq": frame.seq,
+        "t": frame.t,
+        "layout": frame.layout.name,
+        "ids": frame.ids.tolist(),
+        "joints": np.ascontiguousarray(frame.joints, "<f4").tobytes(),
+        "c": frame.joints.shape[-1],
+    }
+    if frame.visible is not None:
+        m["visible"] = np.ascontiguousarray(frame.visible, "<f4").tobytes()
+    if frame.size is not None:
+        m["size"] = list(frame.size)
+    if frame.end:
+        m["end"] = True
+    return join(f"pose/{frame.stream}", m)
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Which model, engine and support set said so."""
+
+    model: str
+    engine: str
+    support: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A new, updated or ended alert. Times are capture times in ns; `end` is that of the last window counted in.
+
+    `score` is the newest, `peak` the highest so far; 1.0 is the limit of normal. `joints` are those whose hiding
+    brings the window nearest to normal, most first. `seq` counts this engine run's alert messages without a gap.
+    """
+
+    id: str
+    type: Literal["new", "update", "end"]
+    seq: int
+    run: str
+    stream: str
+    track: int
+    start: int
+    end: int
+    score: float
+    peak: float
+    category: str
+    joints: tuple[str, ...]
+    reason: str
+    by: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The windows of one stream that were scored together; equally long columns. `end` in ns, `score` 1.0 = limit."""
+
+    seq: int
+    run: str
+    stream: str
+    track: list[int]
+    end: list[int]
+    score: list[float]
+    distance: list[float]
+    category: list[str]
+    by: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the engine is: sent on subscription, on change, and every second."""
+
+    seq: int
+    run: str
+    state: Literal["online", "degraded", "draining", "offline"]
+    reason: str
+    seconds: float
+    alert_seq: int
+    streams: int
+    tracks: int
+    frames: int
+    frames_lost: int
+    windows: int
+    by: Provenance
+
+
+Event = Alert | Scores | Status
+_KINDS: dict[str, type[Alert] | type[Scores] | type[Status]] = {"alert": Alert, "score": Scores, "status": Status}
+
+
+def encode_event(event: Event) -> bytes:
+    """A one-part message under the event's topic."""
+    if isinstance(event, Status):
+        topic = "status"
+    else:
+        topic = ("alert/" if isinstance(event, Alert) else "score/") + event.stream
+    body = {f.name: getattr(event, f.name) for f in fields(event)}
+    return join(topic, {"v": VERSION, **body, "by": asdict(event.by)})
+
+
+def decode_event(parts: Sequence[bytes]) -> Event:
+    """What `encode_event` made. Unknown fields are ignored, missing ones raise WireError."""
+    topic, body = split(parts)
+    kind = _KINDS.get(topic.split(b"/")[0].decode("utf-8", "replace"))
+    if kind is None:
+        raise WireError("topic", f"topic {topic[:40]!r} is not alert/…, score/… or status")
+    m = unpack(body, Limits(message_bytes=64 << 20))
+    if m.get("v") != VERSION:
+        raise WireError("version", f"'v' is {m.get('v')!r:.40}", why=f"this program reads {VERSION}")
+    try:
+        values = {f.name: m[f.name] for f in fields(kind)}
+        values["by"] = Provenance(**values["by"])
+        if "joints" in values:
+            values["joints"] = tuple(values["joints"])
+        return kind(**values)
+    except (KeyError, TypeError) as e:
+        raise WireError("event", f"an incomplete {kind.__name__} message", why=repr(e)) from None

@@ -1,0 +1,1 @@
+"""Makes bundles: data sets, the contrastive encoder, its training and its evaluation."""

@@ -1,0 +1,114 @@
+"""What a camera and another body would change without changing the action, on whole batches.
+
+Everything works on joints (N, T, 15, 3) in metres and visible (N, T, 15), before the model's own normalisation,
+so what the normalisation removes exactly (place, heading, size) still matters through noise and hidden joints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from edge.skeleton import CORE15, MIRROR, PARENTS
+
+_LIMBS = tuple(
+    [CORE15.index(n) for n in group.split()]
+    for group in (
+        "l_elbow l_wrist",
+        "r_elbow r_wrist",
+        "l_shoulder l_elbow l_wrist",
+        "r_shoulder r_elbow r_wrist",
+        "l_knee l_ankle r_knee r_ankle",
+        "l_ankle r_ankle",
+        "l_hip l_knee l_ankle",
+        "r_hip r_knee r_ankle",
+        "head",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentConfig:
+    """How much of each: probabilities per sample, sizes as standard deviations or ranges."""
+
+    mirror: float = 0.3
+    """of whole batches: a mirrored batch is like another sensor, so a left-hand wave never meets a right-hand one."""
+    tilt: float = 0.15
+    """radians, each of pitch and roll"""
+    bone: float = 0.12
+    noise: float = 0.02
+    """metres, the upper end of a sample's white noise"""
+    hide_joints: float = 0.35
+    hide_limb: float = 0.2
+    hide_frames: float = 0.2
+    flat: float = 0.0
+    """share of samples seen by a virtual camera: projected, z = 0"""
+
+
+def augment(joints: Tensor, visible: Tensor, config: AugmentConfig, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A changed copy of the batch; shapes as in the module's docstring."""
+    n, t = joints.shape[:2]
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=rng)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=rng)
+
+    if float(uniform(1)) < config.mirror:
+        joints, visible = mirror(joints, visible)
+    joints = stretch_bones(joints, torch.exp(normal(n, 14) * config.bone))
+    yaw = (uniform(n) * 2 - 1) * torch.pi
+    joints = joints @ rotation(yaw, normal(n) * config.tilt, normal(n) * config.tilt)[:, None]
+    joints = joints * torch.exp(normal(n, 1, 1, 1) * 0.2)
+    joints = joints + normal(n, t, 15, 3) * (uniform(n, 1, 1, 1) ** 2 * config.noise)
+    joints = joints + normal(n, 1, 15, 3) * (uniform(n, 1, 1, 1) ** 2 * config.noise)
+
+    hidden = (uniform(n, 15) < uniform(n, 1) / 3) & (uniform(n, 1) < config.hide_joints)
+    limb = torch.zeros(len(_LIMBS), 15, dtype=torch.bool)
+    for i, members in enumerate(_LIMBS):
+        limb[i, members] = True
+    which = torch.randint(len(_LIMBS), (n,), generator=rng)
+    hidden |= limb[which] & (uniform(n, 1) < config.hide_limb)
+    visible = visible * ~hidden[:, None]
+    spell = spells(uniform(n, 15), uniform(n, 15), t) & (uniform(n, 15) < 0.4)[:, None]
+    visible = visible * ~(spell & (uniform(n, 1, 1) < config.hide_frames))
+    if config.flat:
+        flat = uniform(n) < config.flat
+        joints = joints * torch.where(flat[:, None, None, None], torch.tensor([1.0, 1.0, 0.0]), torch.ones(3))
+    return joints * (visible > 0)[..., None], visible
+
+
+def mirror(joints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """The mirror image: x negated, left and right joints exchanged."""
+    order = torch.from_numpy(MIRROR)
+    return joints[:, :, order] * torch.tensor([-1.0, 1.0, 1.0]), visible[:, :, order]
+
+
+def stretch_bones(joints: Tensor, factor: Tensor) -> Tensor:
+    """Every bone's length times its factor (N, 14), the pose's angles and the pelvis' path kept."""
+    out = [joints[:, :, 0]]
+    for j in range(1, 15):
+        bone = joints[:, :, j] - joints[:, :, PARENTS[j]]
+        out.append(out[PARENTS[j]] + bone * factor[:, j - 1, None, None])
+    return torch.stack(out, 2)
+
+
+def rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
+    """(N, 3, 3) for row vectors: about y, then x, then z."""
+    def about(angle: Tensor, i: int, k: int) -> Tensor:
+        m = torch.eye(3).repeat(len(angle), 1, 1)
+        m[:, i, i] = m[:, k, k] = torch.cos(angle)
+        m[:, i, k], m[:, k, i] = -torch.sin(angle), torch.sin(angle)
+        return m
+
+    return about(yaw, 0, 2) @ about(pitch, 1, 2) @ about(roll, 0, 1)
+
+
+def spells(start: Tensor, length: Tensor, frames: int) -> Tensor:
+    """One hidden stretch per joint, up to half the window: start, length (N, 15) in [0, 1] → (N, T, 15) bool."""
+    t = torch.arange(frames)[:, None]
+    begin = (start * frames)[:, None]
+    return (t >= begin) & (t < begin + (length * frames / 2)[:, None])

@@ -1,0 +1,101 @@
+"""`haad-edge train` and `haad-edge evaluate`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edge.console import need, out
+
+
+def register(app: typer.Typer) -> None:
+    """Add this house's commands."""
+
+    @app.command(rich_help_panel="Make a model")
+    def train(
+        data: Annotated[Path, typer.Option(help="DIR/<category>/*.npz, or DIR/<set>/<category>/*.npz")],
+        output: Annotated[Path, typer.Option("--out", help="the bundle to write")],
+        config: Annotated[Path | None, typer.Option(help="YAML with training settings")] = None,
+        steps: Annotated[int | None, typer.Option(help="steps of the optimiser")] = None,
+        seed: Annotated[int | None, typer.Option(help="random seed")] = None,
+    ) -> None:
+        """Train an encoder on folders of clips. Run it again to go on after an interruption."""
+        need("train", "torch", "safetensors", "sklearn")
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from trainer.config import load_config
+        from trainer.fit import CHECKPOINT, Trainer, load_sets, make_bundle
+
+        settings = load_config(config, steps=steps, seed=seed)
+        sets = load_sets(data, settings)
+        for s in sets:
+            out.print(f"{s.name}: {len(s.clips)} clips, {len(s.names)} categories, {len(set(s.subjects))} subjects")
+        trainer = Trainer(sets, settings)
+        checkpoint = output / CHECKPOINT
+        began = time.monotonic()
+        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
+        with Progress(*columns, TimeRemainingColumn(), console=out) as bar:
+            task = bar.add_task("train", total=settings.steps, loss=float("nan"))
+
+            def report(step: int, loss: float, news: str) -> None:
+                bar.update(task, completed=step, loss=loss)
+                if news:
+                    bar.console.print(f"step {step}: AUROC on held-out subjects  {news}")
+
+            trainer.run(report, checkpoint)
+        out.print("calibrating …")
+        bundle = make_bundle(trainer, output, time.monotonic() - began)
+        checkpoint.unlink(missing_ok=True)
+        out.print(f"{output}: {bundle.model}, trained in {bundle.manifest.training['minutes']} minutes")
+        out.print(f"next: haad-edge build {output} --target onnx")
+
+    @app.command(rich_help_panel="Make a model")
+    def evaluate(
+        data: Annotated[Path, typer.Option(help="DIR/<category>/*.npz")],
+        shots: Annotated[int, typer.Option(min=1, help="support clips per category")] = 3,
+        split: Annotated[str, typer.Option(help="subject: support and test from different people; random")] = "subject",
+        draws: Annotated[int, typer.Option(min=2, help="support draws; they give the interval")] = 20,
+        seed: Annotated[int, typer.Option(help="random seed of the draws")] = 0,
+        bundle: Annotated[Path | None, typer.Option(help="the bundle to evaluate; none: base")] = None,
+        to_json: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+    ) -> None:
+        """How well K clips of each category tell it from the others: AUROC per category and mean."""
+        need("train", "sklearn")
+        if split not in ("subject", "random"):
+            raise typer.BadParameter("use 'subject' or 'random'", param_hint="--split")
+        import numpy as np
+        from rich.table import Table
+
+        from edge.bundle import open_bundle
+        from edge.engine import open_engine
+        from edge.embedding import embed_folder
+        from trainer.evaluate import few_shot
+
+        model = open_bundle(bundle)
+        clips = embed_folder(data, model, open_engine(model, threads=2))
+        for problem in clips.problems:
+            out.print(f"left out: {problem}", markup=False, soft_wrap=True)
+        result = few_shot(
+            clips.embedding,
+            np.array(clips.category),
+            np.array(clips.subject),
+            shots=shots,
+            draws=draws,
+            split=split,
+            seed=seed,
+            temperature=model.manifest.temperature,
+        )
+        table = Table("category", "AUROC", "95 % of draws", title=f"{data} with {model.model}, {shots}-shot, split by {split}")
+        for name, value in result.categories.items():
+            table.add_row(name, f"{value:.4f}", f"{result.low[name]:.4f} to {result.high[name]:.4f}")
+        table.add_section()
+        table.add_row("mean", f"{result.mean:.4f}", f"{result.interval[0]:.4f} to {result.interval[1]:.4f}", style="bold")
+        out.print(table)
+        out.print(f"{result.clips} clips, {draws} support draws, seed {seed}")
+        if to_json:
+            to_json.parent.mkdir(parents=True, exist_ok=True)
+            to_json.write_text(json.dumps({"data": str(data), "model": model.model, **result.as_dict()}, indent=2) + "\n")

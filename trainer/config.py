@@ -1,0 +1,55 @@
+"""What a training run is told: one YAML file, every field checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edge.errors import SettingsError
+from trainer.augment import AugmentConfig
+from trainer.encoder import EncoderConfig
+
+
+class TrainConfig(BaseModel):
+    """Defaults train a useful encoder on a folder of clips; `configs/train-base.yaml` made the shipped `base`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "model"
+    seed: int = 0
+    steps: int = Field(4000, ge=1)
+    batch: int = Field(256, ge=8)
+    per_category: int = Field(6, ge=2)
+    share: float = Field(0.75, gt=0, le=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.02, ge=0)
+    temperature: float = Field(0.1, gt=0, description="of the loss")
+    average: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are what is kept")
+    hold_out: int = Field(4, ge=0, description="every n-th subject of a set is kept for validation; 0: none")
+    validate_every: int = Field(500, ge=1)
+    threads: int = Field(0, ge=0, description="0: all cores")
+    exclude: list[str] = []
+    merge: dict[str, str] = {}
+    terms: dict[str, str] = {}
+    encoder: EncoderConfig = EncoderConfig()
+    augment: AugmentConfig = AugmentConfig()
+
+
+def load_config(path: Path | None, **given: Any) -> TrainConfig:
+    """The file's values, then those `given` that are not None. Raises SettingsError that names the field."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(path.read_text()) or {}
+        except (OSError, yaml.YAMLError) as e:
+            raise SettingsError(f"{path}: cannot be read as YAML", why=str(e)) from None
+    values.update({k: v for k, v in given.items() if v is not None})
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as e:
+        first = e.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise SettingsError(f"training setting '{field}' from {path or 'the command line'}", why=first["msg"]) from None

@@ -1,0 +1,187 @@
+"""Folders of clips as training sets, and the sampler that draws balanced batches from them.
+
+    DIR/<category>/*.npz            one set
+    DIR/<set>/<category>/*.npz      several sets: a batch is drawn mostly from one, so that negatives share the sensor
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.clip import Clip, categories, iter_clips, natural
+from edge.errors import ClipError
+from edge.skeleton import Float
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSet:
+    """One data set in memory. `label[i]` numbers the category of `clips[i]` within this set."""
+
+    name: str
+    clips: list[Clip]
+    paths: list[Path]
+    label: NDArray[np.int64]
+    names: list[str]
+    digest: str
+
+    @property
+    def subjects(self) -> NDArray[np.str_]:
+        return np.array([c.subject for c in self.clips])
+
+    def subset(self, keep: NDArray[np.bool_]) -> ClipSet:
+        index = np.flatnonzero(keep)
+        return ClipSet(
+            self.name,
+            [self.clips[i] for i in index],
+            [self.paths[i] for i in index],
+            self.label[index],
+            self.names,
+            self.digest,
+        )
+
+
+def find_sets(root: Path | str) -> list[Path]:
+    """The set folders under `root`: itself when its sub-folders hold clips, else those of its children that do."""
+    root = Path(root)
+    if not root.is_dir():
+        raise ClipError(f"{root}: no such folder", fix="name a folder DIR/<category>/*.npz or DIR/<set>/<category>/*.npz")
+    if any(root.glob("*/*.npz")):
+        return [root]
+    sets = sorted({p.parent.parent for p in root.glob("*/*/*.npz")})
+    if not sets:
+        raise ClipError(f"{root}: no clips", why="neither */*.npz nor */*/*.npz is there")
+    return sets
+
+
+def load_set(
+    root: Path, *, exclude: Sequence[str] = (), merge: Mapping[str, str] | None = None, strict: bool = True
+) -> ClipSet:
+    """Read a set. `exclude` are globs on `<set>/<category>`; `merge` maps such globs to a coarser category name.
+
+    A clip that cannot be read raises ClipError, or is left out with `strict=False`.
+    """
+    merge = merge or {}
+    clips: list[Clip] = []
+    paths: list[Path] = []
+    label: list[int] = []
+    names: list[str] = []
+    sha = hashlib.sha256()
+    for folder, files in categories(root).items():
+        key = f"{root.name}/{folder}"
+        if any(fnmatch(key, g) for g in exclude):
+            continue
+        name = next((coarse for g, coarse in merge.items() if fnmatch(key, g)), folder)
+        if name not in names:
+            names.append(name)
+        for path, clip in iter_clips(files):
+            if isinstance(clip, ClipError):
+                if strict:
+                    raise clip
+                continue
+            sha.update(path.name.encode() + clip.joints.tobytes())
+            clips.append(clip)
+            paths.append(path)
+            label.append(names.index(name))
+    return ClipSet(root.name, clips, paths, np.array(label, np.int64), names, sha.hexdigest())
+
+
+def subject_split(subjects: NDArray[np.str_]) -> NDArray[np.bool_]:
+    """True for the subjects whose clips describe normal (and train): every other one in natural order.
+
+    On UTD-MHAD that is the customary split, subjects 1 3 5 7 against 2 4 6 8. Raises ClipError for a lone subject.
+    """
+    order = sorted(set(subjects.tolist()), key=natural)
+    if len(order) < 2:
+        raise ClipError(
+            f"a split by subject needs two subjects, found {order or 'none'}",
+            why="the clips' 'subject' field tells people apart",
+            fix="use --split random",
+        )
+    return np.isin(subjects, order[::2])
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """joints (N, T, 15, 3), visible (N, T, 15), label (N,) unique across sets, group (N,) the set's number."""
+
+    joints: Float
+    visible: Float
+    label: NDArray[np.int64]
+    group: NDArray[np.int64]
+
+
+class Sampler:
+    """Endless batches of `size` samples: `share` of each from one set, the rest from another.
+
+    Per category in a batch `per_category` samples; half are whole clips (cropped, time-warped, resampled), half
+    are windows cut at any phase of the looped clip, as the device cuts them. Deterministic in (seed, step).
+    """
+
+    def __init__(
+        self,
+        sets: Sequence[ClipSet],
+        *,
+        frames: int,
+        step: float,
+        size: int,
+        per_category: int = 6,
+        share: float = 0.75,
+        whole: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        self.sets, self.frames, self.step, self.size = list(sets), frames, step, size
+        self.per_category, self.share, self.whole, self.seed = per_category, share, whole, seed
+        self.offset = np.cumsum([0] + [len(s.names) for s in self.sets])
+        self.members = [[np.flatnonzero(s.label == c) for c in range(len(s.names))] for s in self.sets]
+        weight = np.sqrt([len(s.clips) for s in self.sets])
+        self.weight = weight / weight.sum()
+
+    def batches(self, first_step: int = 0) -> Iterator[Batch]:
+        step = first_step
+        while True:
+            yield self.draw(np.random.default_rng((self.seed, step)))
+            step += 1
+
+    def draw(self, rng: np.random.Generator) -> Batch:
+        plan: list[tuple[int, int]] = []
+        main = int(rng.choice(len(self.sets), p=self.weight))
+        wanted = [(main, round(self.size * (self.share if len(self.sets) > 1 else 1)))]
+        if len(self.sets) > 1:
+            rest = self.weight.copy()
+            rest[main] = 0
+            wanted.append((int(rng.choice(len(self.sets), p=rest / rest.sum())), self.size - wanted[0][1]))
+        for s, count in wanted:
+            filled = [c for c, m in enumerate(self.members[s]) if len(m)]
+            chosen = rng.permutation(filled)[: max(2, count // self.per_category)]
+            plan += [(s, int(chosen[i % len(chosen)])) for i in range(count)]
+        joints = np.empty((len(plan), self.frames, 15, 3), np.float32)
+        visible = np.empty((len(plan), self.frames, 15), np.float32)
+        for i, (s, c) in enumerate(plan):
+            clip = self.sets[s].clips[rng.choice(self.members[s][c])]
+            joints[i], visible[i] = self.sample(clip, rng)
+        label = np.array([self.offset[s] + c for s, c in plan], np.int64)
+        return Batch(joints, visible, label, np.array([s for s, _ in plan], np.int64))
+
+    def sample(self, clip: Clip, rng: np.random.Generator) -> tuple[Float, Float]:
+        """One training view of a clip: cropped or cut, warped in time, at times through a slow camera."""
+        if rng.random() < 0.3 and clip.fps > 12:
+            fps = rng.uniform(10, clip.fps)
+            j, v = clip.at(np.arange(0, clip.seconds + 1e-9, 1 / fps))
+            if len(j) >= 4:
+                clip = Clip(j, v, fps)
+        phase = np.linspace(0, 1, self.frames)
+        # A smooth monotone warp: the identity plus one sine; |a|·2π·f < 1 keeps it increasing.
+        f = rng.integers(1, 3)
+        warp = phase + rng.uniform(-0.6, 0.6) / (2 * np.pi * f) * np.sin(2 * np.pi * f * phase) * (rng.random() < 0.5)
+        if rng.random() < self.whole:
+            start, stop = rng.uniform(0, 0.12), 1 - rng.uniform(0, 0.12)
+            return clip.at((start + (stop - start) * warp) * clip.seconds)
+        span = (self.frames - 1) * self.step * np.exp(rng.uniform(-0.2, 0.2))
+        return clip.looped(rng.uniform(0, clip.seconds) + span * warp)

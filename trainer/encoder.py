@@ -1,0 +1,205 @@
+"""The encoder as it is exported: raw joints in, embedding and distances out. The graph is the model.
+
+    joints (B, T, 15, 3) ─┐
+    visible (B, T, 15)  ──┴► Normalise ─► DCT ─► graph convolutions ─► embedding (B, D), unit length
+                                                                          │
+    support (G, K, D), support_mask (G, K) ──────────────────────────► Match ─► distance (B, G)
+
+Only operations that mean the same in ONNX opset 17, ONNX Runtime and TensorRT 8.5 to 11 are used: reductions
+are sums (older parsers ignore the axes input of ReduceMean), norms are written out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edge.skeleton import CORE15, PARENTS, J
+
+EPS = 1e-6
+_LEFT = [CORE15.index(n) for n in ("l_shoulder", "l_hip")]
+_RIGHT = [CORE15.index(n) for n in ("r_shoulder", "r_hip")]
+# Bone lengths of a 1.7 m adult in metres, from Winter's fractions of stature (Biomechanics and Motor Control of
+# Human Movement, 4th ed., fig. 4.1), for core15's (joint, parent) pairs from the neck on. They only set the unit.
+_BONES = (0.49, 0.20, 0.22, 0.32, 0.25, 0.22, 0.32, 0.25, 0.16, 0.42, 0.42, 0.16, 0.42, 0.42)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderConfig:
+    """The shape of the encoder. `frames` × 15 joints span `seconds` on the device."""
+
+    frames: int = 48
+    seconds: float = 2.0
+    coefficients: int = 20
+    width: int = 176
+    blocks: int = 4
+    embedding: int = 128
+    temperature: float = 0.05
+    """Softness of the match: how far the nearest support windows outweigh the rest."""
+
+
+def dct_matrix(n: int, k: int) -> Tensor:
+    """The first `k` rows of the orthonormal DCT-II of length `n`: (k, n). (Ahmed, Natarajan, Rao 1974.)"""
+    t = torch.arange(n, dtype=torch.float64)
+    rows = torch.cos(math.pi / n * (t + 0.5) * torch.arange(k, dtype=torch.float64)[:, None])
+    rows *= math.sqrt(2 / n)
+    rows[0] /= math.sqrt(2)
+    return rows.float()
+
+
+class Normalise(nn.Module):
+    """Fill hidden joints, then remove place, heading and body size. The only implementation of it anywhere.
+
+    joints (B, T, 15, 3), visible (B, T, 15) → (B, T, 15, 3) in body units, and how much of each joint was seen
+    (B, 15). Column 0 (pelvis) holds the path of the body relative to its mean; the others are relative to it.
+    """
+
+    fill: Tensor
+    parents: Tensor
+    bones: Tensor
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        t = torch.arange(frames, dtype=torch.float32)
+        # Kernel regression over time; the floor lets a joint seen only far away still give its mean.
+        kernel = torch.exp(-0.5 * ((t[:, None] - t) / 1.5) ** 2) + 1e-4
+        self.register_buffer("fill", kernel, persistent=False)
+        self.register_buffer("parents", torch.tensor(PARENTS[1:]), persistent=False)
+        self.register_buffer("bones", torch.tensor(_BONES), persistent=False)
+
+    def forward(self, joints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        t = self.fill.shape[0]
+        v = visible[..., None]
+        # Origin at the mean of what is seen: keeps the sums small (float16) whatever the camera's origin.
+        seen_at_all = v.sum((1, 2), keepdim=True)
+        x = (joints - (joints * v).sum((1, 2), keepdim=True) / (seen_at_all + EPS)) * v
+        near = torch.matmul(self.fill, torch.cat([x, v], -1).reshape(-1, t, J * 4)).reshape(-1, t, J, 4)
+        seen = v.sum(1, keepdim=True)
+        known = seen / (seen + 1e-3)
+        filled = near[..., :3] / (near[..., 3:] + EPS)
+        x = x + (1 - v) * filled * known
+        # A joint never seen stands at the centre of the others in its frame.
+        centre = (x * known).sum(2, keepdim=True) / (known.sum(2, keepdim=True) + EPS)
+        x = x + (1 - known) * centre
+
+        # Size: mean ratio of the bones seen to the reference body.
+        k = known[:, 0, :, 0]
+        bone = x[:, :, 1:] - x[:, :, self.parents]
+        length = torch.sqrt((bone * bone).sum(-1) + EPS).sum(1) / t
+        weight = k[:, 1:] * k[:, self.parents]
+        scale = ((length / self.bones) * weight).sum(1) / (weight.sum(1) + EPS)
+        x = x / (scale[:, None, None, None] + 1e-2)
+
+        # Heading: turn the mean right-to-left line of shoulders and hips onto −x.
+        pair = k[:, _LEFT] * k[:, _RIGHT]
+        across = ((x[:, :, _RIGHT] - x[:, :, _LEFT]).sum(1) * pair[..., None]).sum(1) / t
+        length = torch.sqrt(across[:, 0] ** 2 + across[:, 2] ** 2 + EPS)
+        cos, sin = across[:, 0] / length, across[:, 2] / length
+        zero, one = torch.zeros_like(cos), torch.ones_like(cos)
+        turn = torch.stack([cos, zero, -sin, zero, one, zero, sin, zero, cos], -1).reshape(-1, 1, 3, 3)
+        x = torch.matmul(x.reshape(-1, 1, t * J, 3), turn).reshape(-1, t, J, 3)
+
+        root = x[:, :, :1]
+        path = root - root.sum(1, keepdim=True) / t
+        return torch.cat([path, x[:, :, 1:] - root], 2), seen[:, 0, :, 0] / t
+
+
+class GraphConv(nn.Module):
+    """A·X·W over joints with a learned joint-by-joint A: (B, 15, F) → (B, 15, F')."""
+
+    def __init__(self, joints: int, features_in: int, features_out: int) -> None:
+        super().__init__()
+        self.mix = nn.Parameter(torch.eye(joints) + torch.randn(joints, joints) * 0.05)
+        self.linear = nn.Linear(features_in, features_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.matmul(self.mix, self.linear(x))
+
+
+class Norm(nn.Module):
+    """Batch normalisation per joint and feature on (B, 15, F); folds into a scale and a shift when exported."""
+
+    def __init__(self, joints: int, features: int) -> None:
+        super().__init__()
+        self.shape = (joints, features)
+        self.norm = nn.BatchNorm1d(joints * features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.reshape(-1, self.shape[0] * self.shape[1])).reshape(-1, *self.shape)
+
+
+class Block(nn.Module):
+    """Two graph convolutions with a residual path."""
+
+    def __init__(self, joints: int, width: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            GraphConv(joints, width, width), Norm(joints, width), nn.ReLU(), nn.Dropout(dropout),
+            GraphConv(joints, width, width), Norm(joints, width),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.body(x))
+
+
+class Encoder(nn.Module):
+    """joints (B, T, 15, 3), visible (B, T, 15) → embedding (B, D) of unit length."""
+
+    dct: Tensor
+
+    def __init__(self, config: EncoderConfig | None = None) -> None:
+        super().__init__()
+        self.config = c = config or EncoderConfig()
+        self.normalise = Normalise(c.frames)
+        self.register_buffer("dct", dct_matrix(c.frames, c.coefficients) / math.sqrt(c.frames), persistent=False)
+        features = c.coefficients * 3 + 1
+        self.scale_in = Norm(J, features)
+        self.enter = nn.Sequential(GraphConv(J, features, c.width), Norm(J, c.width), nn.ReLU())
+        self.blocks = nn.Sequential(*(Block(J, c.width) for _ in range(c.blocks)))
+        self.narrow = nn.Linear(c.width, 32)
+        self.leave = nn.Linear(J * 32 + c.width, c.embedding)
+
+    def forward(self, joints: Tensor, visible: Tensor) -> Tensor:
+        x, seen = self.normalise(joints, visible)
+        k, t = self.dct.shape
+        spectrum = torch.matmul(self.dct, x.reshape(-1, t, J * 3)).reshape(-1, k, J, 3)
+        features = spectrum.transpose(1, 2).reshape(-1, J, k * 3)
+        h = self.scale_in(torch.cat([features, seen[..., None]], -1))
+        h = self.blocks(self.enter(h))
+        pooled = torch.cat([torch.relu(self.narrow(h)).reshape(-1, J * 32), h.sum(1) / J], -1)
+        z = self.leave(pooled)
+        return z / torch.sqrt((z * z).sum(-1, keepdim=True) + 1e-12)
+
+
+class Match(nn.Module):
+    """Cosine distance of each embedding to each category: a mean over its support, weighted to the nearest.
+
+    embedding (B, D), support (G, K, D) unit rows, support_mask (G, K) in {0, 1} → distance (B, G) in [0, 2].
+    With d_k = 1 − cos, distance = Σ w_k d_k, w = softmax(−d / τ) over the rows that the mask keeps.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, embedding: Tensor, support: Tensor, mask: Tensor) -> Tensor:
+        g, k, d = support.shape
+        cosine = torch.matmul(embedding, support.reshape(g * k, d).transpose(0, 1)).reshape(-1, g, k)
+        weight = torch.exp((cosine - 1) / self.temperature) * mask + 1e-9 * mask
+        return 1 - (cosine * weight).sum(-1) / (weight.sum(-1) + 1e-12)
+
+
+class Graph(nn.Module):
+    """Encoder and match in one: what `haad-edge build` exports."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.match = Match(encoder.config.temperature)
+
+    def forward(self, joints: Tensor, visible: Tensor, support: Tensor, support_mask: Tensor) -> tuple[Tensor, Tensor]:
+        embedding = self.encoder(joints, visible)
+        return embedding, self.match(embedding, support, support_mask)
