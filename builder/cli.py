@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
 
         built = build_onnx(open_bundle(bundle))
         found = built.manifest.parity
-        out.print(f"{built.root / GRAPH}: opset {built.manifest.opset}, {(built.root / GRAPH).stat().st_size / 1e6:.2f} MB")
+        out.print(
+            f"{built.root / GRAPH}: opset {built.manifest.opset}, {(built.root / GRAPH).stat().st_size / 1e6:.2f} MB"
+        )
         out.print(
             f"parity with {found['against']} over {found['windows']} windows: "
             f"embedding {found['embedding']:.1e}, distance {found['distance']:.1e}"

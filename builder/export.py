@@ -25,8 +25,10 @@ OPSET = 17
 TOLERANCE = 1e-4
 # What TensorRT 8.5 to 11 and ONNX Runtime read alike at opset 17. ReduceMean and ReduceL2 are left out on purpose.
 ALLOWED = frozenset(
-    "Add BatchNormalization Cast Concat Constant ConstantOfShape Cos Div Equal Exp Expand Gather Gemm Identity MatMul "
-    "Mul Neg Pow ReduceSum Relu Reshape Shape Sin Slice Sqrt Squeeze Sub Transpose Unsqueeze Where".split()
+    """
+    Add BatchNormalization Cast Concat Constant ConstantOfShape Cos Div Equal Exp Expand Gather Gemm Identity MatMul
+    Mul Neg Pow ReduceSum Relu Reshape Shape Sin Slice Sqrt Squeeze Sub Transpose Unsqueeze Where
+    """.split()
 )
 
 
@@ -43,16 +45,21 @@ def load_graph(bundle: Bundle) -> Graph:
 
 
 def export(graph: Graph) -> bytes:
-    """The ONNX file's bytes: dynamic batch, categories and shots. Raises BundleError if it is not what was asked for."""
+    """The ONNX file's bytes: dynamic batch, categories and shots. Raises BundleError for a graph off the list."""
     c = graph.encoder.config
-    example = (torch.zeros(2, c.frames, J, 3), torch.ones(2, c.frames, J), torch.zeros(3, 8, c.embedding), torch.ones(3, 8))
+    example = (
+        torch.zeros(2, c.frames, J, 3),
+        torch.ones(2, c.frames, J),
+        torch.zeros(3, 8, c.embedding),
+        torch.ones(3, 8),
+    )
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
             graph,
             example,
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the stubs forget file objects
             input_names=["joints", "visible", "support", "support_mask"],
             output_names=["embedding", "distance"],
             dynamic_axes={
@@ -107,7 +114,12 @@ def parity(graph: Graph, data: bytes, windows: tuple[Float, Float]) -> dict[str,
     feed = {"joints": joints, "visible": visible, "support": support, "support_mask": mask}
     found = session.run(["embedding", "distance"], feed)
     worst = {n: float(np.abs(a - b).max()) for n, a, b in zip(("embedding", "distance"), expected, found, strict=True)}
-    return {"against": f"torch {torch.__version__}", "runtime": f"onnxruntime {ort.__version__}", "windows": len(joints), **worst}
+    return {
+        "against": f"torch {torch.__version__}",
+        "runtime": f"onnxruntime {ort.__version__}",
+        "windows": len(joints),
+        **worst,
+    }
 
 
 def build_onnx(bundle: Bundle) -> Bundle:

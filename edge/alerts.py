@@ -7,6 +7,7 @@ it stays below `release · threshold` for `clear_after`, or when the track is go
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from edge.endpoint import Endpoint
 from edge.skeleton import Float
 from edge.windows import SECOND, Slots
+
+Label = Callable[[int], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,8 @@ class AlertBook:
         self._score = np.zeros(slots, np.float32)
         self._id: dict[int, str] = {}
 
-    def update(self, slots: Slots, end: NDArray[np.int64], score: Float, names: list[str]) -> list[Change]:
-        """Take scored windows in order of time; `names[i]` is what an alert id of slots[i] is derived from.
+    def update(self, slots: Slots, end: NDArray[np.int64], score: Float, label: Label) -> list[Change]:
+        """Take scored windows in order of time; `label(slot)` is what an alert's id is derived from, beside its start.
 
         A slot may occur more than once: its windows are taken one after the other.
         """
@@ -69,12 +72,12 @@ class AlertBook:
         while len(left):
             _, first = np.unique(slots[left], return_index=True)
             now = left[np.sort(first)]
-            changes += self._update(now, slots[now], end[now], score[now], names)
+            changes += self._update(now, slots[now], end[now], score[now], label)
             left = np.setdiff1d(left, now)
         return changes
 
     def _update(
-        self, index: NDArray[np.intp], slots: Slots, end: NDArray[np.int64], score: Float, names: list[str]
+        self, index: NDArray[np.intp], slots: Slots, end: NDArray[np.int64], score: Float, label: Label
     ) -> list[Change]:
         high, low = score >= self.threshold, score < self.release
         started = high & (self._above[slots] == 0) & ~self.raised[slots]
@@ -93,7 +96,7 @@ class AlertBook:
         for i in np.flatnonzero(new | over | more):
             slot = int(slots[i])
             if new[i]:
-                text = f"{names[index[i]]}|{int(self._start[slot])}"
+                text = f"{label(slot)}|{int(self._start[slot])}"
                 self._id[slot] = hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
                 self.raised[slot] = True
             self._said[slot] = end[i]

@@ -88,14 +88,16 @@ class Bundle:
 
 
 def open_bundle(root: Path | str | None = None) -> Bundle:
-    """Read and check a bundle's manifest (`base` when none is named). Raises BundleError. Hashes are checked on read."""
+    """Read and check a bundle's manifest (`base` when none is named). Raises BundleError. Hashes come on read."""
     root = Path(root) if root is not None else BASE
     path = root / "manifest.json"
     try:
         raw = json.loads(path.read_text())
     except OSError:
         raise BundleError(
-            f"{root}: not a bundle", why="it has no readable manifest.json", fix="haad-edge train --data DIR --out BUNDLE"
+            f"{root}: not a bundle",
+            why="it has no readable manifest.json",
+            fix="haad-edge train --data DIR --out BUNDLE",
         ) from None
     except ValueError as e:
         raise BundleError(f"{path}: not JSON", why=str(e), fix="copy the bundle again, whole") from None

@@ -45,7 +45,9 @@ def _with_settings(command: Any) -> Any:
         default = "" if setting.default is None else f" [dim](default {setting.default})[/]"
         option = typer.Option(help=(setting.description or "a cap: what exceeds it is dropped and counted") + default)
         parameters.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option])
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+            )
         )
     command.__signature__ = inspect.Signature(parameters)
     command.__annotations__ = {p.name: p.annotation for p in parameters}
@@ -98,7 +100,9 @@ def publish(
 
 
 def listen(
-    source: Annotated[str, typer.Option("--from", help="where the engine publishes")] = "sub+connect:tcp://127.0.0.1:5556",
+    source: Annotated[
+        str, typer.Option("--from", help="where the engine publishes")
+    ] = "sub+connect:tcp://127.0.0.1:5556",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
     scores: Annotated[bool, typer.Option(help="scores too, not only alerts")] = False,
     status: Annotated[bool, typer.Option(help="the engine's heartbeat too")] = False,
@@ -193,7 +197,9 @@ def doctor() -> None:
 
 
 def demo(
-    data: Annotated[Path | None, typer.Option(help="play real clips DIR/<category>/*.npz instead of made motion")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="play real clips DIR/<category>/*.npz instead of made motion")
+    ] = None,
     seconds: Annotated[float, typer.Option(min=5, help="how long")] = 60.0,
     speed: Annotated[float, typer.Option(min=0.1, help="pace of the wall clock")] = 1.0,
     bundle: BundleOption = None,
@@ -223,7 +229,9 @@ def make_app() -> typer.Typer:
 
     @app.callback()
     def options(
-        version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+        version: Annotated[
+            bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        ] = False,
     ) -> None: ...
 
     for point in sorted(entry_points(group="haad_edge.commands"), key=lambda p: p.name != "edge"):

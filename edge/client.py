@@ -1,11 +1,11 @@
 """What an integrator imports: `PosePublisher` sends a camera's poses, `AlertSubscriber` hears what the engine says.
 
-    with PosePublisher("pub+connect:tcp://127.0.0.1:5555", stream="cam1", layout="coco17") as camera:
-        camera.wait(5)
-        camera.send(ids, keypoints, visible=confidence, size=(1920, 1080))
+with PosePublisher("pub+connect:tcp://127.0.0.1:5555", stream="cam1", layout="coco17") as camera:
+    camera.wait(5)
+    camera.send(ids, keypoints, visible=confidence, size=(1920, 1080))
 
-    for event in AlertSubscriber("sub+connect:tcp://127.0.0.1:5556"):
-        print(event)
+for event in AlertSubscriber("sub+connect:tcp://127.0.0.1:5556"):
+    print(event)
 """
 
 from __future__ import annotations
@@ -32,7 +32,13 @@ class PosePublisher:
     """Sends one stream's pose frames and numbers them. `pub` never blocks; `push` waits for a slow engine."""
 
     def __init__(
-        self, endpoint: str = POSES, *, stream: str, layout: str = "core15", hwm: int = 10_000, allow_remote: bool = False
+        self,
+        endpoint: str = POSES,
+        *,
+        stream: str,
+        layout: str = "core15",
+        hwm: int = 10_000,
+        allow_remote: bool = False,
     ) -> None:
         self.stream, self.layout, self.seq = stream, get_layout(layout), 0
         where = Endpoint.parse(endpoint, ("pub", "push"))

@@ -1,7 +1,7 @@
 """Clip files (`.npz`) and folders of them: what a support set and a training set are made of.
 
-    <dir>/<category>/<subject>_<trial>.npz     joints (T, J, C) float32, fps, layout
-                                               optional: visible (T, J), subject, source
+<dir>/<category>/<subject>_<trial>.npz     joints (T, J, C) float32, fps, layout
+                                           optional: visible (T, J), subject, source
 """
 
 from __future__ import annotations

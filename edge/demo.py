@@ -1,8 +1,8 @@
 """`haad-edge demo`: the real engine, three cameras and a listener, each a process, and what they say, live.
 
-    camera ──┐
-    camera ──┼─ poses ──► haad-edge run ──► alerts and scores ──► this terminal
-    camera ──┘
+camera ──┐
+camera ──┼─ poses ──► haad-edge run ──► alerts and scores ──► this terminal
+camera ──┘
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from edge.clip import categories, load_clip, save_clip
 from edge.client import AlertSubscriber
+from edge.clip import categories, load_clip, save_clip
 from edge.console import out
 from edge.errors import ClipError, HaadError
 from edge.motion import make_motion
@@ -154,16 +154,29 @@ def show(data: Path | None, *, seconds: float, speed: float = 1.0, bundle: Path 
             process(
                 root / "engine.log",
                 "run",
-                *("--support", str(root / "support"), "--ingest", f"sub+bind:{poses}", "--alerts", f"pub+bind:{alerts}"),
+                *(
+                    "--support",
+                    str(root / "support"),
+                    "--ingest",
+                    f"sub+bind:{poses}",
+                    "--alerts",
+                    f"pub+bind:{alerts}",
+                ),
                 *("--metrics", "off", *chosen),
             )
         )
-        subscriber = stack.enter_context(
-            AlertSubscriber(f"sub+connect:{alerts}", topics=("alert", "score", "status"))
-        )
+        subscriber = stack.enter_context(AlertSubscriber(f"sub+connect:{alerts}", topics=("alert", "score", "status")))
         _started(engine, subscriber, root / "engine.log")
         for c in cameras:
-            arguments = ("--to", f"pub+connect:{poses}", "--stream", c.name, "--as-one", "--speed", str(speed))
+            arguments: tuple[str, ...] = (
+                "--to",
+                f"pub+connect:{poses}",
+                "--stream",
+                c.name,
+                "--as-one",
+                "--speed",
+                str(speed),
+            )
             if data:
                 arguments += ("--seconds", "6")
             stack.enter_context(process(root / f"{c.name}.log", "publish", *map(str, c.clips), *arguments))
@@ -200,10 +213,14 @@ def _watch(cameras: list[Camera], subscriber: AlertSubscriber, engine: subproces
 
 
 def _picture(cameras: list[Camera], news: list[Text], left: float) -> Group:
-    table = Table("camera", "doing", "nearest normal", "score", "over time (red: beyond the limit of normal)", expand=True)
+    table = Table(
+        "camera", "doing", "nearest normal", "score", "over time (red: beyond the limit of normal)", expand=True
+    )
     for c in cameras:
         score = f"{c.scores[-1]:.2f}" if c.scores else "–"
         style = "bold red" if c.alert else ""
-        table.add_row(c.name, c.doing(), c.nearest, Text(score, style), sparkline(c.scores), style="on grey11" if c.alert else "")
+        table.add_row(
+            c.name, c.doing(), c.nearest, Text(score, style), sparkline(c.scores), style="on grey11" if c.alert else ""
+        )
     title = Text(f"haad-edge demo: {left:3.0f} s left, Ctrl-C to stop", "bold")
     return Group(title, table, *news)

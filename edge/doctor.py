@@ -64,7 +64,9 @@ def _onnx() -> Finding:
     m = bundle.manifest
     found = embed(engine, *clip_windows(make_motion("walk", seconds=3), m.frames, m.seconds))
     if not np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-3):
-        return Finding("engine onnx", "broken", "the base model's embeddings are not unit vectors", "reinstall onnxruntime")
+        return Finding(
+            "engine onnx", "broken", "the base model's embeddings are not unit vectors", "reinstall onnxruntime"
+        )
     return Finding("engine onnx", "ok", f"{engine.name} runs {bundle.model}")
 
 
@@ -110,7 +112,9 @@ def _training() -> Finding:
     wanted = ("torch", "onnx", "safetensors", "scikit-learn")
     missing = [p for p in wanted if version_of(p) is None]
     if missing:
-        return Finding("training", "absent", f"without {', '.join(missing)}", "on a workstation: pip install 'haad-edge[train]'")
+        return Finding(
+            "training", "absent", f"without {', '.join(missing)}", "on a workstation: pip install 'haad-edge[train]'"
+        )
     return Finding("training", "ok", ", ".join(f"{p} {version_of(p)}" for p in wanted))
 
 
@@ -119,7 +123,9 @@ def examine() -> list[Finding]:
     packages = ("numpy", "pyzmq", "msgpack", "pydantic-settings", "onnxruntime", "prometheus-client")
     out = [
         Finding(
-            "haad-edge", "ok", f"{__version__} in {Path(sys.prefix)}, Python {platform.python_version()}, {platform.machine()}"
+            "haad-edge",
+            "ok",
+            f"{__version__} in {Path(sys.prefix)}, Python {platform.python_version()}, {platform.machine()}",
         ),
         Finding("packages", "ok", ", ".join(f"{p} {version_of(p)}" for p in packages)),
     ]

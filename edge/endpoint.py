@@ -50,7 +50,9 @@ class Endpoint:
 
     def opposite(self, pattern: str) -> Endpoint:
         """The other end of the line, for a client on this host: `sub+bind:X` → `pub+connect:X`."""
-        return Endpoint(pattern, "connect" if self.mode == "bind" else "bind", self.address.replace("//*:", "//127.0.0.1:"))
+        return Endpoint(
+            pattern, "connect" if self.mode == "bind" else "bind", self.address.replace("//*:", "//127.0.0.1:")
+        )
 
     def check_reach(self, allow_remote: bool) -> None:
         """Raises SettingsError when other hosts could reach this end and nobody said that they may."""
@@ -77,6 +79,8 @@ class Endpoint:
             raise SettingsError(
                 f"cannot {self.mode} {self.address}",
                 why=str(e),
-                fix="is another haad-edge running? choose another port" if e.errno == zmq.EADDRINUSE else "check the address",
+                fix="is another haad-edge running? choose another port"
+                if e.errno == zmq.EADDRINUSE
+                else "check the address",
             ) from None
         return socket

@@ -18,7 +18,7 @@ RESTART_BEHIND = 1000
 
 
 class Source(Protocol):
-    """Messages as lists of parts. `receive` waits `timeout` seconds at most, then returns all there are, perhaps none."""
+    """Messages as lists of parts. `receive` waits `timeout` seconds at most, then returns what there is."""
 
     def receive(self, timeout: float) -> list[list[bytes]]: ...
 

@@ -215,9 +215,7 @@ def _perform(motion: Motion, time: Array, rest: Array, flesh: Array, rng: np.ran
     return joints
 
 
-def _angles(
-    motion: Motion, cycles: Array, sizes: Array, time: Array, rng: np.random.Generator
-) -> dict[str, Array]:
+def _angles(motion: Motion, cycles: Array, sizes: Array, time: Array, rng: np.random.Generator) -> dict[str, Array]:
     """Every turn's angle over time, in radians: keyframes, scaled, plus a slow wander of a degree or so."""
     angles = {}
     for part, turns in _TURNS.items():

@@ -18,7 +18,7 @@ class Notices:
         self._said: dict[str, tuple[float, int]] = {}
 
     def say(self, text: str, key: str | None = None) -> None:
-        """One line; `key` groups lines of the same kind. Memory is bounded: beyond 1,000 kinds the oldest are forgotten."""
+        """One line; `key` groups lines of the same kind. Beyond 1,000 kinds the oldest is forgotten."""
         now = self._clock()
         if key is not None:
             last, silent = self._said.get(key, (float("-inf"), 0))

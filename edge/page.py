@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -58,14 +59,17 @@ class RuntimeCollector(Collector):
         yield GaugeMetricFamily("haad_alerts_standing", "alerts raised and not ended", value=int(r.book.raised.sum()))
         yield GaugeMetricFamily("haad_ready", "1 while the engine judges", value=int(r.state == "online"))
         info = InfoMetricFamily("haad_provenance", "what judges")
-        info.add_metric([], {"model": r.by.model, "engine": r.by.engine, "support": r.by.support})
+        info.add_metric([], asdict(r.announcer.by))
         yield info
         total, buckets = 0, []
         for bound, n in zip((*map(str, LATENCY_BUCKETS), "+Inf"), counts.latency.tolist(), strict=True):
             total += n
             buckets.append((bound, total))
         yield HistogramMetricFamily(
-            "haad_latency_seconds", "from a frame's arrival to its window's score", buckets=buckets, sum_value=counts.latency_sum
+            "haad_latency_seconds",
+            "from a frame's arrival to its window's score",
+            buckets=buckets,
+            sum_value=counts.latency_sum,
         )
 
 
@@ -105,7 +109,9 @@ class Page:
         try:
             self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
         except OSError as e:
-            raise SettingsError(f"cannot serve metrics on {address}", why=str(e), fix="--metrics HOST:PORT, or --metrics off") from None
+            raise SettingsError(
+                f"cannot serve metrics on {address}", why=str(e), fix="--metrics HOST:PORT, or --metrics off"
+            ) from None
         self.address = f"{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
         self._thread.start()

@@ -106,7 +106,9 @@ def play(
         return np.array([k % people * APART_M, 0, 0], np.float32)
 
     if as_one:
-        cast = [[(p, Person(clips[p % len(clips) :] + clips[: p % len(clips)], seconds, place(p)))] for p in range(people)]
+        cast = [
+            [(p, Person(clips[p % len(clips) :] + clips[: p % len(clips)], seconds, place(p)))] for p in range(people)
+        ]
     else:
         cast = [
             [(k, Person([clips[k]], seconds, place(k))) for k in range(p, len(clips), people)] for p in range(people)

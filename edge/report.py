@@ -27,7 +27,9 @@ def line(event: Event) -> Text:
     if isinstance(event, Alert):
         text = Text(f"{clock(event.end)}  ")
         text.append(f"{event.type.upper():6}", _COLOURS[event.type])
-        text.append(f" {event.stream} person {event.track}: {event.reason}; score {event.score:.2f}, peak {event.peak:.2f}")
+        text.append(
+            f" {event.stream} person {event.track}: {event.reason}; score {event.score:.2f}, peak {event.peak:.2f}"
+        )
         if event.joints and event.type == "new":
             text.append(f"; most unlike: {', '.join(event.joints)}")
         return text.append(f"  [{event.id}]", "dim")
@@ -36,7 +38,8 @@ def line(event: Event) -> Text:
         people = ", ".join(f"person {t} {s:.2f} ({c})" for t, s, c in rows)
         return Text(f"{clock(max(event.end))}  score  {event.stream}: {people}")
     return Text(
-        f"status {event.state}{': ' + event.reason if event.reason else ''}; {event.streams} streams, {event.tracks} people, "
+        f"status {event.state}{': ' + event.reason if event.reason else ''}; {event.streams} streams, "
+        f"{event.tracks} people, "
         f"{event.frames} frames, {event.frames_lost} lost, {event.windows} windows, up {event.seconds:.0f} s"
     )
 

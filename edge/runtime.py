@@ -1,22 +1,24 @@
 """The loop that joins the stations.
 
-    source ─► decode ─► ledger ─► windows ─► staging ─► engine ─► score ─► alert book ─► sink
-      └───────────────── one thread, drained receive ─────────────────┘
-    beside it: the support watcher's thread, and the page with metrics and readiness
+source ─► decode ─► ledger ─► windows ─► batch ─► engine ─► score ─► alert book ─► announcer
+  └──────────────────── one thread, drained receive ────────────────────┘
+beside it: the support watcher's thread, and the page with metrics and readiness
 """
 
 from __future__ import annotations
 
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.alerts import AlertBook, Change, Sink
+from edge.announce import Announcer
+from edge.batch import Batch
 from edge.bundle import Bundle
 from edge.engine import Engine, run_all
 from edge.errors import EngineError, WireError
@@ -26,10 +28,11 @@ from edge.score import Scorer
 from edge.settings import Settings
 from edge.skeleton import CORE15, Float, J
 from edge.support import SupportSet
-from edge.windows import SECOND, Slots, Stream, Windows, WindowSpec
-from edge.wire import Alert, Limits, Provenance, Scores, Status, decode_pose, encode_event
+from edge.windows import Stream, Windows, WindowSpec
+from edge.wire import Limits, PoseFrame, Provenance, Status, decode_pose
 
 HEARTBEAT_S = 1.0
+DRAIN_S = 2.0
 LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 5.0)
 
 
@@ -41,7 +44,7 @@ class SupportFeed(Protocol):
 
 @dataclass(slots=True)
 class Counts:
-    """What the page and the status message tell; written by the loop only."""
+    """What the page and the status message tell; written by the loop only. Seconds are wall-clock."""
 
     windows: int = 0
     batches: int = 0
@@ -49,7 +52,7 @@ class Counts:
     alerts: Counter[str] = field(default_factory=Counter)
     swaps: int = 0
     engine_seconds: float = 0.0
-    latency: np.ndarray = field(default_factory=lambda: np.zeros(len(LATENCY_BUCKETS) + 1, np.int64))
+    latency: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(LATENCY_BUCKETS) + 1, np.int64))
     latency_sum: float = 0.0
 
 
@@ -74,6 +77,7 @@ class Runtime:
         self.notices, self.clock, self._feed = notices or Notices(), clock, feed
         spec = WindowSpec.of(m.frames, m.seconds, s.stride, s.max_gap, s.track_timeout)
         self.windows = Windows(spec, s.max_tracks, s.max_streams)
+        self.batch = Batch(engine.staging, self.windows)
         self.book = AlertBook(
             s.max_tracks,
             threshold=s.threshold,
@@ -82,40 +86,28 @@ class Runtime:
             clear_after=s.clear_after,
             update_every=s.update_every,
         )
+        self.announcer = Announcer(sink, self.windows)
         self.limits = Limits(s.max_message_bytes, s.max_people)
         self.ledger, self.counts = Ledger(), Counts()
-        self.run_id = uuid.uuid4().hex[:12]
         self.state: Literal["online", "degraded", "draining", "offline"] = "online"
         self.reason = ""
         self.stopping = False
-        # The staged windows: filled in place, described by equally long columns.
-        size = engine.staging.size
-        self._filled, self._oldest = 0, 0.0
-        self._slots = np.zeros(size, np.intp)
-        self._ends, self._born = np.zeros(size, np.int64), np.zeros(size, np.int64)
-        self._arrived = np.zeros(size)
-        self._status_seq, self._alert_seq = 0, 0
-        self._score_seq: dict[str, int] = {}
-        self._last: dict[int, tuple[str, tuple[str, ...]]] = {}
-        self._beat = float("-inf")
-        self._started = clock()
+        self._beat, self._started = float("-inf"), clock()
         self._swap(support)
 
-    # ---- the loop -------------------------------------------------------------------------------------------
+    # ---- the loop ----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until `stop`, then drain what has arrived, and say goodbye."""
+        """Serve until `stop`, then judge what has arrived, and say goodbye."""
         self._housekeeping()
         while not self.stopping:
             self.step(self._patience())
-        self.state, self.reason = "draining", "stopping"
-        self._say_status()
-        drain_until = self.clock() + 2
-        while self.clock() < drain_until and self.step(0):
+        self._become("draining", "stopping")
+        until = self.clock() + DRAIN_S
+        while self.step(0) and self.clock() < until:
             pass
         self.flush()
-        self.state, self.reason = "offline", "stopped"
-        self._say_status()
+        self._become("offline", "stopped")
 
     def stop(self) -> None:
         """Leave the loop after the current step; may be called from a signal handler."""
@@ -127,18 +119,19 @@ class Runtime:
         now = self.clock()
         for parts in messages:
             self._accept(parts, now)
-        if self._filled and self.clock() - self._oldest >= self.settings.batch_deadline:
+        if self.batch.n and self.clock() - self.batch.since >= self.settings.batch_deadline:
             self.flush()
         self._housekeeping()
         return len(messages)
 
     def _patience(self) -> float:
         """Seconds to wait for a message: until the batch's deadline, or the next piece of housekeeping."""
-        if not self._filled:
+        if not self.batch.n:
             return 0.1
-        return max(0.0, min(0.1, self._oldest + self.settings.batch_deadline - self.clock()))
+        return max(0.0, min(0.1, self.batch.since + self.settings.batch_deadline - self.clock()))
 
     def _accept(self, parts: list[bytes], now: float) -> None:
+        """Take one message through decoding and accounting to its windows. Whatever it is, the loop goes on."""
         try:
             frame = decode_pose(parts, self.limits)
         except WireError as e:
@@ -147,98 +140,81 @@ class Runtime:
             return
         stream = self.windows.stream_named(frame.stream)
         if stream is None:
-            self.notices.say(f"stream {frame.stream} is one too many: max_streams is {self.settings.max_streams}", "full")
+            most = self.settings.max_streams
+            self.notices.say(f"stream {frame.stream} is one too many: max_streams is {most}", "streams_full")
             return
         stream.heard = now
-        missing = self.ledger.enter(stream, frame.seq)
-        if missing:
+        if missing := self.ledger.enter(stream, frame.seq):
             self.notices.say(f"stream {frame.stream}: {missing} messages lost before seq {frame.seq}", frame.stream)
         if len(frame.ids):
-            joints, visible, bad = frame.core15(self.settings.min_confidence)
-            self.ledger.people += len(frame.ids)
-            if bad:
-                self.ledger.bad_joints += bad
-                self.notices.say(f"stream {frame.stream}: {bad} joints not finite, taken as hidden", "bad_joints")
-            full = self.windows.fate["tracks_full"]
-            for slots, ends in self.windows.push(stream, frame.t, frame.ids, joints, visible):
-                self._stage(slots, ends, now)
-            if self.windows.fate["tracks_full"] > full:
-                self.notices.say(f"no room for another track: max_tracks is {self.settings.max_tracks}", "tracks_full")
-        gone = list(stream.slots.values()) if frame.end else self.windows.expired(stream)
-        if gone:
-            self._release(gone)
+            self._watch(stream, frame, now)
         if frame.end:
-            self._drop(stream)
+            self._release(list(stream.slots.values()))
+            self.windows.drop_stream(stream)
+        else:
+            self._release(self.windows.expired(stream))
 
-    def _stage(self, slots: Slots, ends: np.ndarray, now: float) -> None:
-        """Copy due windows into the engine's input, running a batch whenever it is full."""
-        while len(slots):
-            if not self._filled:
-                self._oldest = now
-            a, n = self._filled, min(len(slots), self.engine.staging.size - self._filled)
-            part = slice(a, a + n)
-            staging = self.engine.staging
-            self.windows.gather(slots[:n], staging.joints[part], staging.visible[part])
-            self._slots[part], self._ends[part], self._arrived[part] = slots[:n], ends[:n], now
-            self._born[part] = self.windows.born[slots[:n]]
-            self._filled += n
-            slots, ends = slots[n:], ends[n:]
-            if self._filled == staging.size:
-                self.flush()
+    def _watch(self, stream: Stream, frame: PoseFrame, now: float) -> None:
+        """Write a frame's people into their windows, and stage those that are due."""
+        joints, visible, bad = frame.core15(self.settings.min_confidence)
+        self.ledger.people += len(frame.ids)
+        if bad:
+            self.ledger.bad_joints += bad
+            self.notices.say(f"stream {stream.name}: {bad} joints at no real place, taken as hidden", "bad_joints")
+        full = self.windows.fate["tracks_full"]
+        for slots, ends in self.windows.push(stream, frame.t, frame.ids, joints, visible):
+            while len(slots):
+                taken = self.batch.add(slots, ends, now)
+                slots, ends = slots[taken:], ends[taken:]
+                if self.batch.full:
+                    self.flush()
+        if self.windows.fate["tracks_full"] > full:
+            self.notices.say(f"no room for another track: max_tracks is {self.settings.max_tracks}", "tracks_full")
 
     def flush(self) -> None:
         """Run the staged windows and publish what they say. A support swap takes effect here, between batches."""
         if self._feed is not None and (fresh := self._feed.take()) is not None:
             self._swap(fresh)
-        n, self._filled = self._filled, 0
-        if not n:
+        if not self.batch.n:
             return
         before = self.clock()
         try:
-            _, distance = self.engine.run(n)
+            _, distance = self.engine.run(self.batch.n)
         except EngineError as e:
-            self.counts.skipped["engine_failed"] += n
-            self._degrade(str(e))
-            return
-        after = self.clock()
-        self._recover()
-        self.counts.batches += 1
-        self.counts.engine_seconds += after - before
-        latency = after - self._arrived[:n]
-        self.counts.latency += np.bincount(np.searchsorted(LATENCY_BUCKETS, latency), minlength=len(LATENCY_BUCKETS) + 1)
-        self.counts.latency_sum += float(latency.sum())
-        self._judge(n, distance)
+            self.counts.skipped["engine_failed"] += self.batch.n
+            self._fail(e)
+        else:
+            self._measure(before, self.clock())
+            self._judge(distance)
+            if self.state == "degraded":
+                self._become("online", "")
+        self.batch.clear()
 
-    def _judge(self, n: int, distance: Float) -> None:
-        """Score a batch's distances (n, G) and tell: alerts first, then scores to those who listen."""
-        slots = self._slots[:n]
-        poor = self.engine.staging.visible[:n].mean((1, 2)) < self.settings.min_visible
-        gone = self._born[:n] != self.windows.born[slots]
-        odd = ~np.isfinite(distance).all(1)
-        for reason, mask in (("too_few_joints", poor), ("track_gone", gone & ~poor), ("not_finite", odd & ~poor & ~gone)):
+    def _judge(self, distance: Float) -> None:
+        """Score a batch's distances (n, G), publish what changed, and the scores to those who listen."""
+        batch = self.batch
+        poor, gone, odd = batch.seen < self.settings.min_visible, batch.gone, ~np.isfinite(distance).all(1)
+        for reason, mask in (
+            ("track_gone", gone),
+            ("too_few_joints", poor & ~gone),
+            ("not_finite", odd & ~gone & ~poor),
+        ):
             if mask.any():
                 self.counts.skipped[reason] += int(mask.sum())
         keep = np.flatnonzero(~(poor | gone | odd))
-        keep = keep[[self.windows.stream[s] is not None for s in slots[keep]]]
         if not len(keep):
             return
         self.counts.windows += len(keep)
+        slots, ends = batch.slots[keep], batch.ends[keep]
         score, nearest = self._scorer(distance[keep])
-        streams = [self.windows.stream[s] for s in slots[keep]]
-        labels = [f"{st.name}|{self.windows.track[s]}" for st, s in zip(streams, slots[keep], strict=True) if st]
-        category = [self.support.names[g] for g in nearest]
-        changes = self.book.update(slots[keep], self._ends[keep], score, labels)
-        # The staging buffer serves the explanations too, so keep what they need first.
-        staged = {
-            c.index: (self.engine.staging.joints[keep[c.index]].copy(), self.engine.staging.visible[keep[c.index]].copy())
-            for c in changes
-            if c.type == "new"
-        }
-        for c in changes:
-            if c.type == "new":
-                self._last[c.slot] = (category[c.index], self._blame(*staged[c.index], int(nearest[c.index])))
-            self._say_alert(c)
-        self._say_scores([st.name for st in streams if st], keep, score, distance, nearest, category)
+        changes = self.book.update(slots, ends, score, self._label)
+        # Explaining runs the engine, whose input the staged windows are: copy those that need it first.
+        new = [(c, batch.window(int(keep[c.index]))) for c in changes if c.type == "new"]
+        for c, (joints, visible) in new:
+            g = int(nearest[c.index])
+            self.announcer.cause(c.slot, self.support.names[g], self._blame(joints, visible, g))
+        self._tell(changes)
+        self.announcer.scores(slots, ends, score, distance[keep, nearest], nearest, self.support.names)
 
     def _blame(self, joints: Float, visible: Float, category: int) -> tuple[str, ...]:
         """The joints whose hiding brings the window nearest to `category`, most first, by asking the graph itself."""
@@ -247,141 +223,87 @@ class Runtime:
         try:
             distance = run_all(self.engine, np.repeat(joints[None], J + 1, 0), hidden)[1][:, category]
         except EngineError as e:
-            self._degrade(str(e))
+            self._fail(e)
             return ()
         gain = distance[J] - distance[:J]
-        order = [int(j) for j in np.argsort(-gain)[:3] if gain[j] > 0]
-        return tuple(CORE15[j] for j in order)
+        return tuple(CORE15[j] for j in np.argsort(-gain)[:3] if gain[j] > 0)
 
-    # ---- what is said ---------------------------------------------------------------------------------------
+    # ---- the rest ----------------------------------------------------------------------------------------------
 
-    def _say_alert(self, c: Change) -> None:
-        stream = self.windows.stream[c.slot]
-        if stream is None:
+    def _tell(self, changes: list[Change]) -> None:
+        for c in changes:
+            self.counts.alerts[c.type] += 1
+            self.announcer.alert(c)
+
+    def _label(self, slot: int) -> str:
+        """What an alert's id is derived from, beside its start."""
+        stream = self.windows.stream[slot]
+        return f"{stream.name if stream else ''}|{self.windows.track[slot]}"
+
+    def _release(self, slots: list[int]) -> None:
+        """Tracks are gone: what is staged of them is judged first, their alerts end, their slots are free."""
+        if slots:
+            self.flush()
+            self._tell(self.book.close(slots))
+            self.windows.release(slots)
+
+    def _housekeeping(self) -> None:
+        """Every second, or for a new subscriber at once: the status; and silent streams are let go."""
+        now = self.clock()
+        if not (self.sink.newcomers() or now - self._beat >= HEARTBEAT_S):
             return
-        category, joints = self._last.get(c.slot, ("", ()))
-        lasted = (c.end - c.start) / SECOND
-        reason = {
-            "new": f"unlike '{category}' and everything else in the support for {self.settings.raise_after} windows",
-            "update": f"still abnormal after {lasted:.1f} s",
-            "end": "the track is gone" if c.index < 0 else f"normal again after {lasted:.1f} s",
-        }[c.type]
-        alert = Alert(
-            c.id,
-            c.type,
-            self._alert_seq,
-            self.run_id,
-            stream.name,
-            int(self.windows.track[c.slot]),
-            c.start,
-            c.end,
-            c.score,
-            c.peak,
-            category,
-            joints,
-            reason,
-            self.by,
-        )
-        self._alert_seq += 1
-        self.counts.alerts[c.type] += 1
-        self.sink.send(encode_event(alert))
-        if c.type == "end":
-            self._last.pop(c.slot, None)
-
-    def _say_scores(
-        self,
-        streams: list[str],
-        keep: np.ndarray,
-        score: Float,
-        distance: Float,
-        nearest: np.ndarray,
-        category: list[str],
-    ) -> None:
-        names = np.array(streams)
-        for name in dict.fromkeys(streams):
-            if not self.sink.wanted(f"score/{name}".encode()):
-                continue
-            rows = np.flatnonzero(names == name)
-            seq = self._score_seq.get(name, 0)
-            self._score_seq[name] = seq + 1
-            at = keep[rows]
-            message = Scores(
-                seq,
-                self.run_id,
-                name,
-                self.windows.track[self._slots[at]].tolist(),
-                self._ends[at].tolist(),
-                score[rows].tolist(),
-                distance[at, nearest[rows]].tolist(),
-                [category[r] for r in rows],
-                self.by,
-            )
-            self.sink.send(encode_event(message))
+        self._say_status()
+        timeout = self.settings.track_timeout
+        for stream in [s for s in self.windows.streams.values() if now - s.heard > timeout]:
+            self._release(list(stream.slots.values()))
+            if now - stream.heard > 10 * timeout:
+                self.windows.drop_stream(stream)
+        if not self.batch.n:
+            self.flush()
 
     def status(self) -> Status:
         """The engine's state now."""
         return Status(
-            self._status_seq,
-            self.run_id,
-            self.state,
-            self.reason,
-            round(self.clock() - self._started, 3),
-            self._alert_seq,
-            len(self.windows.streams),
-            self.windows.live,
-            self.ledger.frames,
-            self.ledger.lost,
-            self.counts.windows,
-            self.by,
+            seq=self.announcer.status_seq,
+            run=self.announcer.run,
+            state=self.state,
+            reason=self.reason,
+            seconds=round(self.clock() - self._started, 3),
+            alert_seq=self.announcer.alert_seq,
+            streams=len(self.windows.streams),
+            tracks=self.windows.live,
+            frames=self.ledger.frames,
+            frames_lost=self.ledger.lost,
+            windows=self.counts.windows,
+            by=self.announcer.by,
         )
 
     def _say_status(self) -> None:
-        self.sink.send(encode_event(self.status()))
-        self._status_seq += 1
         self._beat = self.clock()
+        self.announcer.status(self.status())
 
-    # ---- the rest -------------------------------------------------------------------------------------------
-
-    def _housekeeping(self) -> None:
-        now = self.clock()
-        if self.sink.newcomers() or now - self._beat >= HEARTBEAT_S:
+    def _become(self, state: Literal["online", "degraded", "draining", "offline"], reason: str) -> None:
+        if (state, reason) != (self.state, self.reason):
+            self.state, self.reason = state, reason
             self._say_status()
-            for stream in [s for s in self.windows.streams.values() if now - s.heard > self.settings.track_timeout]:
-                self._release(list(stream.slots.values()))
-                if now - stream.heard > 10 * self.settings.track_timeout:
-                    self._drop(stream)
-            if not self._filled:
-                self.flush()
 
-    def _release(self, slots: list[int]) -> None:
-        """Tracks are gone: what is staged of them is judged first, their alerts end, their slots are free."""
-        if not slots:
-            return
-        self.flush()
-        for change in self.book.close(slots):
-            self._say_alert(change)
-        self.windows.release(slots)
+    def _fail(self, e: EngineError) -> None:
+        self.notices.say(f"degraded: {e}", "engine")
+        if self.state in ("online", "degraded"):
+            self._become("degraded", str(e))
 
-    def _drop(self, stream: Stream) -> None:
-        self.windows.drop_stream(stream)
-        self._score_seq.pop(stream.name, None)
+    def _measure(self, before: float, after: float) -> None:
+        latency = after - self.batch.arrived
+        counts = self.counts
+        counts.batches += 1
+        counts.engine_seconds += after - before
+        counts.latency += np.bincount(np.searchsorted(LATENCY_BUCKETS, latency), minlength=len(LATENCY_BUCKETS) + 1)
+        counts.latency_sum += float(latency.sum())
 
     def _swap(self, support: SupportSet) -> None:
-        self.support = support
+        self.support, self._scorer = support, Scorer(support.limit)
         self.engine.bind(support.features, support.mask)
-        self._scorer = Scorer(support.limit)
-        self.by = Provenance(self.bundle.model, self.engine.name, support.version)
+        self.announcer.by = Provenance(self.bundle.model, self.engine.name, support.version)
         self.counts.swaps += 1
         for problem in support.problems:
             self.notices.say(problem)
-
-    def _degrade(self, reason: str) -> None:
-        self.notices.say(f"degraded: {reason}", "engine")
-        if self.state == "online":
-            self.state, self.reason = "degraded", reason
-            self._say_status()
-
-    def _recover(self) -> None:
-        if self.state == "degraded":
-            self.state, self.reason = "online", ""
-            self._say_status()

@@ -42,11 +42,13 @@ def endpoints(text: str, allow_remote: bool) -> list[Endpoint]:
 
 @contextlib.contextmanager
 def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
-    """Open bundle, engine, support, sockets and page; close them afterwards. Raises a HaadError that says what failed."""
+    """Open bundle, engine, support, sockets and page; close them afterwards. Raises HaadError."""
     s = settings
     if s.support is None:
         raise SettingsError(
-            "no support folder", why="it says what is normal here", fix="haad-edge run --support DIR, with DIR/<category>/*.npz"
+            "no support folder",
+            why="it says what is normal here",
+            fix="haad-edge run --support DIR, with DIR/<category>/*.npz",
         )
     where = endpoints(s.ingest, s.allow_remote), endpoints(s.alerts, s.allow_remote)
     bundle = open_bundle(s.bundle)
@@ -90,9 +92,13 @@ def serve(settings: Settings) -> None:
         r = service.runtime
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: r.stop())
+        by = r.announcer.by
         shots = ", ".join(f"{n} ({k})" for n, k in zip(r.support.names, r.support.shots, strict=True))
-        notices.say(f"model {r.by.model}, engine {r.by.engine}, support {r.by.support}: {shots}")
-        notices.say(f"poses {settings.ingest}, alerts {settings.alerts}" + (f", page {service.page.address}" if service.page else ""))
+        notices.say(f"model {by.model}, engine {by.engine}, support {by.support}: {shots}")
+        notices.say(
+            f"poses {settings.ingest}, alerts {settings.alerts}"
+            + (f", page {service.page.address}" if service.page else "")
+        )
         notices.say("ready")
         r.run()
         ledger, counts = r.ledger, r.counts

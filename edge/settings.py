@@ -44,7 +44,9 @@ class Settings(BaseSettings):
     clear_after: int = Field(3, ge=1, le=1000, description="windows in a row below the release before it ends")
     update_every: float = Field(1.0, gt=0, description="seconds between updates of a standing alert")
 
-    reload_every: float = Field(1.0, ge=0, description="seconds (wall clock) between looks at the support folder; 0: never")
+    reload_every: float = Field(
+        1.0, ge=0, description="seconds (wall clock) between looks at the support folder; 0: never"
+    )
     cache: Path | None = Field(None, description="folder of cached support features; none: ~/.cache/haad-edge")
     max_streams: int = Field(256, ge=1, le=65536)
     max_tracks: int = Field(4096, ge=1, le=262144)

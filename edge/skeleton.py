@@ -21,9 +21,13 @@ from edge.errors import ClipError
 
 Float = NDArray[np.float32]
 
-CORE15 = tuple(
-    "pelvis neck head l_shoulder l_elbow l_wrist r_shoulder r_elbow r_wrist "
-    "l_hip l_knee l_ankle r_hip r_knee r_ankle".split()
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+CORE15 = _names(
+    "pelvis neck head l_shoulder l_elbow l_wrist r_shoulder r_elbow r_wrist l_hip l_knee l_ankle r_hip r_knee r_ankle"
 )
 J = len(CORE15)
 PARENTS = (-1, 0, 1, 1, 3, 4, 1, 6, 7, 0, 9, 10, 0, 12, 13)
@@ -76,7 +80,7 @@ class Layout:
             return joints[..., self.pick, :] * (v > 0)[..., None], v
         weight = self.matrix @ visible[..., None]
         total = self.matrix @ (joints * visible[..., None])
-        seen = weight > 0.5
+        seen = np.asarray(weight > 0.5)
         core = np.where(seen, total / np.where(seen, weight, 1), 0)
         return core.astype(np.float32), (weight * seen)[..., 0].astype(np.float32)
 
@@ -102,7 +106,7 @@ def mask_bad(joints: Float, visible: Float | None, min_confidence: float = 0.3) 
     `joints` (…, J, 3), `visible` (…, J) confidences or None for all seen. Returns clean joints, visible in {0, 1}
     and how many joints were claimed visible at no real place. The inputs are not changed.
     """
-    good = (np.abs(joints) < COORDINATE_LIMIT).all(-1)
+    good: NDArray[np.bool_] = np.asarray((np.abs(joints) < COORDINATE_LIMIT).all(-1))
     if visible is None:
         visible = np.ones(joints.shape[:-1], np.float32)
     else:
@@ -111,10 +115,6 @@ def mask_bad(joints: Float, visible: Float | None, min_confidence: float = 0.3) 
         return joints, visible, 0
     bad = int((~good & (visible > 0)).sum())
     return np.where(good[..., None], joints, 0).astype(np.float32), visible * good.astype(np.float32), bad
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
 
 
 _COCO = (

@@ -144,7 +144,8 @@ def _thin(windows: Float, clips: int) -> Float:
     most = max(1, MAX_WINDOWS // clips)
     if len(windows) <= most:
         return windows
-    return windows[np.linspace(0, len(windows) - 1, most).round().astype(int)]
+    thinned: Float = windows[np.linspace(0, len(windows) - 1, most).round().astype(int)]
+    return thinned
 
 
 def _pack(features: list[Float]) -> tuple[Float, Float]:

@@ -59,11 +59,12 @@ class WindowSpec:
 
 @dataclass(slots=True)
 class Stream:
-    """One camera: its tracks' slots and the sequence number that should come next."""
+    """One camera: its tracks' slots, the sequence number that should come next, and that of its next score message."""
 
     name: str
     slots: dict[int, int] = field(default_factory=dict)
     next_seq: int = -1
+    score_seq: int = 0
     t: int = 0
     swept: int = 0
     heard: float = 0.0
@@ -138,7 +139,9 @@ class Windows:
         self.visible[slots, 0] = self._last_visible[slots] = visible
         self.rows[slots] = 1
 
-    def _advance(self, slots: Slots, t: int, joints: Float, visible: Float) -> Iterator[tuple[Slots, NDArray[np.int64]]]:
+    def _advance(
+        self, slots: Slots, t: int, joints: Float, visible: Float
+    ) -> Iterator[tuple[Slots, NDArray[np.int64]]]:
         spec, last = self.spec, self._last_t[slots]
         at = np.arange(len(slots))
         while True:

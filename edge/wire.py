@@ -1,7 +1,7 @@
 """The messages: pose frames in; alerts, scores and status out. Everything from outside is checked here.
 
-    one part:   <topic> \\0 <msgpack map>          two parts (topic, map) are read as well
-    topics:     pose/<stream>   alert/<stream>   score/<stream>   status
+one part:   <topic> \\0 <msgpack map>          two parts (topic, map) are read as well
+topics:     pose/<stream>   alert/<stream>   score/<stream>   status
 """
 
 from __future__ import annotations
@@ -113,12 +113,14 @@ def stream_of(topic: bytes, limits: Limits) -> str:
     except UnicodeDecodeError:
         text = ""
     if kind != b"pose" or not text.isprintable() or not 0 < len(text) <= limits.name_chars:
-        raise WireError("topic", f"topic {topic[:40]!r}", fix="use 'pose/<stream>', a printable name of ≤ 128 characters")
+        raise WireError(
+            "topic", f"topic {topic[:40]!r}", fix="use 'pose/<stream>', a printable name of ≤ 128 characters"
+        )
     return text
 
 
 def decode_pose(parts: Sequence[bytes], limits: Limits) -> PoseFrame:
-    """Decode and check one pose message. Raises WireError; its `reason` labels the counter, its text names the field."""
+    """Decode and check one message. Raises WireError; its `reason` labels the counter, its text names the field."""
     topic, body = split(parts)
     stream = stream_of(topic, limits)
     m = unpack(body, limits)

@@ -98,6 +98,7 @@ def stretch_bones(joints: Tensor, factor: Tensor) -> Tensor:
 
 def rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
     """(N, 3, 3) for row vectors: about y, then x, then z."""
+
     def about(angle: Tensor, i: int, k: int) -> Tensor:
         m = torch.eye(3).repeat(len(angle), 1, 1)
         m[:, i, i] = m[:, k, k] = torch.cos(angle)

@@ -71,8 +71,8 @@ def register(app: typer.Typer) -> None:
         from rich.table import Table
 
         from edge.bundle import open_bundle
-        from edge.engine import open_engine
         from edge.embedding import embed_folder
+        from edge.engine import open_engine
         from trainer.evaluate import few_shot
 
         model = open_bundle(bundle)
@@ -89,13 +89,19 @@ def register(app: typer.Typer) -> None:
             seed=seed,
             temperature=model.manifest.temperature,
         )
-        table = Table("category", "AUROC", "95 % of draws", title=f"{data} with {model.model}, {shots}-shot, split by {split}")
+        table = Table(
+            "category", "AUROC", "95 % of draws", title=f"{data} with {model.model}, {shots}-shot, split by {split}"
+        )
         for name, value in result.categories.items():
             table.add_row(name, f"{value:.4f}", f"{result.low[name]:.4f} to {result.high[name]:.4f}")
         table.add_section()
-        table.add_row("mean", f"{result.mean:.4f}", f"{result.interval[0]:.4f} to {result.interval[1]:.4f}", style="bold")
+        table.add_row(
+            "mean", f"{result.mean:.4f}", f"{result.interval[0]:.4f} to {result.interval[1]:.4f}", style="bold"
+        )
         out.print(table)
         out.print(f"{result.clips} clips, {draws} support draws, seed {seed}")
         if to_json:
             to_json.parent.mkdir(parents=True, exist_ok=True)
-            to_json.write_text(json.dumps({"data": str(data), "model": model.model, **result.as_dict()}, indent=2) + "\n")
+            to_json.write_text(
+                json.dumps({"data": str(data), "model": model.model, **result.as_dict()}, indent=2) + "\n"
+            )

@@ -1,7 +1,7 @@
 """Folders of clips as training sets, and the sampler that draws balanced batches from them.
 
-    DIR/<category>/*.npz            one set
-    DIR/<set>/<category>/*.npz      several sets: a batch is drawn mostly from one, so that negatives share the sensor
+DIR/<category>/*.npz            one set
+DIR/<set>/<category>/*.npz      several sets: a batch is drawn mostly from one, so that negatives share the sensor
 """
 
 from __future__ import annotations
@@ -51,7 +51,9 @@ def find_sets(root: Path | str) -> list[Path]:
     """The set folders under `root`: itself when its sub-folders hold clips, else those of its children that do."""
     root = Path(root)
     if not root.is_dir():
-        raise ClipError(f"{root}: no such folder", fix="name a folder DIR/<category>/*.npz or DIR/<set>/<category>/*.npz")
+        raise ClipError(
+            f"{root}: no such folder", fix="name a folder DIR/<category>/*.npz or DIR/<set>/<category>/*.npz"
+        )
     if any(root.glob("*/*.npz")):
         return [root]
     sets = sorted({p.parent.parent for p in root.glob("*/*/*.npz")})

@@ -128,7 +128,8 @@ class Norm(nn.Module):
         self.norm = nn.BatchNorm1d(joints * features)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x.reshape(-1, self.shape[0] * self.shape[1])).reshape(-1, *self.shape)
+        y: Tensor = self.norm(x.reshape(-1, self.shape[0] * self.shape[1])).reshape(-1, *self.shape)
+        return y
 
 
 class Block(nn.Module):
@@ -171,7 +172,8 @@ class Encoder(nn.Module):
         h = self.blocks(self.enter(h))
         pooled = torch.cat([torch.relu(self.narrow(h)).reshape(-1, J * 32), h.sum(1) / J], -1)
         z = self.leave(pooled)
-        return z / torch.sqrt((z * z).sum(-1, keepdim=True) + 1e-12)
+        unit: Tensor = z / torch.sqrt((z * z).sum(-1, keepdim=True) + 1e-12)
+        return unit
 
 
 class Match(nn.Module):

@@ -7,6 +7,7 @@ uninterrupted one does.
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import queue
 import threading
@@ -145,7 +146,9 @@ class Trainer:
         """One step of the optimiser; returns the loss."""
         rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # dropout
-        joints, visible = augment(torch.from_numpy(batch.joints), torch.from_numpy(batch.visible), self.config.augment, rng)
+        joints, visible = augment(
+            torch.from_numpy(batch.joints), torch.from_numpy(batch.visible), self.config.augment, rng
+        )
         self.encoder.train()
         embedding = self.encoder(joints, visible)
         group = torch.from_numpy(batch.group)
@@ -153,7 +156,7 @@ class Trainer:
         for g in self.optimiser.param_groups:
             g["lr"] = self.rate()
         self.optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
@@ -203,10 +206,14 @@ class Trainer:
         try:
             state = torch.load(path, weights_only=True)
         except Exception as e:
-            raise SettingsError(f"{path}: not a readable checkpoint", why=str(e)[:200], fix="delete it to start anew") from None
+            raise SettingsError(
+                f"{path}: not a readable checkpoint", why=str(e)[:200], fix="delete it to start anew"
+            ) from None
         if state["config"] != self.config.model_dump() or state["data"] != [s.digest for s in self.sets]:
             raise SettingsError(
-                f"{path}: the checkpoint of another run", why="its configuration or its data differ", fix="delete it to start anew"
+                f"{path}: the checkpoint of another run",
+                why="its configuration or its data differ",
+                fix="delete it to start anew",
             )
         self.encoder.load_state_dict(state["encoder"])
         self.average.load_state_dict(state["average"])
@@ -220,8 +227,6 @@ def make_bundle(trainer: Trainer, out: Path, seconds: float) -> Bundle:
     weights = save_tensors({k: v.contiguous() for k, v in Graph(encoder).state_dict().items()})
     test = [held_out(s.subjects, config.hold_out) for s in trainer.sets]
     arrays, calibration = calibrate(trainer.sets, test, lambda j, v: embed_arrays(encoder, j, v), config)
-    import hashlib
-
     manifest = Manifest(
         name=config.name,
         frames=config.encoder.frames,
@@ -248,7 +253,9 @@ def training_record(trainer: Trainer, seconds: float) -> dict[str, Any]:
                 "name": s.name,
                 "clips": len(s.clips),
                 "categories": len(s.names),
-                "held_out_subjects": sorted(set(s.subjects[held_out(s.subjects, config.hold_out)].tolist()), key=natural),
+                "held_out_subjects": sorted(
+                    set(s.subjects[held_out(s.subjects, config.hold_out)].tolist()), key=natural
+                ),
                 "terms": config.terms.get(s.name, "not stated"),
                 "sha256": s.digest,
             }

@@ -1,0 +1,40 @@
+# Every target makes its own .venv and installs what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint bench base clean
+
+demo: .venv/.plain
+	$(BIN)/haad-edge demo
+
+test: .venv/.dev lint
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/.dev
+	$(BIN)/python -m benchmarks.stream
+
+# Trains and builds the bundle that ships inside the package: make base DATA=dir of clip sets
+base: .venv/.dev
+	$(BIN)/haad-edge train --data $(DATA) --out edge/bundles/base --config configs/train-base.yaml
+	$(BIN)/haad-edge build edge/bundles/base --target onnx
+
+# What a device needs, without torch.
+.venv/.plain: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install -q -e .
+	touch $@
+
+# Everything for development; constraints.txt pins what would otherwise pull gigabytes.
+.venv/.dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) install -q -c constraints.txt -e '.[train,dev]'
+	touch $@ .venv/.plain
+
+clean:
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
