@@ -71,7 +71,7 @@ class Bundle:
             if path.stat().st_size > MAX_FILE_BYTES:
                 raise BundleError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB")
             data = path.read_bytes()
-        except OSError as e:
+        except (OSError, ValueError) as e:  # ValueError: a name that no file can have
             raise BundleError(f"{path}: cannot be read", why=str(e), fix="copy the bundle again, whole") from None
         if hashlib.sha256(data).hexdigest() != expected:
             raise BundleError(
@@ -83,8 +83,14 @@ class Bundle:
 
     def calibration(self) -> dict[str, NDArray[Any]]:
         """The arrays of calibration.npz: `cohort` (N, D) unit embeddings, and the constants of the score."""
-        with np.load(io.BytesIO(self.read(CALIBRATION)), allow_pickle=False) as z:
-            return {k: z[k] for k in z.files}
+        data = self.read(CALIBRATION)
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as z:
+                return {k: z[k] for k in z.files}
+        except Exception as e:  # its hash matched, so it was written so; zipfile, zlib and numpy raise many kinds
+            raise BundleError(
+                f"{self.root / CALIBRATION}: not a calibration", why=str(e), fix="build the bundle anew"
+            ) from None
 
 
 def open_bundle(root: Path | str | None = None) -> Bundle:
@@ -99,7 +105,7 @@ def open_bundle(root: Path | str | None = None) -> Bundle:
             why="it has no readable manifest.json",
             fix="haad-edge train --data DIR --out BUNDLE",
         ) from None
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise BundleError(f"{path}: not JSON", why=str(e), fix="copy the bundle again, whole") from None
     if isinstance(raw, dict) and raw.get("format") != FORMAT:
         raise BundleError(

@@ -22,7 +22,7 @@ from typing_extensions import Self
 from edge.endpoint import Endpoint
 from edge.errors import HaadError
 from edge.skeleton import get_layout
-from edge.wire import Event, PoseFrame, Status, decode_event, encode_pose
+from edge.wire import Event, PoseFrame, Scores, Status, decode_event, encode_pose
 
 POSES = "pub+connect:tcp://127.0.0.1:5555"
 ALERTS = "sub+connect:tcp://127.0.0.1:5556"
@@ -76,13 +76,14 @@ class PosePublisher:
 
         `size` is the image's width and height when joints are 2-D, in pixels, y down.
         """
+        places = np.asarray(joints, np.float32)
         frame = PoseFrame(
             self.stream,
             self.seq,
             time.time_ns() if t is None else t,
             self.layout,
             np.asarray(ids, np.int64),
-            np.asarray(joints, np.float32),
+            places if places.size else np.zeros((0, self.layout.size, 3), np.float32),
             None if visible is None else np.asarray(visible, np.float32),
             size,
             end,
@@ -109,6 +110,8 @@ class PosePublisher:
 class AlertSubscriber:
     """Iterates over Alert, Scores and Status events. `missed` counts messages that were published but never came.
 
+    Missed alerts are counted only when all streams' alerts are subscribed to: one row of numbers runs through them.
+
     topics: any of "alert", "score", "status", or e.g. "alert/cam1". Ends after `timeout` seconds of silence, if given.
     """
 
@@ -133,6 +136,8 @@ class AlertSubscriber:
             self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
         self.timeout, self.missed = timeout, 0
         self._next: dict[tuple[str, str], int] = {}
+        # Alerts are numbered over all streams: who hears some streams only cannot tell a gap from another stream's.
+        self._all_alerts = any("alert/".startswith(topic) for topic in topics)
 
     def receive(self, timeout: float | None = None) -> Event | None:
         """The next event, or None after `timeout` seconds (none: as long as it takes). Raises WireError."""
@@ -143,7 +148,8 @@ class AlertSubscriber:
         if not isinstance(event, Status):
             kind = type(event).__name__ + (event.stream if type(event).__name__ == "Scores" else "")
             expected = self._next.get((event.run, kind))
-            if expected is not None and event.seq > expected:
+            counts = self._all_alerts or isinstance(event, Scores)
+            if counts and expected is not None and event.seq > expected:
                 self.missed += event.seq - expected
             self._next[event.run, kind] = event.seq + 1
         return event

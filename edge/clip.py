@@ -66,7 +66,8 @@ class Clip:
         # The bridge is one long "frame" at the end: stretch its share of the time axis onto one index step.
         bridge = np.maximum(phase - self.seconds, 0) / BRIDGE_S
         j, v = _interpolate(joints, visible, np.minimum(phase, self.seconds) * self.fps + bridge)
-        return j + (rounds[:, None, None] * travel).astype(np.float32), v
+        carried = (rounds[:, None, None] * travel).astype(np.float32)
+        return np.where(v[..., None] > 0, j + carried, j), v
 
 
 def _ground_travel(joints: Float, visible: Float) -> Float:
@@ -108,15 +109,34 @@ def load_clip(path: Path | str) -> Clip:
                 why=f"the file is larger than {MAX_FILE_BYTES >> 20} MiB",
                 fix="cut it into shorter clips",
             )
-        with np.load(path, allow_pickle=False) as z:
-            fields = {k: z[k] for k in ("joints", "fps", "layout", "visible", "subject", "source") if k in z.files}
+        fields = _read_npz(path)
     except FileNotFoundError:
         raise ClipError(f"{path}: no such clip file") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, KeyError, NotImplementedError, AttributeError) as e:
+    except ClipError:
+        raise
+    except Exception as e:  # a damaged file makes zipfile, zlib and numpy raise many kinds
         raise ClipError(
             f"{path}: not a usable clip", why=f"it cannot be read as .npz without pickle ({e})", fix=HELP
         ) from None
     return from_arrays(fields, str(path))
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """The clip's arrays. Refuses one that unpacks to more than MAX_FILE_BYTES; other trouble is any exception."""
+    fields: dict[str, NDArray[Any]] = {}
+    with zipfile.ZipFile(path) as z:
+        members = set(z.namelist())
+        for key in ("joints", "fps", "layout", "visible", "subject", "source"):
+            if (name := f"{key}.npy") not in members:
+                continue
+            if z.getinfo(name).file_size > MAX_FILE_BYTES:
+                raise ValueError(f"'{key}' unpacks to more than {MAX_FILE_BYTES >> 20} MiB")
+            with z.open(name) as f:
+                try:
+                    fields[key] = np.lib.format.read_array(f, allow_pickle=False)
+                except Exception as e:
+                    raise ValueError(f"'{key}': {e}") from None
+    return fields
 
 
 def from_arrays(fields: dict[str, NDArray[Any]], where: str) -> Clip:
@@ -171,7 +191,7 @@ def save_clip(path: Path | str, clip: Clip) -> None:
 
 def natural(text: str) -> list[tuple[int, str]]:
     """A sort key under which '2' comes before '10'."""
-    return [(int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", text) if p]
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in re.split(r"(\d+)", text) if p]
 
 
 def categories(root: Path | str) -> dict[str, list[Path]]:

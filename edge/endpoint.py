@@ -15,7 +15,7 @@ from edge.errors import SettingsError
 
 PATTERNS = {"sub": zmq.SUB, "pull": zmq.PULL, "pub": zmq.XPUB, "push": zmq.PUSH}
 _GRAMMAR = re.compile(r"(?P<pattern>[a-z]+)\+(?P<mode>bind|connect):(?P<address>(?:tcp|ipc|inproc)://\S+)")
-_LOCAL = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):|ipc://|inproc://")
+_LOCAL = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(\d+|\*)|(ipc|inproc)://.+")
 SOCKET_MESSAGE_CAP = 64 << 20
 """libzmq cuts off a peer that sends more than this; smaller excess is read, counted and named."""
 
@@ -46,7 +46,7 @@ class Endpoint:
     @property
     def local(self) -> bool:
         """Whether only this host can reach the address."""
-        return bool(_LOCAL.match(self.address))
+        return bool(_LOCAL.fullmatch(self.address))
 
     def opposite(self, pattern: str) -> Endpoint:
         """The other end of the line, for a client on this host: `sub+bind:X` → `pub+connect:X`."""
@@ -67,6 +67,7 @@ class Endpoint:
         """The socket, bound or connected, with `hwm` messages queued at most. Raises SettingsError if it cannot."""
         socket = context.socket(PATTERNS[self.pattern])
         socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.IPV6, int("://[" in self.address))
         socket.set_hwm(hwm)
         socket.setsockopt(zmq.MAXMSGSIZE, SOCKET_MESSAGE_CAP)
         try:

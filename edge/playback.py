@@ -122,7 +122,7 @@ def play(
             k = int(np.searchsorted(end, t + 1e-9, side="right"))
             if k < len(row):
                 track, person = row[k]
-                seen.append((track, person.at(t - (float(end[k - 1]) if k else 0.0))))
+                seen.append((track, person.at(max(0.0, t - float(end[k - 1])) if k else t)))
         if not seen:
             return
         yield Shot(t, [i for i, _ in seen], np.stack([p[0] for _, p in seen]), np.stack([p[1] for _, p in seen]))

@@ -119,7 +119,7 @@ class Runtime:
         now = self.clock()
         for parts in messages:
             self._accept(parts, now)
-        if self.batch.n and self.clock() - self.batch.since >= self.settings.batch_deadline:
+        if self.batch.n and self.clock() >= self.batch.since + self.settings.batch_deadline:
             self.flush()
         self._housekeeping()
         return len(messages)

@@ -17,7 +17,7 @@ def match(embedding: Float, support: Float, temperature: float) -> NDArray[np.fl
     enrolment, the cohort, evaluation. A test holds it equal to the graph's own output.
     """
     d = 1 - embedding.astype(np.float64) @ support.astype(np.float64).T
-    w = np.exp(-d / temperature) + 1e-9
+    w = np.exp((d.min(-1, keepdims=True) - d) / temperature)
     return np.asarray((d * w).sum(-1) / w.sum(-1))
 
 

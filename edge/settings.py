@@ -64,6 +64,11 @@ class Settings(BaseSettings):
     def _alerts(cls, value: str) -> str:
         return _endpoint(value, ("pub",))
 
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads a bare `off` as false
+
     @field_validator("metrics")
     @classmethod
     def _metrics(cls, value: str) -> str:
@@ -117,7 +122,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         value = yaml.safe_load(path.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+    except (OSError, ValueError, yaml.YAMLError) as e:
         raise SettingsError(f"{path}: cannot be read as YAML", why=str(e)) from None
     if not isinstance(value, dict) or any(not isinstance(k, str) for k in value):
         raise SettingsError(f"{path}: not a list of 'name: value' lines")

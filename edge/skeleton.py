@@ -91,13 +91,14 @@ def lift(joints: NDArray[np.floating], size: tuple[float, float] | None = None) 
     With `size` (width, height) the unit becomes the image height and y counts from the lower edge.
     Scale is no matter to the model, which normalises it; finite precision is.
     """
-    if joints.shape[-1] == 3:
-        return np.ascontiguousarray(joints, np.float32)
-    out = np.zeros((*joints.shape[:-1], 3), np.float32)
-    height = size[1] if size else None
-    out[..., 0] = joints[..., 0] / height if height else joints[..., 0]
-    out[..., 1] = 1 - joints[..., 1] / height if height else -joints[..., 1]
-    return out
+    with np.errstate(over="ignore", invalid="ignore"):  # absurd places are masked, not warned about
+        if joints.shape[-1] == 3:
+            return np.ascontiguousarray(joints, np.float32)
+        out = np.zeros((*joints.shape[:-1], 3), np.float32)
+        height = size[1] if size else None
+        out[..., 0] = joints[..., 0] / height if height else joints[..., 0]
+        out[..., 1] = 1 - joints[..., 1] / height if height else -joints[..., 1]
+        return out
 
 
 def mask_bad(joints: Float, visible: Float | None, min_confidence: float = 0.3) -> tuple[Float, Float, int]:

@@ -7,6 +7,7 @@ topics:     pose/<stream>   alert/<stream>   score/<stream>   status
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
@@ -81,10 +82,15 @@ def unpack(body: bytes, limits: Limits) -> dict[str, Any]:
     return value
 
 
+def _show(value: Any) -> str:
+    """A value for an error text, in bounded work: `repr` of what a stranger nested deeply raises RecursionError."""
+    return reprlib.repr(value)[:40]
+
+
 def _int(m: Mapping[str, Any], key: str) -> int:
     value = m.get(key)
     if type(value) is not int or not 0 <= value < INT64:
-        raise WireError(f"field_{key}", f"'{key}' is {value!r:.40}, not an integer from 0 to 2^63 − 1")
+        raise WireError(f"field_{key}", f"'{key}' is {_show(value)}, not an integer from 0 to 2^63 − 1")
     return value
 
 
@@ -97,7 +103,8 @@ def _floats(value: Any, shape: tuple[int, ...], key: str) -> Float:
             )
         return np.frombuffer(value, "<f4").reshape(shape)
     try:
-        array = np.asarray(value, np.float32)
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, and masked like any absurd place
+            array = np.asarray(value, np.float32)
     except (TypeError, ValueError, OverflowError):
         raise WireError(f"field_{key}", f"'{key}' is neither a float32 blob nor lists of numbers") from None
     if array.shape != shape and not (array.size == 0 and 0 in shape):
@@ -125,19 +132,19 @@ def decode_pose(parts: Sequence[bytes], limits: Limits) -> PoseFrame:
     stream = stream_of(topic, limits)
     m = unpack(body, limits)
     if m.get("v") != VERSION or type(m["v"]) is not int:
-        raise WireError("version", f"stream {stream}: 'v' is {m.get('v')!r:.40}", why=f"this program reads {VERSION}")
+        raise WireError("version", f"stream {stream}: 'v' is {_show(m.get('v'))}", why=f"this program reads {VERSION}")
     seq, t, end = _int(m, "seq"), _int(m, "t"), m.get("end", False)
     if type(end) is not bool:
-        raise WireError("field_end", f"'end' is {end!r:.40}, not a boolean")
+        raise WireError("field_end", f"'end' is {_show(end)}, not a boolean")
     name = m.get("layout", "core15" if end else None)
     layout = LAYOUTS.get(name) if isinstance(name, str) else None
     if layout is None:
-        raise WireError("field_layout", f"unknown layout {name!r:.40}", fix=f"use one of: {', '.join(LAYOUTS)}")
+        raise WireError("field_layout", f"unknown layout {_show(name)}", fix=f"use one of: {', '.join(LAYOUTS)}")
     ids = _ids(m.get("ids", []), limits)
     joints = m.get("joints", b"" if len(ids) == 0 else None)
-    c = m.get("c", 3 if isinstance(joints, bytes) and not joints else _depth(joints))
+    c = m.get("c", 3 if isinstance(joints, bytes | list) and not joints else _depth(joints))
     if type(c) is not int or c not in (2, 3):
-        raise WireError("field_c", f"'c' is {c!r:.40}, not 2 or 3", why="a blob needs its number of coordinates")
+        raise WireError("field_c", f"'c' is {_show(c)}, not 2 or 3", why="a blob needs its number of coordinates")
     visible = m.get("visible")
     return PoseFrame(
         stream,
@@ -154,7 +161,7 @@ def decode_pose(parts: Sequence[bytes], limits: Limits) -> PoseFrame:
 
 def _ids(value: Any, limits: Limits) -> NDArray[np.int64]:
     if not isinstance(value, list) or any(type(i) is not int or not -INT64 <= i < INT64 for i in value):
-        raise WireError("field_ids", f"'ids' is {value!r:.40}, not a list of integers")
+        raise WireError("field_ids", f"'ids' is {_show(value)}, not a list of integers")
     if len(value) > limits.people:
         raise WireError("too_many_people", f"{len(value)} people in a message", why=f"max_people is {limits.people}")
     if len(set(value)) != len(value):
@@ -178,7 +185,7 @@ def _size(value: Any) -> tuple[float, float] | None:
         or len(value) != 2
         or any(type(x) not in (int, float) or not 1 <= x <= 1e6 for x in value)
     ):
-        raise WireError("field_size", f"'size' is {value!r:.40}, not [width, height] in pixels")
+        raise WireError("field_size", f"'size' is {_show(value)}, not [width, height] in pixels")
     return float(value[0]), float(value[1])
 
 
@@ -290,10 +297,10 @@ def decode_event(parts: Sequence[bytes]) -> Event:
         raise WireError("topic", f"topic {topic[:40]!r} is not alert/…, score/… or status")
     m = unpack(body, Limits(message_bytes=64 << 20))
     if m.get("v") != VERSION:
-        raise WireError("version", f"'v' is {m.get('v')!r:.40}", why=f"this program reads {VERSION}")
+        raise WireError("version", f"'v' is {_show(m.get('v'))}", why=f"this program reads {VERSION}")
     try:
         values = {f.name: m[f.name] for f in fields(kind)}
-        values["by"] = Provenance(**values["by"])
+        values["by"] = Provenance(**{f.name: values["by"][f.name] for f in fields(Provenance)})
         if "joints" in values:
             values["joints"] = tuple(values["joints"])
         return kind(**values)

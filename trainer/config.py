@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edge.errors import SettingsError
 from trainer.augment import AugmentConfig
@@ -37,6 +37,19 @@ class TrainConfig(BaseModel):
     encoder: EncoderConfig = EncoderConfig()
     augment: AugmentConfig = AugmentConfig()
 
+    @field_validator("encoder")
+    @classmethod
+    def _fits_a_bundle(cls, e: EncoderConfig) -> EncoderConfig:
+        """What a bundle's manifest will refuse is refused before the training, not after it."""
+        for name, low, high in (("frames", 8, 512), ("coefficients", 1, e.frames), ("embedding", 8, 4096)):
+            if not low <= getattr(e, name) <= high:
+                raise ValueError(f"{name} is {getattr(e, name)}, not between {low} and {high}")
+        if e.width < 1 or e.blocks < 0:
+            raise ValueError("width is at least 1, blocks at least 0")
+        if not 0 < e.seconds <= 60 or not e.temperature > 0:
+            raise ValueError("seconds is above 0 and at most 60, temperature above 0")
+        return e
+
 
 def load_config(path: Path | None, **given: Any) -> TrainConfig:
     """The file's values, then those `given` that are not None. Raises SettingsError that names the field."""
@@ -44,8 +57,10 @@ def load_config(path: Path | None, **given: Any) -> TrainConfig:
     if path is not None:
         try:
             values = yaml.safe_load(path.read_text()) or {}
-        except (OSError, yaml.YAMLError) as e:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
             raise SettingsError(f"{path}: cannot be read as YAML", why=str(e)) from None
+        if not isinstance(values, dict):
+            raise SettingsError(f"{path}: not a list of settings", why="it holds no 'name: value' lines")
     values.update({k: v for k, v in given.items() if v is not None})
     try:
         return TrainConfig.model_validate(values)

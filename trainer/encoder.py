@@ -190,8 +190,10 @@ class Match(nn.Module):
     def forward(self, embedding: Tensor, support: Tensor, mask: Tensor) -> Tensor:
         g, k, d = support.shape
         cosine = torch.matmul(embedding, support.reshape(g * k, d).transpose(0, 1)).reshape(-1, g, k)
-        weight = torch.exp((cosine - 1) / self.temperature) * mask + 1e-9 * mask
-        return 1 - (cosine * weight).sum(-1) / (weight.sum(-1) + 1e-12)
+        # The softmax relative to the greatest kept cosine: exact in float16 too, where exp(−1/τ) would vanish.
+        nearest = (cosine * mask - 2 * (1 - mask)).amax(-1, keepdim=True)
+        weight = torch.exp((cosine - nearest).clamp(max=0) / self.temperature) * mask
+        return 1 - (cosine * weight).sum(-1) / (weight.sum(-1) + 1e-6)
 
 
 class Graph(nn.Module):

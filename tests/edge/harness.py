@@ -1,0 +1,178 @@
+"""In-memory ends for the loop: a source, a sink, a clock, and an engine behind the project's own seam."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edge.bundle import Bundle, open_bundle
+from edge.engine import Engine, Staging, open_engine
+from edge.errors import EngineError
+from edge.notices import Notices
+from edge.runtime import Runtime
+from edge.settings import Settings
+from edge.skeleton import CORE15, Float, get_layout
+from edge.support import SupportSet
+from edge.wire import Alert, Event, PoseFrame, Scores, Status, decode_event, encode_pose
+
+SECOND = 10**9
+
+
+@dataclass
+class FakeClock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class MemorySource:
+    """Hands out `queue` in chunks of at most `chunk` messages; waiting moves the clock instead of the world."""
+
+    clock: FakeClock
+    queue: list[list[bytes]] = field(default_factory=list)
+    chunk: int = 10**9
+
+    def receive(self, timeout: float) -> list[list[bytes]]:
+        if not self.queue:
+            self.clock.now += timeout
+            return []
+        out, self.queue = self.queue[: self.chunk], self.queue[self.chunk :]
+        return out
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class MemorySink:
+    """Keeps decoded events; everybody listens unless `deaf`."""
+
+    events: list[Event] = field(default_factory=list)
+    deaf: bool = False
+    fresh: bool = False
+
+    def send(self, message: bytes) -> None:
+        self.events.append(decode_event([message]))
+
+    def newcomers(self) -> bool:
+        fresh, self.fresh = self.fresh, False
+        return fresh
+
+    def wanted(self, topic: bytes) -> bool:
+        return not self.deaf
+
+    def close(self) -> None: ...
+
+    def alerts(self) -> list[Alert]:
+        return [e for e in self.events if isinstance(e, Alert)]
+
+    def scores(self) -> dict[tuple[str, int, int], float]:
+        """(stream, track, end) → score."""
+        return {
+            (e.stream, t, end): s
+            for e in self.events
+            if isinstance(e, Scores)
+            for t, end, s in zip(e.track, e.end, e.score, strict=True)
+        }
+
+    def states(self) -> list[str]:
+        return [e.state for e in self.events if isinstance(e, Status)]
+
+
+class HeightEngine:
+    """Distance = how far the mean height of the visible joints is from `normal`, for every category."""
+
+    name = "height-1"
+
+    def __init__(self, size: int = 8, frames: int = 48, normal: float = 0.0) -> None:
+        self.staging, self.normal = Staging.empty(size, frames), normal
+        self.batches: list[int] = []
+        self.bound: list[Float] = []
+        self.broken = False
+
+    def bind(self, support: Float, mask: Float) -> None:
+        self.bound.append(support)
+        self._categories = len(support)
+
+    def run(self, n: int) -> tuple[Float, Float]:
+        if self.broken:
+            raise EngineError("the device is gone", why="a test said so")
+        self.batches.append(n)
+        v = self.staging.visible[:n]
+        height = (self.staging.joints[:n, ..., 1] * v).sum((1, 2)) / np.maximum(v.sum((1, 2)), 1e-9)
+        distance = np.abs(height - self.normal)[:, None].repeat(self._categories, 1).astype(np.float32)
+        return np.zeros((n, 8), np.float32), distance
+
+
+def support_of(*names: str, limit: float = 1.0, version: str = "v1") -> SupportSet:
+    g = len(names)
+    features, mask = np.zeros((g, 8, 8), np.float32), np.ones((g, 8), np.float32)
+    return SupportSet(names, features, mask, np.full(g, limit), (3,) * g, version)
+
+
+@dataclass
+class Bench:
+    """A runtime with its in-memory ends."""
+
+    runtime: Runtime
+    source: MemorySource
+    sink: MemorySink
+    clock: FakeClock
+
+    def play(self, messages: Sequence[bytes | list[bytes]], chunk: int = 10**9) -> Bench:
+        """Feed messages, step until all are read, and judge what is left."""
+        self.source.queue += [m if isinstance(m, list) else [m] for m in messages]
+        self.source.chunk = chunk
+        while self.source.queue:
+            self.runtime.step(0.05)
+        self.runtime.flush()
+        return self
+
+
+def bench(
+    engine: Engine | None = None,
+    support: SupportSet | None = None,
+    *,
+    bundle: Bundle | None = None,
+    feed: object = None,
+    clock: Callable[[], float] | None = None,
+    **settings: object,
+) -> Bench:
+    fake = FakeClock()
+    bundle = bundle or open_bundle()
+    options = Settings(**{"max_tracks": 64, **settings})  # type: ignore[arg-type]
+    engine = engine or open_engine(bundle, max_batch=options.max_batch)
+    source, sink = MemorySource(fake), MemorySink()
+    notices = Notices(open("/dev/null", "w"), clock=fake)  # noqa: SIM115, PTH123
+    runtime = Runtime(
+        options,
+        bundle,
+        engine,
+        support or support_of("calm"),
+        source,
+        sink,
+        feed=feed,
+        notices=notices,
+        clock=fake,  # type: ignore[arg-type]
+    )
+    return Bench(runtime, source, sink, fake)
+
+
+def person(height: float = 0.0) -> Float:
+    """A rigid core15 person (15, 3) whose joints' mean height is `height`."""
+    joints = np.zeros((len(CORE15), 3), np.float32)
+    joints[:, 0] = np.linspace(-0.3, 0.3, len(CORE15))
+    joints[:, 1] = height
+    return joints
+
+
+def message(
+    stream: str, seq: int, t: float, people: dict[int, Float], *, visible: Float | None = None, end: bool = False
+) -> bytes:
+    """A core15 pose message; `t` in seconds."""
+    joints = np.stack(list(people.values())) if people else np.zeros((0, 15, 3), np.float32)
+    ids = np.array(list(people), np.int64)
+    return encode_pose(PoseFrame(stream, seq, round(t * SECOND), get_layout("core15"), ids, joints, visible, None, end))

@@ -1,0 +1,109 @@
+"""Hysteresis per track against a plain per-track state machine."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.alerts import AlertBook, Change
+
+SECOND = 10**9
+
+
+def book(**given: float) -> AlertBook:
+    options = {"threshold": 1.0, "release": 0.8, "raise_after": 2, "clear_after": 3, "update_every": 1.0, **given}
+    return AlertBook(8, **options)  # type: ignore[arg-type]
+
+
+def feed(b: AlertBook, slot: int, scores: list[float], step: float = 0.25, start: float = 10.0) -> list[Change]:
+    out = []
+    for k, s in enumerate(scores):
+        end = np.array([round((start + k * step) * SECOND)])
+        out += b.update(np.array([slot]), end, np.array([s], np.float32), lambda s: f"cam|{s}")
+    return out
+
+
+def test_an_alert_is_raised_after_enough_windows_in_a_row_and_not_before() -> None:
+    assert feed(book(), 1, [1.2, 0.9, 1.2, 0.9]) == []
+    changes = feed(book(), 1, [0.2, 1.0, 1.4])
+    assert [c.type for c in changes] == ["new"]
+    c = changes[0]
+    assert (c.start, c.end) == (10 * SECOND + SECOND // 4, 10 * SECOND + SECOND // 2)
+    assert (c.score, c.peak) == (np.float32(1.4), np.float32(1.4))
+
+
+def test_it_ends_only_below_the_release_for_long_enough() -> None:
+    b = book(update_every=100)
+    changes = feed(b, 1, [1.5, 1.5, 0.9, 0.7, 0.7, 0.9, 0.7, 0.7, 0.7, 0.1])
+    assert [c.type for c in changes] == ["new", "end"]
+    assert changes[1].end == round((10 + 8 * 0.25) * SECOND)
+    assert changes[1].id == changes[0].id and changes[1].peak == np.float32(1.5)
+
+
+def test_updates_come_at_their_interval_with_the_newest_score_and_the_peak() -> None:
+    changes = feed(book(update_every=1.0), 1, [1.1, 1.2, 1.3, 1.9, 1.3, 1.25, 1.2, 1.2, 1.2])
+    assert [c.type for c in changes] == ["new", "update"]
+    assert changes[1].end - changes[0].end == SECOND
+    assert changes[1].score == np.float32(1.25) and changes[1].peak == np.float32(1.9)
+
+
+def test_ids_are_stable_across_runs_and_differ_between_alerts() -> None:
+    scores = [1.5, 1.5, 0, 0, 0, 1.5, 1.5, 0, 0, 0]
+    one, two = feed(book(), 1, scores), feed(book(), 1, scores)
+    assert [c.id for c in one] == [c.id for c in two]
+    assert len({c.id for c in one}) == 2
+    assert {c.id for c in feed(book(), 2, scores)}.isdisjoint({c.id for c in one})
+
+
+def test_a_track_that_goes_ends_its_alert_and_leaves_a_clean_slot() -> None:
+    b = book()
+    feed(b, 1, [1.5, 1.5, 1.7])
+    (end,) = b.close([1, 2])
+    assert (end.type, end.index, end.peak) == ("end", -1, np.float32(1.7))
+    assert b.close([1]) == []
+    assert [c.type for c in feed(b, 1, [1.2])] == [], "the new tenant's count starts at nought"
+
+
+def test_windows_of_one_track_in_the_same_batch_are_taken_in_order() -> None:
+    b = book(update_every=100)
+    slots = np.array([1, 2, 1, 1, 2, 1])
+    score = np.array([1.5, 0.1, 1.6, 0.1, 0.2, 0.1], np.float32)
+    changes = b.update(slots, np.arange(6) * SECOND, score, str)
+    assert [(c.type, c.slot, c.index) for c in changes] == [("new", 1, 2)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.1, 0.79, 0.8, 0.95, 1.0, 1.5])), min_size=1, max_size=80),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 10),
+)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_any_batching_agrees_with_one_window_at_a_time(
+    windows: list[tuple[int, float]], raise_after: int, clear_after: int, batch: int
+) -> None:
+    b = book(raise_after=raise_after, clear_after=clear_after, update_every=1e6)
+    slots = np.array([s for s, _ in windows])
+    scores = np.array([x for _, x in windows], np.float32)
+    ends = np.arange(len(windows)) * SECOND
+    found = []
+    for i in range(0, len(windows), batch):
+        part = slice(i, i + batch)
+        found += [(c.slot, c.type, c.end) for c in b.update(slots[part], ends[part], scores[part], str)]
+
+    expected = []
+    for slot in range(4):
+        above = below = 0
+        up = False
+        for s, x, end in zip(slots, scores, ends, strict=True):
+            if s != slot:
+                continue
+            above, below = (above + 1 if x >= 1 else 0), (below + 1 if x < np.float32(0.8) else 0)
+            if not up and above >= raise_after:
+                up = True
+                expected.append((slot, "new", end))
+            elif up and below >= clear_after:
+                up, above, below = False, 0, 0
+                expected.append((slot, "end", end))
+    assert sorted(found) == sorted(expected)

@@ -1,0 +1,198 @@
+"""The support folder: what is cut, cached, packed, reloaded, and what a bad clip does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.bundle import open_bundle
+from edge.clip import Clip, save_clip
+from edge.engine import Engine, open_engine, run_all
+from edge.errors import SupportError
+from edge.motion import make_motion
+from edge.score import match
+from edge.support import FeatureCache, SupportSet, SupportWatcher, clip_windows, fingerprint, load_support
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return open_engine(open_bundle(), max_batch=32)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "support"
+    for name, shots in (("walk", 3), ("squat", 1)):
+        for k in range(shots):
+            save_clip(root / name / f"{k}.npz", make_motion(name, seconds=3, seed=k))
+    return root
+
+
+def load(root: Path, engine: Engine, cache: Path | None = None) -> SupportSet:
+    return load_support(root, open_bundle(), engine, FeatureCache(cache or root.parent / "cache"))
+
+
+def test_a_short_clip_is_looped_and_cut_at_every_phase() -> None:
+    clip = make_motion("walk", seconds=3)
+    joints, visible = clip_windows(clip, 48, 2.0)
+    assert joints.shape == (13, 48, 15, 3) and visible.shape == (13, 48, 15)
+    for k, start in enumerate(np.arange(0, 3.01, 0.25)):
+        np.testing.assert_allclose(joints[k], clip.looped(start + np.arange(48) / 24)[0], atol=1e-5)
+
+
+def test_a_long_clip_is_cut_as_it_is() -> None:
+    clip = make_motion("walk", seconds=10)
+    joints, _ = clip_windows(clip, 48, 2.0)
+    assert len(joints) == 32
+    np.testing.assert_allclose(joints[-1], clip.at(7.75 + np.arange(48) / 24)[0], atol=1e-5)
+
+
+def test_even_two_frames_give_a_window() -> None:
+    short = Clip(np.zeros((2, 15, 3), np.float32), np.ones((2, 15), np.float32), 30)
+    assert clip_windows(short, 48, 2.0)[0].shape == (1, 48, 15, 3)
+
+
+def test_features_are_the_engines_embeddings_padded_under_a_mask(folder: Path, engine: Engine) -> None:
+    support = load(folder, engine)
+    assert support.names == ("squat", "walk") and support.shots == (1, 3)
+    assert support.mask.sum(1).tolist() == [13, 39] and support.features.shape[1] % 8 == 0
+    expected = run_all(engine, *clip_windows(make_motion("squat", seconds=3, seed=0), 48, 2.0))[0]
+    np.testing.assert_allclose(support.features[0][:13], expected, atol=1e-5)
+    assert (support.features[support.mask == 0] == 0).all()
+    np.testing.assert_allclose(np.linalg.norm(support.features[support.mask > 0], axis=1), 1, atol=1e-5)
+    assert (support.limit > 0).all() and (support.limit < 2).all()
+
+
+def test_the_graphs_distance_is_the_reference_match(folder: Path, engine: Engine) -> None:
+    support = load(folder, engine)
+    engine.bind(support.features, support.mask)
+    embedding, distance = run_all(engine, *clip_windows(make_motion("wave", seconds=4, seed=9), 48, 2.0))
+    for g in range(2):
+        rows = support.features[g][support.mask[g] > 0]
+        np.testing.assert_allclose(
+            distance[:, g], match(embedding, rows, open_bundle().manifest.temperature), atol=1e-5
+        )
+
+
+def test_the_second_load_embeds_nothing(folder: Path, engine: Engine) -> None:
+    first = load(folder, engine)
+
+    class Idle:
+        staging, name = engine.staging, "idle"
+
+        def bind(self, support: object, mask: object) -> None: ...
+
+        def run(self, n: int) -> object:
+            raise AssertionError("the cache should have known")
+
+    again = load(folder, Idle())  # type: ignore[arg-type]
+    np.testing.assert_array_equal(again.features, first.features)
+    assert again.version == first.version
+
+
+def test_a_damaged_cache_is_made_anew(folder: Path, engine: Engine) -> None:
+    first = load(folder, engine)
+    for path in (folder.parent / "cache").iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    np.testing.assert_array_equal(load(folder, engine).features, first.features)
+
+
+def test_the_version_is_the_contents(folder: Path, engine: Engine, tmp_path: Path) -> None:
+    before = load(folder, engine).version
+    assert load(folder.rename(tmp_path / "elsewhere"), engine).version == before
+    save_clip(tmp_path / "elsewhere" / "walk" / "0.npz", make_motion("walk", seconds=3, seed=7))
+    assert load(tmp_path / "elsewhere", engine).version != before
+
+
+def test_a_corrupt_clip_is_left_out_and_named(folder: Path, engine: Engine) -> None:
+    (folder / "walk" / "1.npz").write_bytes(b"not a clip")
+    (folder / "squat" / "0.npz").write_bytes(b"PK\3\4 nor this")
+    support = load(folder, engine)
+    assert support.names == ("walk",) and support.shots == (2,)
+    text = "\n".join(support.problems)
+    assert "1.npz" in text and "0.npz" in text and "category 'squat' has no usable clip" in text
+
+
+@pytest.mark.parametrize("state", ["absent", "empty", "empty category", "only corrupt"])
+def test_a_folder_without_a_usable_clip_is_refused(tmp_path: Path, engine: Engine, state: str) -> None:
+    root = tmp_path / "support"
+    if state != "absent":
+        root.mkdir()
+    if state.startswith(("empty c", "only")):
+        (root / "walk").mkdir()
+    if state == "only corrupt":
+        (root / "walk" / "a.npz").write_bytes(b"x")
+    with pytest.raises(SupportError, match="support"):
+        load(root, engine)
+
+
+def test_a_very_long_recording_is_thinned_evenly(tmp_path: Path, engine: Engine) -> None:
+    save_clip(tmp_path / "s" / "walk" / "0.npz", make_motion("walk", seconds=90))
+    assert load(tmp_path / "s", engine).mask.sum() == 256
+
+
+class Watched:
+    """A watcher that looks every few milliseconds, and an event for each thing it does."""
+
+    def __init__(self, root: Path, load: Callable[[], SupportSet]) -> None:
+        self.said: list[str] = []
+        self.loaded, self.spoke = threading.Event(), threading.Event()
+
+        def loading() -> SupportSet:
+            try:
+                return load()
+            finally:
+                self.loaded.set()
+
+        def say(text: str, key: str | None) -> None:
+            self.said.append(text)
+            self.spoke.set()
+
+        self.watcher = SupportWatcher(root, loading, 0.01, say)
+
+
+def taken(watcher: SupportWatcher, seconds: float = 20) -> SupportSet:
+    """What the watcher hands over, once it does."""
+    tick = threading.Event()
+    for _ in range(int(seconds / 0.01)):
+        if (found := watcher.take()) is not None:
+            return found
+        tick.wait(0.01)
+    raise AssertionError("nothing was handed over")
+
+
+def test_a_changed_folder_is_loaded_and_handed_over_once(folder: Path, engine: Engine) -> None:
+    w = Watched(folder, lambda: load(folder, engine))
+    try:
+        assert w.watcher.take() is None
+        save_clip(folder / "wave" / "0.npz", make_motion("wave", seconds=3))
+        assert taken(w.watcher).names == ("squat", "walk", "wave")
+        assert w.watcher.take() is None
+    finally:
+        w.watcher.close()
+
+
+def test_a_folder_that_became_unusable_is_said_and_nothing_handed_over(folder: Path, engine: Engine) -> None:
+    w = Watched(folder, lambda: load(folder, engine))
+    try:
+        for path in folder.glob("*/*.npz"):
+            path.unlink()
+        assert w.spoke.wait(20)
+        assert "not used" in w.said[0] and w.watcher.take() is None
+    finally:
+        w.watcher.close()
+
+
+def test_the_fingerprint_sees_added_removed_and_rewritten_clips(folder: Path) -> None:
+    seen = {fingerprint(folder)}
+    save_clip(folder / "walk" / "9.npz", make_motion("walk", seconds=3))
+    seen.add(fingerprint(folder))
+    save_clip(folder / "walk" / "9.npz", make_motion("walk", seconds=4))
+    seen.add(fingerprint(folder))
+    (folder / "walk" / "0.npz").unlink()
+    seen.add(fingerprint(folder))
+    assert len(seen) == 4
