@@ -37,7 +37,9 @@ def register(app: typer.Typer) -> None:
 
 def _with_settings(command: Any) -> Any:
     """Give a command one option per setting, so that the schema is the only list of them."""
-    parameters = [p for p in inspect.signature(command).parameters.values() if p.kind != p.VAR_KEYWORD]
+    own = inspect.signature(command).parameters.values()
+    # Not those of Settings: the command line may be put together more than once in a process.
+    parameters = [p for p in own if p.kind != p.VAR_KEYWORD and p.name not in Settings.model_fields]
     for name, setting in Settings.model_fields.items():
         kinds = [k for k in get_args(setting.annotation) if k is not type(None)] or [setting.annotation]
         literal = get_origin(setting.annotation) is Literal

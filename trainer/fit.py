@@ -107,7 +107,8 @@ def validate(encoder: Encoder, sets: list[ClipSet], every: int, draws: int = 5) 
         # few_shot splits by subject itself; two made-up subjects say which clips are which.
         side = np.where(test, "2", "1")
         shots = int(min(3, counts[0].min()))
-        out[s.name] = few_shot(embed_clips(encoder, s.clips), names, side, shots=shots, draws=draws).mean
+        embedding, temperature = embed_clips(encoder, s.clips), encoder.config.temperature
+        out[s.name] = few_shot(embedding, names, side, shots=shots, draws=draws, temperature=temperature).mean
     return out
 
 
@@ -125,6 +126,9 @@ class Trainer:
         )
         self.step = 0
         train = [s.subset(~held_out(s.subjects, config.hold_out)) for s in sets]
+        for s in train:
+            if not s.clips:
+                raise SettingsError(f"hold_out {config.hold_out} leaves no subject of set '{s.name}' to train on")
         c = config.encoder
         self.sampler = Sampler(
             train,
@@ -209,7 +213,8 @@ class Trainer:
             raise SettingsError(
                 f"{path}: not a readable checkpoint", why=str(e)[:200], fix="delete it to start anew"
             ) from None
-        if state["config"] != self.config.model_dump() or state["data"] != [s.digest for s in self.sets]:
+        mine = {"config": self.config.model_dump(), "data": [s.digest for s in self.sets]}
+        if not isinstance(state, dict) or any(state.get(k) != v for k, v in mine.items()):
             raise SettingsError(
                 f"{path}: the checkpoint of another run",
                 why="its configuration or its data differ",

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.clip import save_clip
 from edge.client import AlertSubscriber, PosePublisher
+from edge.clip import save_clip
 from edge.motion import make_motion
 from edge.playback import capture_ns, paced, play
 from edge.wire import Event, Status
@@ -87,10 +87,21 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
             where.mkdir()
             ingest, alerts = f"ipc://{where}/in", f"ipc://{where}/out"
             log = where / "log"
-            command = [sys.executable, "-m", "edge.cli", "run", "--support", str(support), "--cache", str(tmp_path / "cache")]
+            command = [
+                sys.executable,
+                "-m",
+                "edge.cli",
+                "run",
+                "--support",
+                str(support),
+                "--cache",
+                str(tmp_path / "cache"),
+            ]
             command += ["--ingest", f"sub+bind:{ingest}", "--alerts", f"pub+bind:{alerts}", "--metrics", "127.0.0.1:0"]
             with log.open("wb") as f:
-                process = subprocess.Popen([*command, *options], stdout=f, stderr=f, env={**os.environ, "COLUMNS": "200"})
+                process = subprocess.Popen(
+                    [*command, *options], stdout=f, stderr=f, env={**os.environ, "COLUMNS": "200"}
+                )
             stack.callback(process.wait, 20)
             stack.callback(process.kill)
             subscriber = stack.enter_context(AlertSubscriber(f"sub+connect:{alerts}", topics=topics))

@@ -159,16 +159,20 @@ def test_holding_everybody_out_is_refused(sets: list[ClipSet]) -> None:
         Trainer(sets, tiny(hold_out=1))
 
 
-def test_validation_is_few_shot_with_the_encoders_own_temperature(sets: list[ClipSet]) -> None:
-    torch.manual_seed(0)
-    encoder = Encoder(replace(ENCODER, temperature=0.4)).eval()
+def test_validation_is_few_shot_with_the_encoders_own_temperature(
+    sets: list[ClipSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = sets[0]
+    embedding = np.random.default_rng(0).standard_normal((32, 16)).astype(np.float32)
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    monkeypatch.setattr("trainer.fit.embed_clips", lambda encoder, clips: embedding)
+    encoder = Encoder(replace(ENCODER, temperature=0.4))
     found = validate(encoder, sets, 4, draws=3)
     assert list(found) == ["first"]  # `second` has two subjects, so nobody is held out
-    first = sets[0]
     side = np.where(first.subjects == "4", "b", "a")
     names = np.array(first.names)[first.label]
-    embedding = embed_clips(encoder, first.clips)
-    assert found["first"] == few_shot(embedding, names, side, shots=3, draws=3, temperature=0.4).mean
+    means = [few_shot(embedding, names, side, shots=3, draws=3, temperature=t).mean for t in (0.4, 0.05)]
+    assert found["first"] == means[0] != means[1]
     assert validate(encoder, sets, 0) == {}
 
 

@@ -1,0 +1,55 @@
+"""`edge` runs where torch, trainer and builder are not: the device's side depends on neither."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MODULES = [
+    ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for p in sorted((ROOT / "edge").rglob("*.py"))
+]
+ABSENT = ("torch", "onnx", "safetensors", "sklearn", "scipy", "tensorrt", "pycuda", "trainer", "builder")
+
+
+def in_a_bare_environment(code: str) -> subprocess.CompletedProcess[str]:
+    """Run code where importing anything of ABSENT fails as if it were not installed."""
+    block = f"""
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {ABSENT!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
+"""
+    return subprocess.run([sys.executable, "-c", block + code], capture_output=True, text=True, timeout=60, cwd="/")
+
+
+def test_every_module_of_edge_imports_without_torch_and_the_other_houses() -> None:
+    assert len(MODULES) > 20
+    done = in_a_bare_environment(f"import importlib\nfor m in {MODULES!r}: importlib.import_module(m)\nprint('fine')")
+    assert done.stdout == "fine\n", done.stderr
+
+
+def test_the_device_embeds_a_clip_without_torch() -> None:
+    done = in_a_bare_environment(
+        "from edge.bundle import open_bundle\n"
+        "from edge.engine import embed, open_engine\n"
+        "from edge.motion import make_motion\n"
+        "from edge.support import clip_windows\n"
+        "print(embed(open_engine(open_bundle()), *clip_windows(make_motion('walk', seconds=3), 48, 2.0)).shape)"
+    )
+    assert done.stdout == "(13, 128)\n", done.stderr
+
+
+def test_no_source_of_edge_names_the_other_houses_and_none_names_those_above_it() -> None:
+    above = {"edge": {"torch", "trainer", "builder"}, "trainer": {"builder"}}
+    for house, forbidden in above.items():
+        for path in (ROOT / house).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                assert not {n.split(".")[0] for n in names} & forbidden, path
