@@ -16,6 +16,7 @@ import zmq
 from numpy.typing import NDArray
 
 from edge.endpoint import Endpoint
+from edge.keys import Keys
 from edge.skeleton import Float
 from edge.windows import SECOND, Slots
 
@@ -147,12 +148,14 @@ class Sink(Protocol):
 class ZmqSink:
     """XPUB sockets: like PUB, but they tell who listens, so that unheard scores are never encoded."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoints: list[Endpoint], hwm: int) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoints: list[Endpoint], hwm: int, keys: Keys | None = None
+    ) -> None:
         self._sockets: list[zmq.Socket[bytes]] = []
         self._topics: list[set[bytes]] = []
         try:
             for endpoint in endpoints:
-                socket = endpoint.open(context, hwm=hwm)
+                socket = endpoint.open(context, hwm=hwm, keys=keys)
                 socket.setsockopt(zmq.XPUB_VERBOSE, 1)
                 self._sockets.append(socket)
                 self._topics.append(set())

@@ -18,6 +18,7 @@ from edge.console import err, fail, out
 from edge.errors import HaadError
 from edge.settings import Settings
 
+KeysOption = Annotated[Path | None, typer.Option(help="folder of CURVE keys (haad-edge keys makes them)")]
 DEVICE, TRY, MODEL = "On the device", "Try it", "Look into things"
 BundleOption = Annotated[Path | None, typer.Option(help="trained model; none: the base model inside the package")]
 
@@ -26,6 +27,7 @@ def register(app: typer.Typer) -> None:
     """Add this house's commands."""
     app.command(rich_help_panel=DEVICE)(_with_settings(run))
     app.command(rich_help_panel=DEVICE)(listen)
+    app.command(rich_help_panel=DEVICE)(keys)
     app.command(rich_help_panel=TRY)(demo)
     app.command(rich_help_panel=TRY)(publish)
     app.command(rich_help_panel=MODEL)(embed)
@@ -81,6 +83,7 @@ def publish(
     as_one: Annotated[bool, typer.Option(help="one person plays all clips, instead of a new person each")] = False,
     start: Annotated[int | None, typer.Option(help="capture time of the first frame in ns; none: now")] = None,
     wait: Annotated[float, typer.Option(help="seconds to wait for an engine")] = 10.0,
+    keys: KeysOption = None,
     allow_remote: Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")] = False,
 ) -> None:
     """Play clips as a camera would deliver them."""
@@ -88,7 +91,7 @@ def publish(
     from edge.playback import capture_ns, find_clips, paced, play
 
     shots = play(find_clips(paths), fps=fps, people=people, seconds=seconds, as_one=as_one)
-    with PosePublisher(to, stream=stream, allow_remote=allow_remote) as camera:
+    with PosePublisher(to, stream=stream, keys=keys, allow_remote=allow_remote) as camera:
         camera.wait(wait)
         first, t = start if start is not None else time.time_ns(), 0
         try:
@@ -111,6 +114,7 @@ def listen(
     stream: Annotated[str, typer.Option(help="only streams whose name begins so")] = "",
     count: Annotated[int, typer.Option(help="stop after so many messages; 0: never")] = 0,
     timeout: Annotated[float | None, typer.Option(help="stop after so many seconds of silence")] = None,
+    keys: KeysOption = None,
     allow_remote: Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")] = False,
 ) -> None:
     """Print alerts as they come."""
@@ -118,7 +122,7 @@ def listen(
     from edge.report import line
 
     topics = [f"alert/{stream}"] + [f"score/{stream}"] * scores + ["status"] * status
-    with AlertSubscriber(source, topics=topics, timeout=timeout, allow_remote=allow_remote) as subscriber:
+    with AlertSubscriber(source, topics=topics, timeout=timeout, keys=keys, allow_remote=allow_remote) as subscriber:
         try:
             for n, event in enumerate(subscriber, 1):
                 if as_json:
@@ -132,6 +136,17 @@ def listen(
                     break
         except KeyboardInterrupt:
             pass
+
+
+def keys(folder: Annotated[Path, typer.Argument(help="where to make engine/ and client/")]) -> None:
+    """Make CURVE keys, so that poses and alerts can cross a network: one folder for the engine, one for its clients."""
+    from edge.keys import make_keys
+
+    engine, client = make_keys(folder)
+    out.print(f"{engine}: haad-edge run --keys {engine} …", soft_wrap=True)
+    out.print(
+        f"{client}: haad-edge publish|listen --keys {client} … (copy it to the other host, privately)", soft_wrap=True
+    )
 
 
 def embed(

@@ -10,8 +10,10 @@ for event in AlertSubscriber("sub+connect:tcp://127.0.0.1:5556"):
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -21,6 +23,7 @@ from typing_extensions import Self
 
 from edge.endpoint import Endpoint
 from edge.errors import HaadError
+from edge.keys import open_keys
 from edge.skeleton import get_layout
 from edge.wire import Event, PoseFrame, Scores, Status, decode_event, encode_pose
 
@@ -28,8 +31,25 @@ POSES = "pub+connect:tcp://127.0.0.1:5555"
 ALERTS = "sub+connect:tcp://127.0.0.1:5556"
 
 
+def _open(
+    where: Endpoint, hwm: int, keys: Path | None, allow_remote: bool
+) -> tuple[zmq.Socket[bytes], contextlib.ExitStack]:
+    """A socket with a context of its own, and what to close after it."""
+    mine = open_keys(keys)
+    where.check_reach(allow_remote, mine)
+    with contextlib.ExitStack() as stack:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        stack.callback(context.term)
+        if mine and where.mode == "bind":
+            stack.enter_context(mine.guard(context))
+        return where.open(context, hwm=hwm, keys=mine), stack.pop_all()
+
+
 class PosePublisher:
-    """Sends one stream's pose frames and numbers them. `pub` never blocks; `push` waits for a slow engine."""
+    """Sends one stream's pose frames and numbers them. `pub` never blocks; `push` waits for a slow engine.
+
+    `keys` is a folder of CURVE keys, see `edge.keys`.
+    """
 
     def __init__(
         self,
@@ -38,23 +58,16 @@ class PosePublisher:
         stream: str,
         layout: str = "core15",
         hwm: int = 10_000,
+        keys: Path | None = None,
         allow_remote: bool = False,
     ) -> None:
         self.stream, self.layout, self.seq = stream, get_layout(layout), 0
-        where = Endpoint.parse(endpoint, ("pub", "push"))
-        where.check_reach(allow_remote)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        try:
-            self._socket = where.open(self._context, hwm=hwm)
-        except Exception:
-            self._context.term()
-            raise
-        self._push = where.pattern == "push"
-        self._where = where
+        self._where = Endpoint.parse(endpoint, ("pub", "push"))
+        self._socket, self._stack = _open(self._where, hwm, keys, allow_remote)
 
     def wait(self, seconds: float = 10) -> None:
         """Until an engine listens, so that the first frames are not lost. Raises HaadError when none does."""
-        ready = self._socket.poll(round(seconds * 1000), zmq.POLLOUT if self._push else zmq.POLLIN)
+        ready = self._socket.poll(round(seconds * 1000), zmq.POLLOUT if self._where.pattern == "push" else zmq.POLLIN)
         if not ready:
             raise HaadError(
                 f"nobody listens at {self._where.address}",
@@ -98,7 +111,7 @@ class PosePublisher:
     def close(self) -> None:
         """Wait up to 5 s for what was sent to leave, then close."""
         self._socket.close(5000)
-        self._context.term()
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self
@@ -122,16 +135,10 @@ class AlertSubscriber:
         topics: Sequence[str] = ("alert", "status"),
         timeout: float | None = None,
         hwm: int = 100_000,
+        keys: Path | None = None,
         allow_remote: bool = False,
     ) -> None:
-        where = Endpoint.parse(endpoint, ("sub",))
-        where.check_reach(allow_remote)
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        try:
-            self._socket = where.open(self._context, hwm=hwm)
-        except Exception:
-            self._context.term()
-            raise
+        self._socket, self._stack = _open(Endpoint.parse(endpoint, ("sub",)), hwm, keys, allow_remote)
         for topic in topics:
             self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
         self.timeout, self.missed = timeout, 0
@@ -172,7 +179,7 @@ class AlertSubscriber:
     def close(self) -> None:
         """Close at once."""
         self._socket.close(0)
-        self._context.term()
+        self._stack.close()
 
     def __enter__(self) -> Self:
         return self

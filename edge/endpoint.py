@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import zmq
 
 from edge.errors import SettingsError
+from edge.keys import Keys
 
 PATTERNS = {"sub": zmq.SUB, "pull": zmq.PULL, "pub": zmq.XPUB, "push": zmq.PUSH}
 _GRAMMAR = re.compile(r"(?P<pattern>[a-z]+)\+(?P<mode>bind|connect):(?P<address>(?:tcp|ipc|inproc)://\S+)")
@@ -54,27 +55,34 @@ class Endpoint:
             pattern, "connect" if self.mode == "bind" else "bind", self.address.replace("//*:", "//127.0.0.1:")
         )
 
-    def check_reach(self, allow_remote: bool) -> None:
+    def check_reach(self, allow_remote: bool, keys: Keys | None = None) -> None:
         """Raises SettingsError when other hosts could reach this end and nobody said that they may."""
-        if not (self.local or allow_remote):
+        if not (self.local or keys or allow_remote):
             raise SettingsError(
                 f"endpoint {self} leaves this host without encryption or keys",
                 why="anybody who reaches it could publish false poses or read the alerts",
-                fix="use a 127.0.0.1 address, or say --allow-remote (allow_remote: true) on a network you trust",
+                fix="use a 127.0.0.1 address, or --keys DIR (haad-edge keys makes it), or say --allow-remote out loud",
             )
 
-    def open(self, context: zmq.Context[zmq.Socket[bytes]], *, hwm: int) -> zmq.Socket[bytes]:
+    def open(self, context: zmq.Context[zmq.Socket[bytes]], *, hwm: int, keys: Keys | None = None) -> zmq.Socket[bytes]:
         """The socket, bound or connected, with `hwm` messages queued at most. Raises SettingsError if it cannot."""
         socket = context.socket(PATTERNS[self.pattern])
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IPV6, int("://[" in self.address))
         socket.set_hwm(hwm)
+        if self.pattern == "push":  # otherwise it queues for a peer that may never come, and seems to have one
+            socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, SOCKET_MESSAGE_CAP)
         try:
+            if keys:
+                keys.secure(socket, self.mode)
             if self.mode == "bind":
                 socket.bind(self.address)
             else:
                 socket.connect(self.address)
+        except SettingsError:
+            socket.close(0)
+            raise
         except zmq.ZMQError as e:
             socket.close(0)
             raise SettingsError(

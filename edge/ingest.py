@@ -9,6 +9,7 @@ from typing import Protocol
 import zmq
 
 from edge.endpoint import Endpoint
+from edge.keys import Keys
 from edge.windows import Stream
 
 DRAIN = 256
@@ -28,12 +29,14 @@ class Source(Protocol):
 class ZmqSource:
     """SUB or PULL sockets, drained in turns."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoints: list[Endpoint], hwm: int) -> None:
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoints: list[Endpoint], hwm: int, keys: Keys | None = None
+    ) -> None:
         self._poller = zmq.Poller()
         self._sockets: list[zmq.Socket[bytes]] = []
         try:
             for endpoint in endpoints:
-                socket = endpoint.open(context, hwm=hwm)
+                socket = endpoint.open(context, hwm=hwm, keys=keys)
                 self._sockets.append(socket)
                 if endpoint.pattern == "sub":
                     socket.setsockopt(zmq.SUBSCRIBE, b"pose/")

@@ -15,6 +15,7 @@ from edge.endpoint import Endpoint
 from edge.engine import Engine, open_engine
 from edge.errors import SettingsError
 from edge.ingest import ZmqSource
+from edge.keys import Keys, open_keys
 from edge.notices import Notices
 from edge.page import Page
 from edge.runtime import Runtime
@@ -32,11 +33,11 @@ class Service:
     page: Page | None
 
 
-def endpoints(text: str, allow_remote: bool) -> list[Endpoint]:
+def endpoints(text: str, allow_remote: bool, keys: Keys | None) -> list[Endpoint]:
     """The comma-separated endpoints of a setting, each checked for who could reach it."""
     found = [Endpoint.parse(part) for part in text.split(",")]
     for endpoint in found:
-        endpoint.check_reach(allow_remote)
+        endpoint.check_reach(allow_remote, keys)
     return found
 
 
@@ -50,7 +51,8 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
             why="it says what is normal here",
             fix="haad-edge run --support DIR, with DIR/<category>/*.npz",
         )
-    where = endpoints(s.ingest, s.allow_remote), endpoints(s.alerts, s.allow_remote)
+    keys = open_keys(s.keys)
+    poses, alerts = (endpoints(text, s.allow_remote, keys) for text in (s.ingest, s.alerts))
     bundle = open_bundle(s.bundle)
     engine = open_engine(bundle, s.engine, max_batch=s.max_batch, threads=s.threads)
     cache, root = FeatureCache(s.cache), s.support
@@ -58,9 +60,11 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with contextlib.ExitStack() as stack:
         stack.callback(context.term)
-        source = ZmqSource(context, where[0], s.max_queue)
+        if keys:
+            stack.enter_context(keys.guard(context))
+        source = ZmqSource(context, poses, s.max_queue, keys)
         stack.callback(source.close)
-        sink = ZmqSink(context, where[1], s.max_queue)
+        sink = ZmqSink(context, alerts, s.max_queue, keys)
         stack.callback(sink.close)
         watcher = SupportWatcher(root, _reloader(bundle, s, cache), s.reload_every, notices.say)
         stack.callback(watcher.close)

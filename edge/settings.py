@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     ingest: str = Field("sub+bind:tcp://127.0.0.1:5555", description="pose frames come in here (sub or pull)")
     alerts: str = Field("pub+bind:tcp://127.0.0.1:5556", description="alerts, scores and status go out here")
     metrics: str = Field("127.0.0.1:9464", description="host:port of /metrics /healthz /readyz, or 'off'")
+    keys: Path | None = Field(None, description="folder of CURVE keys: encrypts, and lets in only its peers")
     allow_remote: bool = Field(False, description="permit endpoints that other hosts reach, unencrypted")
 
     engine: Literal["onnx"] = Field("onnx", description="inference back end")

@@ -1,4 +1,4 @@
-"""The main job on real input: UTD-MHAD's test subjects are seen, three clips of training subjects say what is normal."""
+"""The main job on real input: UTD-MHAD's test subjects are watched, three clips of others say what is normal."""
 
 from __future__ import annotations
 

@@ -151,7 +151,9 @@ CALIBRATION = {
 def test_the_limit_by_hand() -> None:
     clips = [cloud(1, 4, 0.2), cloud(2, 5, 0.2), cloud(3, 3, 0.2)]
     everything = np.concatenate(clips)
-    impostor = np.quantile([match(c[None], everything, 0.05)[0] for c in CALIBRATION["cohort"].astype(np.float32)], 0.05)
+    impostor = np.quantile(
+        [match(c[None], everything, 0.05)[0] for c in CALIBRATION["cohort"].astype(np.float32)], 0.05
+    )
     left = []
     for i, clip in enumerate(clips):
         others = np.concatenate([c for k, c in enumerate(clips) if k != i])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
 def test_train_leaves_a_bundle_and_no_checkpoint(trained: tuple[Path, Path, str]) -> None:
     _, bundle, printed = trained
     assert "data: 24 clips, 3 categories, 4 subjects" in printed
-    assert "step 3: AUROC on held-out subjects data 0." in printed or "data 1.0000" in printed
+    assert re.search(r"step 3: AUROC on held-out subjects data [01]\.\d{4}", printed)
     m = open_bundle(bundle).manifest
     assert m.name == "small" and m.training["config"]["steps"] == 4 and m.architecture["width"] == 16
     assert m.opset == 17 and max(m.parity["embedding"], m.parity["distance"]) <= 1e-4
@@ -111,7 +112,11 @@ def test_train_goes_on_from_its_checkpoint(trained: tuple[Path, Path, str], tmp_
     ],
 )
 def test_errors_are_texts_and_not_tracebacks(
-    command: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: tuple[str, ...],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["haad-edge", *command])

@@ -56,7 +56,9 @@ def test_a_set_holds_every_clip_under_its_folders_name(folder: Path) -> None:
 
 
 def test_exclude_and_merge_go_by_globs_on_set_and_category(folder: Path) -> None:
-    s = load_set(folder / "first", exclude=["first/wa[lk]*", "second/*"], merge={"first/?la*": "hands", "*/wave": "hands"})
+    s = load_set(
+        folder / "first", exclude=["first/wa[lk]*", "second/*"], merge={"first/?la*": "hands", "*/wave": "hands"}
+    )
     assert s.names == ["hands", "squat"]
     assert Counter(p.parent.name for p in s.paths) == {"clap": 8, "wave": 8, "squat": 8}
     assert Counter(s.label.tolist()) == {0: 16, 1: 8}

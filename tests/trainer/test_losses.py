@@ -47,7 +47,7 @@ def test_it_is_the_formula(seed: int, kinds: list[tuple[int, int]], tau: float, 
 @pytest.mark.parametrize("n", [2, 5, 33])
 def test_identical_embeddings_cost_the_log_of_the_others(n: int) -> None:
     z = normalize(torch.ones(n, 4), dim=-1)
-    for label in (torch.zeros(n, dtype=torch.long), torch.tensor([0, 0] + list(range(1, n - 1)))):
+    for label in (torch.zeros(n, dtype=torch.long), torch.tensor([0, 0, *range(1, n - 1)])):
         assert float(supervised_contrastive(z, label, 0.1)) == pytest.approx(math.log(n - 1), abs=1e-4)
 
 

@@ -1,0 +1,1 @@
+"""Measurements, each a module to run; what they found lies in `results/`, under the machine's name."""

@@ -1,0 +1,91 @@
+"""CURVE keys: who may publish and subscribe from another host.
+
+    <dir>/own.key_secret     this party's key pair, readable by its owner only
+    <dir>/peers/*.key        public keys: whom a bound socket lets in; the one a connecting socket expects
+
+`haad-edge keys DIR` makes a matching pair of such folders, one for the engine and one for its clients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import zmq
+import zmq.auth
+from zmq.auth.thread import ThreadAuthenticator
+
+from edge.errors import SettingsError
+
+DOMAIN = "haad"
+OWN, PEERS = "own", "peers"
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """One party's keys, checked when opened with `open_keys`."""
+
+    public: bytes
+    secret: bytes
+    peers: Path
+
+    def secure(self, socket: zmq.Socket[bytes], mode: str) -> None:
+        """Encrypt a socket before it binds (as the server, for the peers only) or connects (to the one peer)."""
+        socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
+        if mode == "bind":
+            socket.curve_server = True
+            socket.zap_domain = DOMAIN.encode()
+            return
+        known = sorted(self.peers.glob("*.key"))
+        if len(known) != 1:
+            raise SettingsError(
+                f"{self.peers}: {len(known)} public keys",
+                why="a connecting socket must know the one key of the other side",
+                fix="keep only that peer's .key in the folder",
+            )
+        socket.curve_serverkey = zmq.auth.load_certificate(known[0])[0]
+
+    @contextlib.contextmanager
+    def guard(self, context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[None]:
+        """While open, bound sockets of the context let in the peers and nobody else."""
+        guard = ThreadAuthenticator(context)
+        guard.start()
+        try:
+            guard.configure_curve(domain=DOMAIN, location=str(self.peers))
+            yield
+        finally:
+            guard.stop()
+
+
+def open_keys(root: Path | None) -> Keys | None:
+    """The keys in a folder, None for None. Raises SettingsError naming the missing file."""
+    if root is None:
+        return None
+    path = root / f"{OWN}.key_secret"
+    try:
+        public, secret = zmq.auth.load_certificate(path)
+    except (OSError, ValueError) as e:
+        raise SettingsError(f"{path}: no usable key pair", why=str(e), fix="haad-edge keys DIR makes one") from None
+    if secret is None or not any((root / PEERS).glob("*.key")):
+        raise SettingsError(f"{root}: no secret key, or nobody in {PEERS}/", fix="haad-edge keys DIR makes both sides")
+    return Keys(public, secret, root / PEERS)
+
+
+def make_keys(root: Path) -> tuple[Path, Path]:
+    """Make `root`/engine and `root`/client, each knowing the other. Raises SettingsError if one is there already."""
+    sides = root / "engine", root / "client"
+    for side in sides:
+        if side.exists():
+            raise SettingsError(
+                f"{side}: already there", why="keys in use are not overwritten", fix="name a new folder"
+            )
+    for side in sides:
+        (side / PEERS).mkdir(parents=True)
+        side.chmod(0o700)
+        _, secret = zmq.auth.create_certificates(side, OWN)
+        Path(secret).chmod(0o600)
+    for mine, other in (sides, sides[::-1]):
+        (mine / PEERS / f"{other.name}.key").write_bytes((other / f"{OWN}.key").read_bytes())
+    return sides

@@ -1,0 +1,28 @@
+"""One small trained bundle, copied for each test that changes it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from edge.bundle import Bundle, open_bundle
+from tests.trainer.made import tiny, write_set
+from trainer.datasets import load_set
+from trainer.fit import Trainer, make_bundle
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Trained, not built. Do not change it."""
+    root = tmp_path_factory.mktemp("trained")
+    trainer = Trainer([load_set(write_set(root / "set", ("walk", "wave", "squat")))], tiny(steps=3, learning_rate=1e-2))
+    trainer.run(lambda step, loss, news: None)
+    return make_bundle(trainer, root / "bundle", seconds=1)
+
+
+@pytest.fixture
+def bundle(trained: Bundle, tmp_path: Path) -> Bundle:
+    """A copy of it."""
+    return open_bundle(shutil.copytree(trained.root, tmp_path / "bundle"))

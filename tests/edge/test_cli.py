@@ -1,0 +1,92 @@
+"""The command line: every setting is an option, errors are words, commands do what they say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from edge.cli import main, make_app
+from edge.clip import save_clip
+from edge.errors import ClipError
+from edge.motion import make_motion
+from edge.settings import Settings
+
+runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("clips")
+    for name in ("walk", "squat"):
+        for k in range(4):
+            save_clip(root / name / f"{k}.npz", make_motion(name, seconds=3, seed=k))
+    return root
+
+
+def test_every_setting_is_an_option_of_run() -> None:
+    text = runner.invoke(make_app(), ["run", "--help"]).output
+    for name in Settings.model_fields:
+        assert f"--{name.replace('_', '-')}" in text
+
+
+def test_all_houses_commands_are_there() -> None:
+    text = runner.invoke(make_app(), ["--help"]).output
+    for name in "run listen demo publish embed support doctor build train evaluate".split():
+        assert f" {name} " in text
+
+
+def test_embed_writes_unit_embeddings_with_their_paths_and_categories(clips: Path, tmp_path: Path) -> None:
+    (clips / "walk" / "broken.npz").write_bytes(b"x")
+    done = runner.invoke(make_app(), ["embed", str(clips), "--out", str(tmp_path / "e.npz")])
+    (clips / "walk" / "broken.npz").unlink()
+    assert done.exit_code == 0 and "8 clips" in done.output and "broken.npz" in done.output
+    with np.load(tmp_path / "e.npz", allow_pickle=False) as z:
+        assert z["embedding"].shape == (8, 128) and z["path"].shape == z["category"].shape == (8,)
+        assert sorted(set(z["category"].tolist())) == ["squat", "walk"]
+        assert all(Path(p).parent.name == c for p, c in zip(z["path"].tolist(), z["category"].tolist(), strict=True))
+        np.testing.assert_allclose(np.linalg.norm(z["embedding"], axis=1), 1, atol=1e-5)
+
+
+def test_support_show_lists_categories_and_problems(clips: Path, tmp_path: Path) -> None:
+    (clips / "squat" / "bad.npz").write_bytes(b"x")
+    done = runner.invoke(make_app(), ["support", "show", str(clips), "--cache", str(tmp_path)])
+    (clips / "squat" / "bad.npz").unlink()
+    assert done.exit_code == 0
+    assert "walk" in done.output and "squat" in done.output and "bad.npz" in done.output and "version" in done.output
+
+
+def test_doctor_prints_its_findings() -> None:
+    done = runner.invoke(make_app(), ["doctor"])
+    assert "engine onnx" in done.output and "engine tensorrt" in done.output
+
+
+def test_errors_are_raised_as_the_family_and_printed_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert isinstance(runner.invoke(make_app(), ["embed", "/nowhere", "--out", "x.npz"]).exception, ClipError)
+    monkeypatch.setattr("sys.argv", ["haad-edge", "embed", "/nowhere", "--out", "x.npz"])
+    with pytest.raises(SystemExit) as e:
+        main()
+    assert e.value.code == 2
+    said = capsys.readouterr().err
+    assert "error: /nowhere: no such folder" in said and "next:" in said and "Traceback" not in said
+
+
+def test_a_command_without_its_extra_names_the_extra(monkeypatch: pytest.MonkeyPatch, clips: Path) -> None:
+    monkeypatch.setattr("edge.console.importlib.util.find_spec", lambda name: None)
+    for command in (["train", "--data", str(clips), "--out", "x"], ["evaluate", "--data", str(clips)], ["build", "x"]):
+        e = runner.invoke(make_app(), command).exception
+        assert "haad-edge[train]" in str(e), command
+
+
+def test_evaluate_writes_json(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "f.json"
+    arguments = ["--shots", "2", "--split", "random", "--draws", "3", "--json", str(out)]
+    done = runner.invoke(make_app(), ["evaluate", "--data", str(clips), *arguments])
+    assert done.exit_code == 0, done.output
+    figures = json.loads(out.read_text())
+    assert set(figures["categories"]) == {"walk", "squat"} and figures["mean"] > 0.95

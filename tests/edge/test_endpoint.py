@@ -1,0 +1,153 @@
+"""Endpoints: the grammar, who can reach an address, and sockets that cannot be opened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import zmq
+
+from edge.endpoint import Endpoint
+from edge.errors import SettingsError
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    with zmq.Context() as context:
+        yield context
+        context.destroy(0)
+
+
+@pytest.mark.parametrize("pattern", ["sub", "pull", "pub", "push"])
+@pytest.mark.parametrize("mode", ["bind", "connect"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:5555", "ipc:///run/haad/poses", "inproc://x", "tcp://*:1"])
+def test_the_grammar_is_pattern_mode_address(pattern: str, mode: str, address: str) -> None:
+    text = f"{pattern}+{mode}:{address}"
+    assert Endpoint.parse(f" {text}\n") == Endpoint(pattern, mode, address)
+    assert str(Endpoint.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "tcp://127.0.0.1:5555", "sub:tcp://127.0.0.1:5555", "sub+bind:127.0.0.1:5555", "sub+listen:tcp://a:1",
+        "req+bind:tcp://127.0.0.1:5555", "SUB+bind:tcp://127.0.0.1:5555", "sub+bind:udp://127.0.0.1:5555",
+        "sub+bind:tcp://", "sub+bind:tcp://a :1", "sub+bind:tcp://a:1 pub+bind:tcp://a:2", "sub+bind:ipc:/x",
+    ],
+)  # fmt: skip
+def test_anything_else_is_refused_with_the_text_and_the_form(text: str) -> None:
+    with pytest.raises(SettingsError, match="pattern") as e:
+        Endpoint.parse(text)
+    assert repr(text)[:100] in str(e.value) and "bind|connect:address" in str(e.value)
+
+
+def test_a_pattern_of_the_wrong_direction_is_refused_with_the_right_ones() -> None:
+    with pytest.raises(SettingsError, match=r"sub or pull.*for example sub"):
+        Endpoint.parse("pub+bind:tcp://127.0.0.1:1", ("sub", "pull"))
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern", "other"),
+    [
+        ("sub+bind:tcp://127.0.0.1:5555", "pub", "pub+connect:tcp://127.0.0.1:5555"),
+        ("pull+bind:tcp://*:5555", "push", "push+connect:tcp://127.0.0.1:5555"),
+        ("pub+connect:ipc:///run/a", "sub", "sub+bind:ipc:///run/a"),
+    ],
+)
+def test_the_opposite_end_meets_this_one(text: str, pattern: str, other: str) -> None:
+    assert str(Endpoint.parse(text).opposite(pattern)) == other
+
+
+LOCAL = ["tcp://127.0.0.1:5", "tcp://127.9.9.9:*", "tcp://localhost:5", "tcp://[::1]:5", "ipc:///x", "inproc://x"]
+REMOTE = [
+    "tcp://*:5", "tcp://0.0.0.0:5", "tcp://[::]:5", "tcp://192.168.1.2:5", "tcp://eth0:5", "tcp://camera.local:5",
+    "tcp://localhost.example.org:5", "tcp://127.0.0.1.example.org:5", "tcp://127.0.0.1:0;10.0.0.1:5",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", LOCAL)
+def test_addresses_of_this_host_need_no_permission(address: str) -> None:
+    endpoint = Endpoint("sub", "bind", address)
+    assert endpoint.local
+    endpoint.check_reach(False)
+
+
+@pytest.mark.parametrize("address", REMOTE)
+@pytest.mark.parametrize("mode", ["bind", "connect"])
+def test_addresses_that_others_reach_are_refused_with_what_to_do(address: str, mode: str) -> None:
+    endpoint = Endpoint("pub", mode, address)
+    assert not endpoint.local
+    with pytest.raises(SettingsError) as e:
+        endpoint.check_reach(False)
+    for words in (str(endpoint), "127.0.0.1", "--allow-remote", "without encryption"):
+        assert words in str(e.value)
+    endpoint.check_reach(True)
+
+
+def test_a_message_goes_from_end_to_end(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> None:
+    for address in ("inproc://line", f"ipc://{tmp_path}/s"):
+        pull = Endpoint.parse(f"pull+bind:{address}")
+        inlet = pull.open(context, hwm=7)
+        with inlet, pull.opposite("push").open(context, hwm=7) as outlet:
+            outlet.send(b"hello")
+            assert inlet.poll(5000) and inlet.recv() == b"hello"
+            assert (inlet.get_hwm(), inlet.get(zmq.LINGER), inlet.get(zmq.MAXMSGSIZE)) == (7, 0, 64 << 20)
+
+
+def test_pub_tells_its_owner_who_subscribes(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    with Endpoint.parse("pub+bind:inproc://news").open(context, hwm=1) as pub, context.socket(zmq.SUB) as sub:
+        sub.connect("inproc://news")
+        sub.subscribe("alert/")
+        assert pub.poll(5000) and pub.recv() == b"\1alert/"
+
+
+@pytest.mark.parametrize("loopback", ["127.0.0.1", "[::1]"])
+def test_a_port_in_use_is_refused_with_the_address_and_what_to_do(
+    context: zmq.Context[zmq.Socket[bytes]], loopback: str
+) -> None:
+    try:
+        first = Endpoint.parse(f"pub+bind:tcp://{loopback}:*").open(context, hwm=1)
+    except SettingsError:
+        if loopback == "127.0.0.1" or not _no_ipv6():
+            raise
+        pytest.skip("this machine has no IPv6 loopback")
+    with first:
+        address = first.get_string(zmq.LAST_ENDPOINT)
+        with pytest.raises(SettingsError) as e:
+            Endpoint.parse(f"sub+bind:{address}").open(context, hwm=1)
+    assert f"cannot bind {address}" in str(e.value) and "another haad-edge" in str(e.value)
+
+
+def _no_ipv6() -> bool:
+    import socket
+
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+    except OSError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sub+bind:ipc:///nonexistent/folder/s", "sub+bind:tcp://127.0.0.1:http", "sub+connect:tcp://127.0.0.1",
+        f"sub+bind:ipc:///tmp/{'x' * 200}", "sub+bind:tcp://203.0.113.7:1",
+    ],
+)  # fmt: skip
+def test_an_address_that_cannot_be_opened_is_refused_and_leaks_no_socket(
+    context: zmq.Context[zmq.Socket[bytes]], text: str
+) -> None:
+    made: list[zmq.Socket[bytes]] = []
+
+    def socket(kind: int) -> zmq.Socket[bytes]:
+        made.append(context.socket(kind))
+        return made[-1]
+
+    with pytest.raises(SettingsError) as e:
+        Endpoint.parse(text).open(SimpleNamespace(socket=socket), hwm=1)  # type: ignore[arg-type]
+    assert text.partition(":")[2][:60] in str(e.value) and "check the address" in str(e.value)
+    assert [s.closed for s in made] == [True]

@@ -1,0 +1,136 @@
+"""What comes in: losses accounted for to the message, sockets drained in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.endpoint import Endpoint
+from edge.errors import SettingsError
+from edge.ingest import DRAIN, RESTART_BEHIND, Ledger, ZmqSource
+from edge.windows import Stream
+
+
+def account(*numbers: int) -> tuple[Ledger, list[int], Stream]:
+    """A ledger after these sequence numbers of one stream, and what `enter` said to each."""
+    ledger, stream = Ledger(), Stream("cam1")
+    return ledger, [ledger.enter(stream, n) for n in numbers], stream
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said", "lost", "late", "restarts", "expects"),
+    [
+        ((0, 1, 2), [0, 0, 0], 0, 0, 0, 3),
+        ((41, 42), [0, 0], 0, 0, 0, 43),  # joining a stream that runs already is no loss
+        ((5, 9, 10, 13), [0, 3, 0, 2], 5, 0, 0, 14),
+        ((0, 1, 0, 1), [0, 0, 0, 0], 0, 0, 1, 2),  # began anew at 0
+        ((3, 4, 4), [0, 0, 0], 0, 1, 0, 5),  # the same again
+        ((10, 13, 11, 14), [0, 2, 0, 0], 2, 1, 0, 15),  # a late one does not set the count back
+        ((5000, 3999, 4000), [0, 0, 0], 0, 0, 1, 4001),  # 1002 behind the expected 5001: a restart
+        ((5000, 4001, 5001), [0, 0, 0], 0, 1, 0, 5002),  # 1000 behind: late
+        ((5000, 1, 3), [0, 0, 1], 1, 0, 1, 4),  # its first messages after the restart were lost before we heard
+        ((2**63 - 1,), [0], 0, 0, 0, 2**63),
+    ],
+)
+def test_gaps_restarts_and_late_messages_are_told_apart(
+    numbers: tuple[int, ...], said: list[int], lost: int, late: int, restarts: int, expects: int
+) -> None:
+    assert RESTART_BEHIND == 1000
+    ledger, answers, stream = account(*numbers)
+    assert answers == said
+    assert (ledger.lost, ledger.out_of_order, ledger.restarts) == (lost, late, restarts)
+    assert ledger.frames == len(numbers) and stream.next_seq == expects
+
+
+def test_each_stream_counts_for_itself() -> None:
+    ledger, one, two = Ledger(), Stream("cam1"), Stream("cam2")
+    for stream, n in ((one, 0), (two, 100), (one, 1), (two, 102)):
+        ledger.enter(stream, n)
+    assert (ledger.lost, ledger.frames, one.next_seq, two.next_seq) == (1, 4, 2, 103)
+
+
+@settings(derandomize=True, max_examples=80, deadline=None)
+@given(st.sets(st.integers(0, 900), min_size=1))
+def test_what_came_and_what_was_lost_add_up_to_what_was_sent(kept: set[int]) -> None:
+    ledger, _, _ = account(*sorted(kept))
+    assert ledger.frames + ledger.lost == max(kept) - min(kept) + 1
+    assert ledger.out_of_order == ledger.restarts == 0
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    with zmq.Context() as context:
+        yield context
+        context.destroy(0)
+
+
+def gather(source: ZmqSource, count: int) -> list[list[bytes]]:
+    got: list[list[bytes]] = []
+    while len(got) < count:
+        batch = source.receive(5)
+        assert batch, f"nothing for 5 s after {len(got)} messages"
+        got += batch
+    return got
+
+
+def test_messages_come_in_order_and_whole_from_every_socket(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    endpoints = [Endpoint.parse(t) for t in ("pull+bind:inproc://a", f"pull+bind:ipc://{tmp_path}/b")]
+    source = ZmqSource(context, endpoints, hwm=1000)
+    senders = [e.opposite("push").open(context, hwm=1000) for e in endpoints]
+    for i in range(50):
+        for k, sender in enumerate(senders):
+            sender.send_multipart([b"pose/%d" % k, b"%d" % i] if i % 2 else [b"pose/%d\0%d" % (k, i)])
+    got = gather(source, 100)
+    for k in (b"pose/0", b"pose/1"):
+        mine = [parts for parts in got if parts[0].startswith(k)]
+        assert [p[1] if len(p) == 2 else p[0].split(b"\0")[1] for p in mine] == [b"%d" % i for i in range(50)]
+    assert source.receive(0) == []
+    source.close()
+
+
+def test_a_flood_on_one_socket_does_not_keep_the_other_waiting(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    endpoints = [Endpoint.parse(f"pull+bind:inproc://{name}") for name in ("loud", "quiet")]
+    source = ZmqSource(context, endpoints, hwm=10_000)
+    loud, quiet = (e.opposite("push").open(context, hwm=10_000) for e in endpoints)
+    for _ in range(3 * DRAIN):
+        loud.send(b"pose/loud\0")
+    quiet.send(b"pose/quiet\0")
+    first = source.receive(5)
+    assert first.count([b"pose/loud\0"]) == DRAIN and [b"pose/quiet\0"] in first
+    assert len(gather(source, 2 * DRAIN)) == 2 * DRAIN
+    source.close()
+
+
+def test_a_subscriber_takes_pose_topics_only(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    source = ZmqSource(context, [Endpoint.parse("sub+bind:inproc://poses")], hwm=100)
+    with Endpoint.parse("pub+connect:inproc://poses").open(context, hwm=100) as pub:
+        for _ in range(500):  # a bound SUB socket sends its subscription when its owner next looks at it
+            if source.receive(0) or pub.poll(10):
+                break
+        assert pub.recv(zmq.NOBLOCK) == b"\1pose/"
+        for topic in (b"alert/a", b"pos", b"pose/a", b"status", b"pose/b"):
+            pub.send(topic + b"\0x")
+        assert gather(source, 2) == [[b"pose/a\0x"], [b"pose/b\0x"]]
+    assert source.receive(0) == []
+    source.close()
+
+
+def test_an_endpoint_that_cannot_be_opened_closes_those_before_it(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    made: list[zmq.Socket[bytes]] = []
+
+    def socket(kind: int) -> zmq.Socket[bytes]:
+        made.append(context.socket(kind))
+        return made[-1]
+
+    good, bad = (Endpoint.parse(f"pull+bind:{a}") for a in ("inproc://a", "ipc:///nonexistent/folder/b"))
+    with pytest.raises(SettingsError, match="nonexistent"):
+        ZmqSource(SimpleNamespace(socket=socket), [good, bad], hwm=1)  # type: ignore[arg-type]
+    assert [s.closed for s in made] == [True, True]

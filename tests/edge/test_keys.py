@@ -1,0 +1,84 @@
+"""CURVE: with keys poses pass, without or with others they do not."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from edge.client import PosePublisher
+from edge.endpoint import Endpoint
+from edge.errors import HaadError, SettingsError
+from edge.ingest import ZmqSource
+from edge.keys import make_keys, open_keys
+from edge.wire import Limits, decode_pose
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_keys(tmp_path_factory.mktemp("keys") / "site")
+
+
+def knock(source: ZmqSource, address: str, keys: Path | None, wait: float) -> list[list[bytes]]:
+    """What the source receives while a publisher with these keys waits to be let in and sends."""
+
+    def come() -> None:
+        with contextlib.suppress(HaadError), PosePublisher(f"pub+connect:{address}", stream="cam", keys=keys) as camera:
+            camera.wait(wait)
+            camera.send([1], np.zeros((1, 15, 3)))
+
+    camera = threading.Thread(target=come)
+    camera.start()
+    found: list[list[bytes]] = []
+    while camera.is_alive() and not found:
+        found += source.receive(0.05)
+    camera.join()
+    return found + source.receive(0.05)
+
+
+def test_only_peers_are_let_in(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    engine, client = folders
+    stranger = make_keys(tmp_path / "stranger")[1]
+    # The stranger knows the engine's public key, but the engine does not know the stranger's.
+    (stranger / "peers" / "engine.key").write_bytes((client / "peers" / "engine.key").read_bytes())
+    keys = open_keys(engine)
+    assert keys is not None
+    address = f"ipc://{tmp_path}/in"
+    with contextlib.ExitStack() as stack:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        stack.callback(context.term)
+        stack.enter_context(keys.guard(context))
+        source = ZmqSource(context, [Endpoint.parse(f"sub+bind:{address}")], 100, keys)
+        stack.callback(source.close)
+        assert knock(source, address, None, 0.5) == []
+        assert knock(source, address, stranger, 0.5) == []
+        (parts,) = knock(source, address, client, 20)
+        assert decode_pose(parts, Limits()).stream == "cam"
+
+
+def test_with_keys_an_address_may_be_reached_from_other_hosts(folders: tuple[Path, Path]) -> None:
+    remote = Endpoint.parse("sub+bind:tcp://0.0.0.0:5555")
+    with pytest.raises(SettingsError, match="--keys"):
+        remote.check_reach(False)
+    remote.check_reach(False, open_keys(folders[0]))
+
+
+def test_secrets_are_for_their_owner_only_and_never_overwritten(folders: tuple[Path, Path]) -> None:
+    for side in folders:
+        assert (side / "own.key_secret").stat().st_mode & 0o077 == 0
+        assert not list((side / "peers").glob("*_secret"))
+    with pytest.raises(SettingsError, match="already there"):
+        make_keys(folders[0].parent)
+
+
+def test_an_incomplete_folder_is_refused_by_name(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    assert open_keys(None) is None
+    with pytest.raises(SettingsError, match=r"own\.key_secret"):
+        open_keys(tmp_path)
+    (tmp_path / "own.key_secret").write_bytes((folders[0] / "own.key_secret").read_bytes())
+    with pytest.raises(SettingsError, match="nobody in peers"):
+        open_keys(tmp_path)

@@ -1,0 +1,472 @@
+"""README and docs: every command and every Python block is run, every table is held against the code it describes.
+
+What differs from a reader's terminal, and nothing else does:
+- addresses: every tcp://…:5555 and …:5556 becomes an ipc:// one of the test's own, and 127.0.0.1:9464 a free port, so
+  that runs side by side do not meet; `haad-edge run|publish|listen` get those where a page relies on the defaults too;
+- length: `demo` gets `--seconds 5`; `train` two steps and a tiny model, whatever the page's configuration says of it;
+- order: what runs until it is stopped (`haad-edge run`, `listen`, a subscriber in Python) goes to the background. An
+  engine serves the rest of its page, or up to the next one; a listener must print what it hears of a fall;
+- `make`, `pip`, `systemctl` and making a venv are not run: their targets, extras and unit are looked up instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import typer.main
+import yaml
+from prometheus_client.core import CounterMetricFamily, InfoMetricFamily
+
+from edge.bundle import BASE, GRAPH, Manifest
+from edge.cli import make_app
+from edge.client import AlertSubscriber, PosePublisher
+from edge.clip import HELP, save_clip
+from edge.motion import make_motion
+from edge.page import RuntimeCollector
+from edge.playback import capture_ns, play
+from edge.settings import Settings
+from edge.skeleton import CORE15, LAYOUTS
+from edge.windows import FATES
+from edge.wire import Alert, PoseFrame, Provenance, Scores, Status
+from tests.edge.harness import HeightEngine, bench
+from trainer.config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TINY = {
+    "name": "mine",
+    "batch": 24,
+    "encoder": {"frames": 16, "seconds": 2.0, "coefficients": 8, "width": 16, "blocks": 1, "embedding": 16},
+}
+LOOKED_UP = ("make", "pip", "systemctl", "python3", ".")
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: its language, its text, its line in the page."""
+
+    kind: str
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text()
+    return [
+        Block(m[1], m[2], text[: m.start()].count("\n") + 1)
+        for m in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.M | re.S)
+    ]
+
+
+def table(page: str, header: str) -> list[list[str]]:
+    """The cells of the table that begins with this header line, without their backticks."""
+    lines = (ROOT / page).read_text().split("\n")
+    start = lines.index(header) + 2
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip().replace("`", "") for cell in line.strip("|").split("|")])
+    return rows
+
+
+def under(page: str, heading: str) -> list[list[str]]:
+    """The first table after a line that reads so."""
+    text = (ROOT / page).read_text()
+    after = text[text.index(f"\n{heading}\n") :]
+    header = next(line for line in after.split("\n") if line.startswith("|"))
+    rows = after[after.index(header) :].split("\n\n")[0].strip().split("\n")[2:]
+    return [[cell.strip().replace("`", "") for cell in row.strip("|").split("|")] for row in rows]
+
+
+# ---- what the pages tell a reader to run -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a reader has: clips, a support folder, recordings of a 2-D tracker, a bundle, and the tests' tiny model."""
+    root = tmp_path_factory.mktemp("reader")
+    for name in ("walk", "wave", "lift_box"):
+        for subject in range(1, 5):
+            for trial in (1, 2):
+                clip = replace(make_motion(name, seconds=3, seed=10 * subject + trial), subject=str(subject))
+                save_clip(root / "clips" / name / f"{subject}_{trial}.npz", clip)
+                if trial == 1 and subject < 4:
+                    save_clip(root / "support" / name / f"{subject}.npz", clip)
+    for n in (1, 2, 3):
+        np.save(root / f"recording_{n}.npy", as_coco17(make_motion("lift_box", seconds=5, seed=n).joints))
+    shutil.copytree(BASE, root / "models" / "mine")
+    (root / "models" / "mine" / GRAPH).unlink()
+    (root / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    return root
+
+
+def as_coco17(joints: np.ndarray) -> np.ndarray:
+    """core15 (T, 15, 3) as a camera's coco17 keypoints (T, 17, 2) in pixels, y down; the face is one point."""
+    pick = [CORE15.index(n) if n in CORE15 else CORE15.index("head") for n in LAYOUTS["coco17"].joints]
+    pixels: np.ndarray = joints[:, pick, :2] * (400, -400) + (960, 900)
+    return pixels
+
+
+@dataclass
+class Engine:
+    """A running `haad-edge run`, a subscriber that has heard it, and who listens to it."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    status: AlertSubscriber
+    keys: Path | None
+    listeners: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def page(self) -> str:
+        found = re.search(r"page (\S+)", self.log.read_text())
+        assert found, self.log.read_text()
+        return found[1]
+
+
+class Reader:
+    """Types one page's blocks, in order, in a folder of their own."""
+
+    def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        self.folder, self.stack, self.count = folder, stack, 0
+        self.engine: Engine | None = None
+        self.poses, self.alerts = f"ipc://{folder}/in", f"ipc://{folder}/out"
+        own = {k: v for k, v in os.environ.items() if not k.startswith("HAAD_")}
+        path = f"{Path(sys.executable).parent}:{own['PATH']}"
+        self.environment = {**own, "PATH": path, "HOME": str(folder), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+
+    def local(self, text: str) -> str:
+        """The text with this test's own addresses in it."""
+        text = re.sub(r"tcp://[^\s\",:]+:5555", self.poses, text)
+        text = re.sub(r"tcp://[^\s\",:]+:5556", self.alerts, text)
+        return text.replace("127.0.0.1:9464", self.engine.page) if self.engine else text
+
+    def read(self, page: Path) -> None:
+        for block in blocks(page):
+            where = f"{page.name}:{block.line}"
+            if block.kind == "bash":
+                for command in filter(None, map(str.strip, block.text.replace("\\\n", " ").split("\n"))):
+                    self.type(command, page, where)
+            elif block.kind == "python":
+                self.python(block.text, where)
+            elif block.kind == "yaml":
+                name = re.match(r"# (\S+\.yaml)\n", block.text)
+                assert name, f"{where}: the first line of a yaml block names its file"
+                given = yaml.safe_load(block.text)
+                (self.folder / name[1]).write_text(yaml.safe_dump(given | TINY if "train" in name[1] else given))
+            else:
+                assert block.kind in ("text", "ini"), f"{where}: nobody runs a block of {block.kind}"
+        self.leave()
+
+    def type(self, command: str, page: Path, where: str) -> None:
+        words = shlex.split(command, comments=True)
+        given = [w for w in words if re.match(r"[A-Z_]+=", w)]
+        words = words[len(given) :]
+        if not words:
+            return
+        if words[0] in LOOKED_UP:
+            look_up(words, page)
+        elif words[:2] == ["haad-edge", "run"]:
+            self.run(words, dict(w.split("=", 1) for w in given))
+        elif words[:2] == ["haad-edge", "listen"]:
+            assert self.engine, f"{where}: nobody to listen to"
+            words += [] if "--from" in words else ["--from", f"sub+connect:{self.alerts}"]
+            self.listen([self.local(w) for w in words])
+        else:
+            extra = {
+                "demo": ["--seconds", "5"],
+                "publish": [] if "--to" in words else ["--to", f"pub+connect:{self.poses}"],
+                "train": ["--steps", "2", *([] if "--config" in words else ["--config", "tiny.yaml"])],
+            }.get(words[1] if words[0] == "haad-edge" else "", [])
+            line = self.local(" ".join([command.split(" #")[0], *extra]))
+            self.finish(["bash", "-euc", line], where, sends="publish" in words)
+
+    def python(self, text: str, where: str) -> None:
+        self.count += 1
+        file = self.folder / f"block_{self.count}.py"
+        file.write_text(self.local(text))
+        if "AlertSubscriber(" in text or "zmq.SUB)" in text:
+            self.listen([sys.executable, str(file)])
+        else:
+            self.finish([sys.executable, str(file)], where, sends="PosePublisher(" in text or "zmq.XPUB)" in text)
+
+    def finish(self, command: list[str], where: str, *, sends: bool) -> None:
+        """Run to the end. What sends poses must reach the engine, and nothing of it be refused."""
+        before = self.frames(0) if sends else 0
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, f"{where}: {command[-1]}\n{done.stdout}{done.stderr}"
+        if sends:
+            assert self.engine
+            self.frames(before + 1)
+            with urllib.request.urlopen(f"http://{self.engine.page}/metrics", timeout=10) as answer:
+                assert b"haad_messages_dropped_total{" not in answer.read(), self.engine.log.read_text()
+
+    def frames(self, least: int) -> int:
+        """How many pose messages the engine has taken, once they are so many."""
+        assert self.engine, "nobody to send to"
+        until = time.monotonic() + PATIENCE
+        while (left := until - time.monotonic()) > 0:
+            event = self.engine.status.receive(left)
+            if isinstance(event, Status) and event.frames >= least:
+                return event.frames
+        raise AssertionError(f"the engine never took {least} messages\n{self.engine.log.read_text()}")
+
+    def run(self, words: list[str], given: dict[str, str]) -> None:
+        """Start an engine, and wait until it answers."""
+        self.leave()
+        for option, value in (
+            ("--ingest", f"sub+bind:{self.poses}"),
+            ("--alerts", f"pub+bind:{self.alerts}"),
+            ("--metrics", "127.0.0.1:0"),
+        ):
+            words += [] if option in words else [option, value]
+        self.count += 1
+        log = self.folder / f"engine_{self.count}.log"
+        with log.open("wb") as f:
+            process = subprocess.Popen(
+                [self.local(w) for w in words], cwd=self.folder, env=self.environment | given, stdout=f, stderr=f
+            )
+        self.stack.callback(process.wait, 20)
+        self.stack.callback(process.kill)
+        keys = self.folder / words[words.index("--keys") + 1] / ".." / "client" if "--keys" in words else None
+        status = self.stack.enter_context(
+            AlertSubscriber(f"sub+connect:{self.alerts}", topics=["status"], **({"keys": keys} if keys else {}))
+        )
+        self.engine = Engine(process, log, status, keys)
+        until = time.monotonic() + PATIENCE
+        while process.poll() is None and time.monotonic() < until:
+            if status.receive(0.2):
+                return
+        raise AssertionError(f"{words} does not serve\n{log.read_text()}")
+
+    def listen(self, words: list[str]) -> None:
+        assert self.engine, "nobody to listen to"
+        process = subprocess.Popen(
+            words, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        self.stack.callback(process.communicate)
+        self.stack.callback(process.kill)
+        self.engine.listeners.append(process)
+
+    def leave(self) -> None:
+        """Let people fall until every listener has said something, then stop them all; the engine must end well."""
+        e = self.engine
+        if e is None:
+            return
+        until, n = time.monotonic() + PATIENCE, 0
+        with selectors.DefaultSelector() as waiting:
+            for p in e.listeners:
+                assert p.stdout
+                waiting.register(p.stdout, selectors.EVENT_READ, p)
+            while waiting.get_map():
+                assert time.monotonic() < until, [k.data.args for k in waiting.get_map().values()]
+                self.fall(f"check{n}", e.keys)
+                n += 1
+                for key, _ in waiting.select(0.5):
+                    assert key.data.poll() is None and key.fileobj.read1(), key.data.communicate()  # type: ignore[union-attr]
+                    waiting.unregister(key.fileobj)
+        for p in e.listeners:
+            p.send_signal(signal.SIGINT)
+            _, err = p.communicate(timeout=20)
+            if "python" not in Path(p.args[0]).name:  # type: ignore[index]
+                assert (p.returncode, err) == (0, b"")
+        e.process.send_signal(signal.SIGTERM)
+        assert e.process.wait(20) == 0, e.log.read_text()
+        assert "Traceback" not in e.log.read_text()
+        e.status.close()
+        self.engine = None
+
+    def fall(self, stream: str, keys: Path | None) -> None:
+        clip = self.folder / "fall.npz"
+        save_clip(clip, make_motion("fall", seconds=8, fps=20, seed=0))
+        with PosePublisher(f"pub+connect:{self.poses}", stream=stream, **({"keys": keys} if keys else {})) as camera:
+            camera.wait(20)
+            for shot in play([clip], fps=None):
+                camera.send(shot.ids, shot.joints, t=capture_ns(0, shot))
+            camera.end(capture_ns(0, shot))
+
+
+def look_up(words: list[str], page: Path) -> None:
+    """Commands that change the reader's machine: what they name must exist."""
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M), words
+    elif words[0] == "pip":
+        assert words[1] == "install"
+        project = (ROOT / "pyproject.toml").read_text()
+        for word in words[2:]:
+            for extra in re.findall(r"\[([\w,]+)\]", word):
+                assert all(re.search(rf"^{e} = \[", project, re.M) for e in extra.split(",")), words
+            assert not word.endswith(".txt") or (ROOT / word).is_file(), words
+    elif words[0] == "systemctl":
+        unit = [w for w in words if w.endswith(".service")]
+        assert all(f"# /etc/systemd/system/{u}\n" in page.read_text() for u in unit), words
+    else:
+        assert words in (["python3", "-m", "venv", ".venv"], [".", ".venv/bin/activate"]), words
+
+
+@pytest.fixture
+def reader(prepared: Path, tmp_path: Path) -> Iterator[Reader]:
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        yield Reader(tmp_path, stack)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_commands_and_code_run(page: Path, reader: Reader) -> None:
+    reader.read(page)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_commands_in_passing_exist(page: Path) -> None:
+    """`haad-edge …` within a sentence: the command, and its options."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    for span in re.findall(r"`haad-edge ([^`]+)`", text):
+        command: Any = typer.main.get_command(make_app())
+        for word in span.split():
+            if word.startswith("--"):
+                assert word == "--help" or word in [o for p in command.params for o in p.opts], span
+            elif hasattr(command, "commands") and word != "…":
+                assert word in command.commands, span
+                command = command.commands[word]
+
+
+def test_the_unit_starts_a_command_that_exists() -> None:
+    unit = next(b.text for b in blocks(ROOT / "docs/operate.md") if b.kind == "ini")
+    words = re.search(r"^ExecStart=(.+)$", unit, re.M)[1].split()  # type: ignore[index]
+    assert Path(words[0]).name == "haad-edge" and words[1] == "run"
+    known = [o for p in typer.main.get_command(make_app()).commands["run"].params for o in p.opts]  # type: ignore[attr-defined]
+    assert [w for w in words if w.startswith("--") and w not in known] == []
+    for name in re.findall(r"HAAD_(\w+)=", unit):
+        assert name.lower() in Settings.model_fields
+
+
+# ---- what the pages say of the code ------------------------------------------------------------------------------
+
+
+def shown(default: Any) -> str:
+    """A default as the tables write it."""
+    if default is None or default in ([], {}):
+        return "–"
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def test_settings_table() -> None:
+    rows = table("docs/operate.md", "| setting | default | |")
+    assert [r[:2] for r in rows] == [[n, shown(f.default)] for n, f in Settings.model_fields.items()]
+
+
+def test_training_tables() -> None:
+    c = TrainConfig()
+    nested = ("encoder", "augment")
+    rows = under("docs/train.md", "## Configuration")
+    assert [r[:2] for r in rows] == [
+        [n, "–" if n in nested else shown(getattr(c, n))] for n in TrainConfig.model_fields
+    ]
+    for name, heading in zip(
+        nested,
+        ("Under `encoder`:", "Under `augment`, probabilities for each sample unless it says otherwise:"),
+        strict=True,
+    ):
+        part = getattr(c, name)
+        assert [r[:2] for r in under("docs/train.md", heading)] == [
+            [f.name, shown(getattr(part, f.name))] for f in fields(part)
+        ]
+
+
+def test_manifest_table() -> None:
+    named = [n.strip() for r in under("docs/train.md", "## The manifest") for n in r[0].split(",")]
+    assert named == list(Manifest.model_fields)
+
+
+def test_metrics_table() -> None:
+    known = []
+    for m in RuntimeCollector(bench(HeightEngine()).runtime).collect():
+        end = {CounterMetricFamily: "_total", InfoMetricFamily: "_info"}.get(type(m), "")
+        labels = ("model", "engine", "support") if end == "_info" else getattr(m, "_labelnames", ())
+        known.append([m.name + end, ", ".join(labels)])
+    assert [r[:2] for r in table("docs/operate.md", "| metric | labels | |")] == known
+
+
+@pytest.mark.parametrize(
+    ("heading", "expected"),
+    [
+        ("## Pose messages", {f.name for f in fields(PoseFrame)} - {"stream"} | {"v", "c"}),
+        ("## Alert messages", {f.name for f in fields(Alert)}),
+        ("## Score messages", {f.name for f in fields(Scores)}),
+        ("## Status messages", {f.name for f in fields(Status)}),
+        ("The map `by`:", {f.name for f in fields(Provenance)}),
+    ],
+)
+def test_message_tables(heading: str, expected: set[str]) -> None:
+    named = [r[0] for r in under("docs/integrate.md", heading)]
+    assert len(named) == len(set(named)) and set(named) == expected
+
+
+def test_reasons_and_fates() -> None:
+    """Every label that a refused message or a frame is counted under."""
+    source = (ROOT / "edge/wire.py").read_text()
+    reasons = set(re.findall(r'WireError\(\s*"(\w+)"', source)) - {"event"}
+    # Two helpers check fields that their callers name.
+    reasons |= {f"field_{k}" for k in re.findall(r'_int\(m, "(\w+)"\)', source)}
+    reasons |= {f"field_{k}" for k in re.findall(r'layout\.size(?:, c)?\), "(\w+)"\)', source)}
+    named = {n.strip() for r in table("docs/integrate.md", "| reason | |") for n in r[0].split(",")}
+    assert named == reasons
+    assert tuple(r[0] for r in table("docs/integrate.md", "| fate | when | then |"))[1:] == FATES
+    skipped = set(
+        re.findall(r'"(track_gone|too_few_joints|not_finite|engine_failed)"', (ROOT / "edge/runtime.py").read_text())
+    )
+    assert all(f"`{reason}`" in (ROOT / "docs/integrate.md").read_text() for reason in skipped) and len(skipped) == 4
+
+
+def test_endpoint_table() -> None:
+    for name, _, default in table("docs/integrate.md", "| setting | patterns | default |"):
+        assert Settings.model_fields[name].default == default
+
+
+def test_layout_table() -> None:
+    rows = table("docs/start.md", "| layout | joints | order as in |")
+    assert rows == [[x.name, str(x.size), x.source] for x in LAYOUTS.values()]
+    assert " ".join(CORE15) in (ROOT / "docs/start.md").read_text()
+
+
+def test_clip_errors_name_a_heading_that_exists() -> None:
+    heading, page = re.fullmatch(r"see '(.+)' in (\S+)", HELP).groups()  # type: ignore[union-attr]
+    assert f"\n## {heading}\n" in (ROOT / page).read_text()
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda p: p.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text().replace("\n", " ").replace("] (", "](")):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.M)
+            assert anchor in [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings], target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_a_page_is_short(page: Path) -> None:
+    assert len(page.read_text().split("\n")) <= 201
