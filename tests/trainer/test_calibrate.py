@@ -99,8 +99,22 @@ def test_the_cohort_is_even_and_of_the_training_subjects_alone(calibrated) -> No
     training = ~np.isin(s.subjects, ["4", "8"])
     everything = [embed(*clip_windows(c, 16, 1.0)) for c in s.clips]
     source = [int(np.argmax([(e @ row).max() for e in everything])) for row in cohort]
-    assert training[source].all()
+    assert training[source].all() and len(set(source)) > 0.8 * training.sum()
     assert np.bincount(s.label[source]).tolist() == [COHORT // 12] * 12
+
+
+def test_an_episode_takes_its_support_and_its_tests_from_different_people() -> None:
+    s = marked_set(categories=2, subjects=2, trials=4)
+    mine = s.subjects == "1"
+    places = {(0, True): [1, 0, 0], (0, False): [0.8, 0.6, 0], (1, True): [0, 0, 1], (1, False): [-1, 0, 0]}
+    embedded = [np.float32([places[int(c), bool(m)]] * 5) for c, m in zip(s.label, mine, strict=True)]
+    cohort = np.float32([[0.5, 0, 3**0.5 / 2]] * 4)
+    rng = np.random.default_rng(0)
+    rows = calibrate_module._episode(s, 0, 3, mine, ~mine, embedded, cohort, 0.05, rng)
+    # cos 0.8 to the same action by the other person, −1 to the other action, 0.5 to the cohort; no spread.
+    expected = [[0.2, 0.5, 0, 0]] * 20 + [[2, 0.5, 0, 1]] * 20
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
+    assert calibrate_module._episode(s, 0, 5, mine, ~mine, embedded, cohort, 0.05, rng) is None
 
 
 def test_without_held_out_subjects_the_figures_say_so() -> None:

@@ -142,6 +142,8 @@ def test_the_average_follows_the_weights(sets: list[ClipSet]) -> None:
     batches = t.sampler.batches()
     for keep in (0.1, 0.15, 0.15):  # 1/10, then the decay, which 2/11 exceeds
         t.train_step(next(batches))
+        assert t.encoder.training
+        t.encoder.eval()  # what validation may leave behind
         expected = keep * expected + (1 - keep) * t.encoder.state_dict()[name]
         torch.testing.assert_close(t.average.state_dict()[name], expected, atol=1e-6, rtol=0)
     assert t.average.state_dict()["scale_in.norm.num_batches_tracked"] == 3
