@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge.console import need, out
+from edge.console import need, say
 
 
 def register(app: typer.Typer) -> None:
@@ -27,10 +27,8 @@ def register(app: typer.Typer) -> None:
 
         built = build_onnx(open_bundle(bundle))
         found = built.manifest.parity
-        out.print(
-            f"{built.root / GRAPH}: opset {built.manifest.opset}, {(built.root / GRAPH).stat().st_size / 1e6:.2f} MB"
-        )
-        out.print(
+        say(f"{built.root / GRAPH}: opset {built.manifest.opset}, {(built.root / GRAPH).stat().st_size / 1e6:.2f} MB")
+        say(
             f"parity with {found['against']} over {found['windows']} windows: "
             f"embedding {found['embedding']:.1e}, distance {found['distance']:.1e}"
         )

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from edge import __version__
-from edge.console import err, fail, out
+from edge.console import err, fail, out, say
 from edge.errors import HaadError
 from edge.settings import Settings
 
@@ -101,7 +101,7 @@ def publish(
         except KeyboardInterrupt:
             pass
         camera.end(t)
-        out.print(f"{stream}: {camera.seq} frames sent")
+        say(f"{stream}: {camera.seq} frames sent")
 
 
 def listen(
@@ -130,7 +130,7 @@ def listen(
                 else:
                     out.print(line(event), soft_wrap=True)
                 if subscriber.missed:
-                    err.print(f"{subscriber.missed} messages missed", style="yellow")
+                    say(f"{subscriber.missed} messages missed", style="yellow", to=err)
                     subscriber.missed = 0
                 if n == count:
                     break
@@ -143,10 +143,8 @@ def keys(folder: Annotated[Path, typer.Argument(help="where to make engine/ and 
     from edge.keys import make_keys
 
     engine, client = make_keys(folder)
-    out.print(f"{engine}: haad-edge run --keys {engine} …", soft_wrap=True)
-    out.print(
-        f"{client}: haad-edge publish|listen --keys {client} … (copy it to the other host, privately)", soft_wrap=True
-    )
+    say(f"{engine}: haad-edge run --keys {engine} …")
+    say(f"{client}: haad-edge publish|listen --keys {client} … (copy it to the other host, privately)")
 
 
 def embed(
@@ -175,8 +173,8 @@ def embed(
     )
     replace(output, buffer.getvalue())
     for problem in found.problems:
-        err.print(f"left out: {problem}", markup=False, soft_wrap=True)
-    out.print(f"{output}: {len(found.path)} clips, {found.embedding.shape[1]} numbers each, by {model.model}")
+        say(f"left out: {problem}", to=err)
+    say(f"{output}: {len(found.path)} clips, {found.embedding.shape[1]} numbers each, by {model.model}")
 
 
 def support_show(
@@ -194,8 +192,8 @@ def support_show(
     support = load_support(folder, model, open_engine(model), FeatureCache(cache))
     out.print(support_table(support, model.manifest.temperature))
     for problem in support.problems:
-        err.print(problem, markup=False, soft_wrap=True)
-    out.print(f"version {support.version}, by {model.model}")
+        say(problem, to=err)
+    say(f"version {support.version}, by {model.model}")
 
 
 def doctor() -> None:
@@ -206,9 +204,9 @@ def doctor() -> None:
     colour = {"ok": "green", "absent": "yellow", "broken": "red"}
     for f in findings:
         out.print(f"[{colour[f.verdict]}]{f.verdict:7}[/] [bold]{f.name}[/]  ", end="")
-        out.print(f.detail, markup=False, soft_wrap=True)
+        say(f.detail)
         if f.fix:
-            out.print(f"        → {f.fix}", markup=False, soft_wrap=True)
+            say(f"        → {f.fix}")
     if any(f.verdict == "broken" for f in findings):
         raise typer.Exit(1)
 
@@ -229,7 +227,7 @@ def demo(
 
 def _version(value: bool) -> None:
     if value:
-        out.print(f"haad-edge {__version__}")
+        say(f"haad-edge {__version__}")
         raise typer.Exit()
 
 

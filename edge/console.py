@@ -14,14 +14,19 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
+def say(text: str, *, style: str = "", to: Console = out) -> None:
+    """One line as it is: never wrapped, so that a command in it can be copied, and brackets are no markup."""
+    to.print(text, style=style, markup=False, soft_wrap=True)
+
+
 def fail(e: HaadError) -> NoReturn:
     """Print what happened, why, and what to run next; then exit."""
-    err.print("[bold red]error:[/] ", end="")
-    err.print(e.what, markup=False, soft_wrap=True)
+    err.print("error: ", end="", style="bold red")
+    say(e.what, to=err)
     for label, text in (("why", e.why), ("next", e.fix)):
         if text:
             err.print(f"  {label}: ", end="", style="bold")
-            err.print(text, markup=False, soft_wrap=True)
+            say(text, to=err)
     sys.exit(e.exit_code)
 
 

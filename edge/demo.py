@@ -27,7 +27,7 @@ from rich.text import Text
 
 from edge.client import AlertSubscriber
 from edge.clip import categories, load_clip, save_clip
-from edge.console import out
+from edge.console import out, say
 from edge.errors import ClipError, HaadError
 from edge.motion import make_motion
 from edge.report import line, sparkline
@@ -209,7 +209,7 @@ def _watch(cameras: list[Camera], subscriber: AlertSubscriber, engine: subproces
                 live.update(_picture(cameras, news[-8:], left))
     raised = sum("NEW" in n.plain for n in news)
     judged = ", ".join(f"{c.name} {c.scores[-1]:.2f}" for c in cameras if c.scores)
-    out.print(f"last scores: {judged or 'none'} (1.00 is the limit of normal); {raised} alert(s) raised")
+    say(f"last scores: {judged or 'none'} (1.00 is the limit of normal); {raised} alert(s) raised")
 
 
 def _picture(cameras: list[Camera], news: list[Text], left: float) -> Group:

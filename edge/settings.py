@@ -41,7 +41,7 @@ class Settings(BaseSettings):
 
     threshold: float = Field(1.0, gt=0, description="score that raises an alert; 1.0 is the limit of normal")
     release: float = Field(0.9, gt=0, le=1, description="an alert ends below this share of the threshold")
-    raise_after: int = Field(2, ge=1, le=1000, description="windows in a row above the threshold before an alert")
+    raise_after: int = Field(3, ge=1, le=1000, description="windows in a row above the threshold before an alert")
     clear_after: int = Field(3, ge=1, le=1000, description="windows in a row below the release before it ends")
     update_every: float = Field(1.0, gt=0, description="seconds between updates of a standing alert")
 

@@ -22,7 +22,7 @@ from trainer.config import TrainConfig
 from trainer.datasets import ClipSet
 
 COHORT = 384
-TARGET = 0.02
+TARGET = 0.01
 """Share of normal windows above the limit. An alert wants several in a row."""
 SHOTS = (1, 3, 5)
 TESTS = 400

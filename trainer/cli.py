@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edge.console import need, out
+from edge.console import need, out, say
 
 
 def register(app: typer.Typer) -> None:
@@ -33,10 +32,9 @@ def register(app: typer.Typer) -> None:
         settings = load_config(config, steps=steps, seed=seed)
         sets = load_sets(data, settings)
         for s in sets:
-            out.print(f"{s.name}: {len(s.clips)} clips, {len(s.names)} categories, {len(set(s.subjects))} subjects")
+            say(f"{s.name}: {len(s.clips)} clips, {len(s.names)} categories, {len(set(s.subjects))} subjects")
         trainer = Trainer(sets, settings)
         checkpoint = output / CHECKPOINT
-        began = time.monotonic()
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
         with Progress(*columns, TimeRemainingColumn(), console=out) as bar:
             task = bar.add_task("train", total=settings.steps, loss=float("nan"))
@@ -47,11 +45,11 @@ def register(app: typer.Typer) -> None:
                     bar.console.print(f"step {step}: AUROC on held-out subjects  {news}")
 
             trainer.run(report, checkpoint)
-        out.print("calibrating …")
-        bundle = make_bundle(trainer, output, time.monotonic() - began)
+        say("calibrating …")
+        bundle = make_bundle(trainer, output)
         checkpoint.unlink(missing_ok=True)
-        out.print(f"{output}: {bundle.model}, trained in {bundle.manifest.training['minutes']} minutes")
-        out.print(f"next: haad-edge build {output} --target onnx")
+        say(f"{output}: {bundle.model}, trained in {bundle.manifest.training['minutes']} minutes")
+        say(f"next: haad-edge build {output} --target onnx")
 
     @app.command(rich_help_panel="Make a model")
     def evaluate(
@@ -78,7 +76,7 @@ def register(app: typer.Typer) -> None:
         model = open_bundle(bundle)
         clips = embed_folder(data, model, open_engine(model, threads=2))
         for problem in clips.problems:
-            out.print(f"left out: {problem}", markup=False, soft_wrap=True)
+            say(f"left out: {problem}")
         result = few_shot(
             clips.embedding,
             np.array(clips.category),
@@ -99,7 +97,7 @@ def register(app: typer.Typer) -> None:
             "mean", f"{result.mean:.4f}", f"{result.interval[0]:.4f} to {result.interval[1]:.4f}", style="bold"
         )
         out.print(table)
-        out.print(f"{result.clips} clips, {draws} support draws, seed {seed}")
+        say(f"{result.clips} clips, {draws} support draws, seed {seed}")
         if to_json:
             to_json.parent.mkdir(parents=True, exist_ok=True)
             to_json.write_text(

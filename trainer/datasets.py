@@ -87,7 +87,8 @@ def load_set(
                 if strict:
                     raise clip
                 continue
-            sha.update(path.name.encode() + clip.joints.tobytes())
+            sha.update(f"{name}/{path.name} {clip.fps} {clip.subject}\n".encode())
+            sha.update(clip.joints.tobytes() + clip.visible.tobytes())
             clips.append(clip)
             paths.append(path)
             label.append(names.index(name))

@@ -91,7 +91,7 @@ class Normalise(nn.Module):
         length = torch.sqrt((bone * bone).sum(-1) + EPS).sum(1) / t
         weight = k[:, 1:] * k[:, self.parents]
         scale = ((length / self.bones) * weight).sum(1) / (weight.sum(1) + EPS)
-        x = x / (scale[:, None, None, None] + 1e-2)
+        x = x / (scale[:, None, None, None] + 1e-4)
 
         # Heading: turn the mean right-to-left line of shoulders and hips onto −x.
         pair = k[:, _LEFT] * k[:, _RIGHT]

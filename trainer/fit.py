@@ -124,7 +124,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             self.encoder.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
-        self.step = 0
+        self.step, self.seconds = 0, 0.0
         train = [s.subset(~held_out(s.subjects, config.hold_out)) for s in sets]
         for s in train:
             if not s.clips:
@@ -174,14 +174,14 @@ class Trainer:
         """Train to the last step, from where a checkpoint left off if there is one."""
         if checkpoint is not None and checkpoint.exists():
             self.load(checkpoint)
-        batches = prefetched(self.sampler.batches(self.step))
+        batches, before, began = prefetched(self.sampler.batches(self.step)), self.seconds, time.monotonic()
         for batch in batches:
             if self.step >= self.config.steps:
                 break
             loss = float(self.train_step(batch))
             if not math.isfinite(loss):
                 raise SettingsError(f"the loss is {loss} at step {self.step}", fix="lower learning_rate")
-            news = ""
+            news, self.seconds = "", before + time.monotonic() - began
             if self.step % self.config.validate_every == 0:
                 if checkpoint is not None:
                     self.save(checkpoint)
@@ -198,6 +198,7 @@ class Trainer:
             "config": self.config.model_dump(),
             "data": [s.digest for s in self.sets],
             "step": self.step,
+            "seconds": self.seconds,
             "encoder": self.encoder.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
@@ -223,10 +224,10 @@ class Trainer:
         self.encoder.load_state_dict(state["encoder"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step = state["step"]
+        self.step, self.seconds = state["step"], state["seconds"]
 
 
-def make_bundle(trainer: Trainer, out: Path, seconds: float) -> Bundle:
+def make_bundle(trainer: Trainer, out: Path) -> Bundle:
     """Calibrate the trained encoder and write it, with all that is known about it. The graph is built afterwards."""
     config, encoder = trainer.config, trainer.average
     weights = save_tensors({k: v.contiguous() for k, v in Graph(encoder).state_dict().items()})
@@ -240,7 +241,7 @@ def make_bundle(trainer: Trainer, out: Path, seconds: float) -> Bundle:
         temperature=config.encoder.temperature,
         encoder=hashlib.sha256(weights).hexdigest(),
         architecture=asdict(config.encoder) | {"parameters": sum(p.numel() for p in encoder.parameters())},
-        training=training_record(trainer, seconds),
+        training=training_record(trainer),
         accuracy={
             "held_out_subjects_auroc_3_shot": validate(encoder, trainer.sets, config.hold_out, draws=20),
             "calibration": calibration,
@@ -249,7 +250,7 @@ def make_bundle(trainer: Trainer, out: Path, seconds: float) -> Bundle:
     return write_bundle(out, manifest, {WEIGHTS: weights, CALIBRATION: arrays})
 
 
-def training_record(trainer: Trainer, seconds: float) -> dict[str, Any]:
+def training_record(trainer: Trainer) -> dict[str, Any]:
     """Data, terms, seed and configuration, for the manifest."""
     config = trainer.config
     return {
@@ -268,7 +269,7 @@ def training_record(trainer: Trainer, seconds: float) -> dict[str, Any]:
         ],
         "seed": config.seed,
         "config": config.model_dump(exclude={"terms"}),
-        "minutes": round(seconds / 60, 1),
+        "minutes": round(trainer.seconds / 60, 1),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -19,7 +19,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     root = tmp_path_factory.mktemp("trained")
     trainer = Trainer([load_set(write_set(root / "set", ("walk", "wave", "squat")))], tiny(steps=3, learning_rate=1e-2))
     trainer.run(lambda step, loss, news: None)
-    return make_bundle(trainer, root / "bundle", seconds=1)
+    return make_bundle(trainer, root / "bundle")
 
 
 @pytest.fixture

@@ -200,7 +200,8 @@ def test_the_bundle_opens_and_says_how_it_was_made(sets: list[ClipSet], tmp_path
     config = tiny(steps=2, terms={"first": "made here"})
     t = Trainer(sets, config)
     t.run(silent)
-    made_bundle = make_bundle(t, tmp_path / "b", seconds=90)
+    t.seconds = 90.0
+    made_bundle = make_bundle(t, tmp_path / "b")
     b = open_bundle(tmp_path / "b")
     assert b == made_bundle
     m = b.manifest
