@@ -262,6 +262,8 @@ def main() -> None:
         fail(e)
     except BrokenPipeError:
         sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

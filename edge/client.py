@@ -19,7 +19,6 @@ from types import TracebackType
 import numpy as np
 import zmq
 from numpy.typing import ArrayLike
-from typing_extensions import Self
 
 from edge.endpoint import Endpoint
 from edge.errors import HaadError
@@ -113,7 +112,7 @@ class PosePublisher:
         self._socket.close(5000)
         self._stack.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> PosePublisher:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
@@ -181,7 +180,7 @@ class AlertSubscriber:
         self._socket.close(0)
         self._stack.close()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> AlertSubscriber:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
