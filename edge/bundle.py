@@ -119,6 +119,8 @@ def open_bundle(root: Path | str | None = None) -> Bundle:
     for name in manifest.files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise BundleError(f"{path}: file name {name!r} leads out of the bundle")
+    if manifest.files.get(WEIGHTS, manifest.encoder) != manifest.encoder:
+        raise BundleError(f"{path}: field 'encoder' is not the hash of {WEIGHTS}", fix="copy the bundle again, whole")
     return Bundle(root, manifest)
 
 

@@ -21,7 +21,7 @@ import zmq
 from numpy.typing import ArrayLike
 
 from edge.endpoint import Endpoint
-from edge.errors import HaadError
+from edge.errors import HaadError, WireError
 from edge.keys import open_keys
 from edge.skeleton import get_layout
 from edge.wire import Event, PoseFrame, Scores, Status, decode_event, encode_pose
@@ -86,17 +86,26 @@ class PosePublisher:
     ) -> None:
         """Send one frame: ids (P,), joints (P, J, 2 or 3), visible (P, J), t the capture time in ns (none: now).
 
-        `size` is the image's width and height when joints are 2-D, in pixels, y down.
+        `size` is the image's width and height when joints are 2-D, in pixels, y down. Raises WireError for other
+        shapes, before anything is sent.
         """
-        places = np.asarray(joints, np.float32)
+        people, places = len(ids), np.asarray(joints, np.float32)
+        seen = None if visible is None else np.asarray(visible, np.float32)
+        expected = (people, self.layout.size)
+        if people and (places.ndim != 3 or places.shape[:2] != expected or places.shape[2] not in (2, 3)):
+            raise WireError(
+                "field_joints", f"joints have shape {places.shape}", why=f"{self.layout.name} wants {expected} × 2 or 3"
+            )
+        if people and seen is not None and seen.shape != expected:
+            raise WireError("field_visible", f"visible has shape {seen.shape}, not {expected}")
         frame = PoseFrame(
             self.stream,
             self.seq,
-            time.time_ns() if t is None else t,
+            time.time_ns() if t is None else int(t),
             self.layout,
             np.asarray(ids, np.int64),
             places if places.size else np.zeros((0, self.layout.size, 3), np.float32),
-            None if visible is None else np.asarray(visible, np.float32),
+            seen,
             size,
             end,
         )

@@ -27,7 +27,7 @@ INT64 = 2**63
 class Limits:
     """What a pose message may be at most; beyond it the message is refused and counted."""
 
-    message_bytes: int = 4 << 20
+    message_bytes: int = 1 << 20
     people: int = 256
     name_chars: int = 128
 
@@ -103,8 +103,11 @@ def _floats(value: Any, shape: tuple[int, ...], key: str) -> Float:
             )
         return np.frombuffer(value, "<f4").reshape(shape)
     try:
+        given = np.asarray(value)
+        if given.dtype.kind not in "fiu":
+            raise TypeError
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and masked like any absurd place
-            array = np.asarray(value, np.float32)
+            array = given.astype(np.float32)
     except (TypeError, ValueError, OverflowError):
         raise WireError(f"field_{key}", f"'{key}' is neither a float32 blob nor lists of numbers") from None
     if array.shape != shape and not (array.size == 0 and 0 in shape):

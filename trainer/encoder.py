@@ -20,6 +20,10 @@ from torch import Tensor, nn
 from edge.skeleton import CORE15, PARENTS, J
 
 EPS = 1e-6
+PRIOR = 1e-3
+"""The weight, in bones, of the belief that joints come in metres."""
+LIMIT = 10.0
+"""Nothing lies farther from the middle of the window, in metres of the reference body."""
 _LEFT = [CORE15.index(n) for n in ("l_shoulder", "l_hip")]
 _RIGHT = [CORE15.index(n) for n in ("r_shoulder", "r_hip")]
 # Bone lengths of a 1.7 m adult in metres, from Winter's fractions of stature (Biomechanics and Motor Control of
@@ -88,10 +92,11 @@ class Normalise(nn.Module):
         # Size: mean ratio of the bones seen to the reference body.
         k = known[:, 0, :, 0]
         bone = x[:, :, 1:] - x[:, :, self.parents]
-        length = torch.sqrt((bone * bone).sum(-1) + EPS).sum(1) / t
+        length = torch.sqrt((bone * bone).sum(-1) + 1e-10).sum(1) / t
         weight = k[:, 1:] * k[:, self.parents]
-        scale = ((length / self.bones) * weight).sum(1) / (weight.sum(1) + EPS)
-        x = x / (scale[:, None, None, None] + 1e-4)
+        # With no bone seen the unit stays what it was; a stray joint must not outweigh a body in the batch statistics.
+        scale = ((length / self.bones) * weight).sum(1) + PRIOR
+        x = (x * ((weight.sum(1) + PRIOR) / scale)[:, None, None, None]).clamp(-LIMIT, LIMIT)
 
         # Heading: turn the mean right-to-left line of shoulders and hips onto −x.
         pair = k[:, _LEFT] * k[:, _RIGHT]

@@ -247,3 +247,11 @@ def test_a_message_that_is_none_is_refused_and_the_next_one_heard(engine: Engine
         with pytest.raises(WireError, match="'v' is None"):
             subscriber.receive(5)
         assert hear(subscriber, 1) == [ALERT]
+
+
+def test_wrong_shapes_are_refused_before_they_are_sent(tmp_path: Path) -> None:
+    with PosePublisher(f"pub+connect:ipc://{tmp_path}/x", stream="cam", layout="coco17") as camera:
+        for joints, visible in (((1, 15, 2), None), ((2, 17, 2), None), ((1, 17, 4), None), ((1, 17, 2), (1, 15))):
+            with pytest.raises(WireError, match=r"shape \("):
+                camera.send([1], np.zeros(joints), visible=None if visible is None else np.zeros(visible))
+        assert camera.seq == 0

@@ -33,7 +33,7 @@ def test_the_defaults_stand_on_their_own_and_stay_on_this_host() -> None:
     s = load_settings()
     assert (s.ingest, s.alerts) == ("sub+bind:tcp://127.0.0.1:5555", "pub+bind:tcp://127.0.0.1:5556")
     assert s.support is None and s.bundle is None and s.allow_remote is False
-    assert (s.threshold, s.threads, s.max_message_bytes) == (1.0, 1, 4 * 1024 * 1024)
+    assert (s.threshold, s.threads, s.max_message_bytes) == (1.0, 1, 1024 * 1024)
 
 
 # Which of file, environment and command line set the stride → the one that must win (default 0.25).

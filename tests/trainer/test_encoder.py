@@ -228,3 +228,10 @@ def test_the_graph_is_the_encoder_then_the_match() -> None:
         expected = match(embedding.detach().numpy(), support[g].detach().numpy(), ENCODER.temperature)
         np.testing.assert_allclose(distance[:, g].detach().numpy(), expected, atol=1e-5)
     assert distance[0, 1] < 0.05
+
+
+def test_a_person_of_whom_only_single_joints_are_seen_stays_bounded() -> None:
+    # No bone has both its ends: the size is unknown, and must not be taken for nought.
+    visible = torch.zeros_like(VISIBLE)
+    visible[..., [CORE15.index(n) for n in ("head", "l_wrist", "r_ankle")]] = 1
+    assert float(normalise(JOINTS * visible[..., None], visible).abs().max()) < 6
