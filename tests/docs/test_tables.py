@@ -1,0 +1,130 @@
+"""Every table in README and docs is held against the code it describes."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.core import CounterMetricFamily, InfoMetricFamily
+
+from edge.bundle import Manifest
+from edge.clip import HELP
+from edge.page import RuntimeCollector
+from edge.settings import Settings
+from edge.skeleton import CORE15, LAYOUTS
+from edge.windows import FATES
+from edge.wire import Alert, PoseFrame, Provenance, Scores, Status
+from tests.edge.harness import HeightEngine, bench
+from trainer.config import TrainConfig
+
+from .pages import PAGES, ROOT, table, under
+
+
+def shown(default: Any) -> str:
+    """A default as the tables write it."""
+    if default is None or default in ([], {}):
+        return "–"
+    return str(default).lower() if isinstance(default, bool) else str(default)
+
+
+def test_settings_table() -> None:
+    rows = table("docs/operate.md", "| setting | default | |")
+    assert [r[:2] for r in rows] == [[n, shown(f.default)] for n, f in Settings.model_fields.items()]
+
+
+def test_training_tables() -> None:
+    c = TrainConfig()
+    nested = ("encoder", "augment")
+    rows = under("docs/train.md", "## Configuration")
+    assert [r[:2] for r in rows] == [
+        [n, "–" if n in nested else shown(getattr(c, n))] for n in TrainConfig.model_fields
+    ]
+    for name, heading in zip(
+        nested,
+        ("Under `encoder`:", "Under `augment`, probabilities for each sample unless it says otherwise:"),
+        strict=True,
+    ):
+        part = getattr(c, name)
+        assert [r[:2] for r in under("docs/train.md", heading)] == [
+            [f.name, shown(getattr(part, f.name))] for f in fields(part)
+        ]
+
+
+def test_manifest_table() -> None:
+    named = [n.strip() for r in under("docs/train.md", "## The manifest") for n in r[0].split(",")]
+    assert named == list(Manifest.model_fields)
+
+
+def test_metrics_table() -> None:
+    known = []
+    for m in RuntimeCollector(bench(HeightEngine()).runtime).collect():
+        end = {CounterMetricFamily: "_total", InfoMetricFamily: "_info"}.get(type(m), "")
+        labels = ("model", "engine", "support") if end == "_info" else getattr(m, "_labelnames", ())
+        known.append([m.name + end, ", ".join(labels)])
+    assert [r[:2] for r in table("docs/operate.md", "| metric | labels | |")] == known
+
+
+@pytest.mark.parametrize(
+    ("heading", "expected"),
+    [
+        ("## Pose messages", {f.name for f in fields(PoseFrame)} - {"stream"} | {"v", "c"}),
+        ("## Alert messages", {f.name for f in fields(Alert)}),
+        ("## Score messages", {f.name for f in fields(Scores)}),
+        ("## Status messages", {f.name for f in fields(Status)}),
+        ("The map `by`:", {f.name for f in fields(Provenance)}),
+    ],
+)
+def test_message_tables(heading: str, expected: set[str]) -> None:
+    named = [r[0] for r in under("docs/integrate.md", heading)]
+    assert len(named) == len(set(named)) and set(named) == expected
+
+
+def test_reasons_and_fates() -> None:
+    """Every label that a refused message or a frame is counted under."""
+    source = (ROOT / "edge/wire.py").read_text()
+    reasons = set(re.findall(r'WireError\(\s*"(\w+)"', source)) - {"event"}
+    # Two helpers check fields that their callers name.
+    reasons |= {f"field_{k}" for k in re.findall(r'_int\(m, "(\w+)"\)', source)}
+    reasons |= {f"field_{k}" for k in re.findall(r'layout\.size(?:, c)?\), "(\w+)"\)', source)}
+    named = {n.strip() for r in table("docs/integrate.md", "| reason | |") for n in r[0].split(",")}
+    assert named == reasons
+    assert tuple(r[0] for r in table("docs/integrate.md", "| fate | when | then |"))[1:] == FATES
+    skipped = set(
+        re.findall(r'"(track_gone|too_few_joints|not_finite|engine_failed)"', (ROOT / "edge/runtime.py").read_text())
+    )
+    assert all(f"`{reason}`" in (ROOT / "docs/integrate.md").read_text() for reason in skipped) and len(skipped) == 4
+
+
+def test_endpoint_table() -> None:
+    for name, _, default in table("docs/integrate.md", "| setting | patterns | default |"):
+        assert Settings.model_fields[name].default == default
+
+
+def test_layout_table() -> None:
+    rows = table("docs/start.md", "| layout | joints | order as in |")
+    assert rows == [[x.name, str(x.size), x.source] for x in LAYOUTS.values()]
+    assert " ".join(CORE15) in (ROOT / "docs/start.md").read_text()
+
+
+def test_clip_errors_name_a_heading_that_exists() -> None:
+    heading, page = re.fullmatch(r"see '(.+)' in (\S+)", HELP).groups()  # type: ignore[union-attr]
+    assert f"\n## {heading}\n" in (ROOT / page).read_text()
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda p: p.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text().replace("\n", " ").replace("] (", "](")):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(), re.M)
+            assert anchor in [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings], target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_a_page_is_short(page: Path) -> None:
+    assert len(page.read_text().split("\n")) <= 201
