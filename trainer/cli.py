@@ -59,47 +59,48 @@ def register(app: typer.Typer) -> None:
         draws: Annotated[int, typer.Option(min=2, help="support draws; they give the interval")] = 20,
         seed: Annotated[int, typer.Option(help="random seed of the draws")] = 0,
         bundle: Annotated[Path | None, typer.Option(help="the bundle to evaluate; none: base")] = None,
+        floor: Annotated[bool, typer.Option(help="also measure what no learning at all would do")] = True,
         to_json: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
     ) -> None:
-        """How well K clips of each category tell it from the others: AUROC per category and mean."""
-        need("train", "sklearn")
+        """How well K clips of each category tell it from the others: AUROC per category and mean, beside the floor."""
+        need("train", "sklearn", *["torch"] * floor)
         if split not in ("subject", "random"):
             raise typer.BadParameter("use 'subject' or 'random'", param_hint="--split")
         import numpy as np
-        from rich.table import Table
 
         from edge.bundle import open_bundle
+        from edge.clip import load_clip
         from edge.embedding import embed_folder
         from edge.engine import open_engine
-        from trainer.evaluate import few_shot
+        from trainer.evaluate import few_shot, report_table
 
         model = open_bundle(bundle)
         clips = embed_folder(data, model, open_engine(model, threads=2))
         for problem in clips.problems:
             say(f"left out: {problem}")
-        result = few_shot(
-            clips.embedding,
-            np.array(clips.category),
-            np.array(clips.subject),
-            shots=shots,
-            draws=draws,
-            split=split,
-            seed=seed,
-            temperature=model.manifest.temperature,
-        )
-        table = Table(
-            "category", "AUROC", "95 % of draws", title=f"{data} with {model.model}, {shots}-shot, split by {split}"
-        )
-        for name, value in result.categories.items():
-            table.add_row(name, f"{value:.4f}", f"{result.low[name]:.4f} to {result.high[name]:.4f}")
-        table.add_section()
-        table.add_row(
-            "mean", f"{result.mean:.4f}", f"{result.interval[0]:.4f} to {result.interval[1]:.4f}", style="bold"
-        )
-        out.print(table)
-        say(f"{result.clips} clips, {draws} support draws, seed {seed}")
-        if to_json:
-            to_json.parent.mkdir(parents=True, exist_ok=True)
-            to_json.write_text(
-                json.dumps({"data": str(data), "model": model.model, **result.as_dict()}, indent=2) + "\n"
+        embeddings = {model.model: clips.embedding}
+        if floor:
+            from trainer.baselines import raw_dct
+
+            embeddings["floor: raw DCT"] = raw_dct([load_clip(p) for p in clips.path])
+        results = {
+            name: few_shot(
+                embedding,
+                np.array(clips.category),
+                np.array(clips.subject),
+                shots=shots,
+                draws=draws,
+                split=split,
+                seed=seed,
+                temperature=model.manifest.temperature,
             )
+            for name, embedding in embeddings.items()
+        }
+        out.print(report_table(results, f"AUROC on {data}, {shots}-shot, split by {split}"))
+        say(f"{len(clips.path)} clips, {draws} support draws, seed {seed}; in brackets 95 % of the draws")
+        if to_json:
+            found = {"data": str(data), "model": model.model, **results[model.model].as_dict()}
+            if floor:
+                found["floor"] = results["floor: raw DCT"].as_dict()
+            to_json.parent.mkdir(parents=True, exist_ok=True)
+            to_json.write_text(json.dumps(found, indent=2) + "\n")

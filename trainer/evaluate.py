@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from edge.errors import ClipError
@@ -84,3 +85,16 @@ def few_shot(
         (float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))),
         len(category),
     )
+
+
+def report_table(results: dict[str, FewShot], title: str) -> Table:
+    """Categories down, methods across, the mean with its interval at the end."""
+    table = Table("category", *results, title=title)
+    first = next(iter(results.values()))
+    for name in first.categories:
+        cells = (f"{r.categories[name]:.4f}  [{r.low[name]:.3f} – {r.high[name]:.3f}]" for r in results.values())
+        table.add_row(name, *cells)
+    table.add_section()
+    means = (f"{r.mean:.4f}  [{r.interval[0]:.4f} – {r.interval[1]:.4f}]" for r in results.values())
+    table.add_row("mean", *means, style="bold")
+    return table
