@@ -1,0 +1,114 @@
+"""What the default threshold does: `python -m benchmarks.alarms --data DIR [--json F]`.
+
+Every category of DIR in turn is the only normal one, described by K clips of every other subject. The clips of the
+remaining subjects are each watched for SECONDS as the engine would (looped, windows every stride, default settings):
+those of the category should raise no alert, those of all others should. Whole-clip evaluation is `haad-edge evaluate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from benchmarks.stream import cpu
+from edge.alerts import AlertBook
+from edge.bundle import Bundle, open_bundle
+from edge.engine import Engine, embed, open_engine
+from edge.score import limit_of, match
+from edge.settings import Settings
+from edge.skeleton import Float
+from edge.support import clip_windows
+from edge.windows import SECOND
+from trainer.datasets import ClipSet, load_set, subject_split
+
+WATCHED_S = 6.0
+
+
+def watched(data: ClipSet, bundle: Bundle, engine: Engine, stride: float) -> Float:
+    """Embeddings of each clip's windows while it is watched: (clips, windows, D)."""
+    m = bundle.manifest
+    starts = np.arange(0, WATCHED_S - m.seconds + 1e-9, stride)
+    times = (starts[:, None] + np.arange(m.frames) * m.seconds / m.frames).ravel()
+    rng = np.random.default_rng(0)
+    out = []
+    for clip in data.clips:
+        joints, visible = clip.looped(times + rng.uniform(0, clip.seconds))
+        shape = (len(starts), m.frames)
+        out.append(embed(engine, joints.reshape(*shape, 15, 3), visible.reshape(*shape, 15)))
+    return np.stack(out)
+
+
+def raised(scores: Float, settings: Settings) -> int:
+    """How many of the rows (clips, windows) raise an alert under the settings."""
+    s = settings
+    book = AlertBook(
+        len(scores),
+        threshold=s.threshold,
+        release=s.release,
+        raise_after=s.raise_after,
+        clear_after=s.clear_after,
+        update_every=s.update_every,
+    )
+    slots = np.arange(len(scores))
+    found: set[int] = set()
+    for k in range(scores.shape[1]):
+        end = np.full(len(scores), round(k * s.stride * SECOND))
+        found |= {c.slot for c in book.update(slots, end, scores[:, k], str) if c.type == "new"}
+    return len(found)
+
+
+def main() -> None:
+    """Measure, print a table, write the figures when asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="DIR/<category>/*.npz")
+    parser.add_argument("--bundle", type=Path, help="none: base")
+    parser.add_argument("--shots", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    bundle, settings = open_bundle(options.bundle), Settings()
+    engine, m, calibration = open_engine(bundle, max_batch=64), bundle.manifest, bundle.calibration()
+    data = load_set(options.data)
+    pool = subject_split(data.subjects)
+    support = {int(i): embed(engine, *clip_windows(data.clips[i], m.frames, m.seconds)) for i in np.flatnonzero(pool)}
+    test = data.subset(~pool)
+    seen = watched(test, bundle, engine, settings.stride)
+    rng = np.random.default_rng(0)
+    rows = []
+    for g, name in enumerate(data.names):
+        mine = test.label == g
+        for _ in range(options.draws):
+            chosen = rng.choice(np.flatnonzero(pool & (data.label == g)), options.shots, replace=False)
+            clips = [support[int(i)] for i in chosen]
+            limit = limit_of(clips, calibration, m.temperature)
+            flat = match(seen.reshape(-1, seen.shape[-1]), np.concatenate(clips), m.temperature)
+            scores = (flat / limit).reshape(seen.shape[:2]).astype(np.float32)
+            rows.append(
+                {
+                    "category": name,
+                    "window_auroc": float(roc_auc_score(np.repeat(~mine, scores.shape[1]), scores.ravel())),
+                    "normal_windows_above_limit": float((scores[mine] >= 1).mean()),
+                    "other_windows_above_limit": float((scores[~mine] >= 1).mean()),
+                    "normal_clips_alerted": raised(scores[mine], settings) / int(mine.sum()),
+                    "other_clips_alerted": raised(scores[~mine], settings) / int((~mine).sum()),
+                }
+            )
+    names = [k for k in rows[0] if k != "category"]
+    print(f"{options.data}, {bundle.model}, {options.shots} shots, {options.draws} draws; {cpu()}; {date.today()}")
+    found = {k: float(np.mean([r[k] for r in rows])) for k in names}  # type: ignore[arg-type]
+    for k, v in found.items():
+        by_category = [np.mean([r[k] for r in rows if r["category"] == n]) for n in data.names]  # type: ignore[arg-type]
+        print(f"{k:28} mean {v:.4f}   over categories {min(by_category):.3f} to {max(by_category):.3f}")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        report = {"data": str(options.data), "model": bundle.model, "shots": options.shots, "mean": found, "rows": rows}
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
