@@ -104,3 +104,22 @@ def register(app: typer.Typer) -> None:
                 found["floor"] = results["floor: raw DCT"].as_dict()
             to_json.parent.mkdir(parents=True, exist_ok=True)
             to_json.write_text(json.dumps(found, indent=2) + "\n")
+
+    @app.command(rich_help_panel="Make a model")
+    def convert(
+        source: Annotated[Path, typer.Argument(help="the data set as its authors released it")],
+        form: Annotated[str, typer.Option("--from", help="humanact12 (folder or ACTOR's pickle) or utd_mhad")],
+        output: Annotated[Path, typer.Option("--out", help="folder to write DIR/<category>/*.npz into")],
+    ) -> None:
+        """Turn a released data set into clip files."""
+        need("train", "scipy")
+        from edge.clip import save_clip
+        from trainer.released import read_humanact12, read_utd_mhad
+
+        readers = {"humanact12": read_humanact12, "utd_mhad": read_utd_mhad}
+        if form not in readers:
+            raise typer.BadParameter(f"use one of: {', '.join(readers)}", param_hint="--from")
+        found = readers[form](source)
+        for clip, path, label in zip(found.clips, found.paths, found.label, strict=True):
+            save_clip(output / found.names[label] / f"{path.stem}.npz", clip)
+        say(f"{output}: {len(found.clips)} clips in {len(set(found.label.tolist()))} categories")

@@ -35,7 +35,7 @@ def test_every_setting_is_an_option_of_run() -> None:
 
 def test_all_houses_commands_are_there() -> None:
     text = runner.invoke(make_app(), ["--help"]).output
-    for name in "run listen demo publish embed support doctor build train evaluate".split():
+    for name in "run listen demo publish embed support doctor build train evaluate convert".split():
         assert f" {name} " in text
 
 
