@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +73,7 @@ def register(app: typer.Typer) -> None:
         from edge.clip import load_clip
         from edge.embedding import embed_folder
         from edge.engine import open_engine
+        from edge.score import match
         from trainer.evaluate import few_shot, report_table
 
         model = open_bundle(bundle)
@@ -92,7 +94,7 @@ def register(app: typer.Typer) -> None:
                 draws=draws,
                 split=split,
                 seed=seed,
-                temperature=model.manifest.temperature,
+                distance=partial(match, temperature=model.manifest.temperature),
             )
             for name, embedding in embeddings.items()
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,8 @@ from edge.errors import ClipError
 from edge.score import match
 from edge.skeleton import Float
 from trainer.datasets import subject_split
+
+Distance = Callable[[Float, Float], NDArray[np.floating]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,11 @@ def few_shot(
     draws: int = 20,
     split: str = "subject",
     seed: int = 0,
-    temperature: float = 0.05,
+    distance: Distance = partial(match, temperature=0.05),
 ) -> FewShot:
     """For every category: draw `shots` support clips, score all test clips by distance, take the AUROC.
 
-    embedding (N, D) of unit rows. `split='subject'`: support from every other subject, test on the rest;
+    embedding (N, D); `distance` takes test (M, D) and support (shots, D) rows to (M,). `split='subject'`: support from every other subject, test on the rest;
     `'random'`: support from anywhere, test on all clips but those. Normal is the negative class.
     """
     rng = np.random.default_rng(seed)
@@ -69,8 +73,7 @@ def few_shot(
             anomalous = category[test] != name
             if anomalous.all() or not anomalous.any():
                 raise ClipError(f"category '{name}' has no clips of the test subjects", fix="use --split random")
-            distance = match(embedding[test], embedding[chosen], temperature)
-            auroc[d, g] = roc_auc_score(anomalous, distance)
+            auroc[d, g] = roc_auc_score(anomalous, distance(embedding[test], embedding[chosen]))
     low, high = np.percentile(auroc, [2.5, 97.5], 0)
     means = auroc.mean(1)
     return FewShot(

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from edge.bundle import CALIBRATION, WEIGHTS, Bundle, Manifest, write_bundle
 from edge.clip import Clip, natural
 from edge.errors import ClipError, SettingsError
+from edge.score import match
 from edge.skeleton import Float
 from trainer.augment import augment
 from trainer.calibrate import calibrate
@@ -107,8 +109,10 @@ def validate(encoder: Encoder, sets: list[ClipSet], every: int, draws: int = 5) 
         # few_shot splits by subject itself; two made-up subjects say which clips are which.
         side = np.where(test, "2", "1")
         shots = int(min(3, counts[0].min()))
-        embedding, temperature = embed_clips(encoder, s.clips), encoder.config.temperature
-        out[s.name] = few_shot(embedding, names, side, shots=shots, draws=draws, temperature=temperature).mean
+        distance = partial(match, temperature=encoder.config.temperature)
+        out[s.name] = few_shot(
+            embed_clips(encoder, s.clips), names, side, shots=shots, draws=draws, distance=distance
+        ).mean
     return out
 
 

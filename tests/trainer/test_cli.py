@@ -70,9 +70,7 @@ def test_evaluate_writes_what_it_measured(trained: tuple[Path, Path, str], tmp_p
     }  # fmt: skip
     assert result["data"] == str(data) and result["model"] == model.model
     clips = embed_folder(data, model, open_engine(model))
-    expected = few_shot(
-        clips.embedding, np.array(clips.category), np.array(clips.subject), draws=5, seed=3, temperature=0.05
-    )
+    expected = few_shot(clips.embedding, np.array(clips.category), np.array(clips.subject), draws=5, seed=3)
     assert {k: result[k] for k in expected.as_dict()} == json.loads(json.dumps(expected.as_dict()))
     assert result["seed"] == 3 and set(result["categories"]) == {"walk", "wave", "squat"}
     assert result["mean"] == expected.mean and result["clips"] == 24 and result["shots"] == 3

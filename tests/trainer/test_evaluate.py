@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from edge.errors import ClipError
+from edge.score import match
 from trainer.evaluate import few_shot
 
 
@@ -35,7 +37,7 @@ def plain_distance(e: np.ndarray, support: np.ndarray, tau: float) -> float:
 def test_it_is_the_loop_over_categories(tau: float) -> None:
     embedding, category, subject = clouds()
     # Six shots are all the clips that subjects 1 and 3 have of a category: every draw is the same one.
-    found = few_shot(embedding, category, subject, shots=6, draws=2, temperature=tau)
+    found = few_shot(embedding, category, subject, shots=6, draws=2, distance=partial(match, temperature=tau))
     expected = {}
     for name in ("kick", "run", "sit"):
         support = [e for e, c, s in zip(embedding, category, subject, strict=True) if c == name and s in "13"]

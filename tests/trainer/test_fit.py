@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.torch import load as load_tensors
 
 from edge.bundle import CALIBRATION, WEIGHTS, open_bundle
 from edge.errors import ClipError, SettingsError
+from edge.score import match
 from tests.trainer.made import ENCODER, made, tiny
 from trainer.datasets import ClipSet
 from trainer.encoder import Encoder
@@ -173,7 +175,10 @@ def test_validation_is_few_shot_with_the_encoders_own_temperature(
     assert list(found) == ["first"]  # `second` has two subjects, so nobody is held out
     side = np.where(first.subjects == "4", "b", "a")
     names = np.array(first.names)[first.label]
-    means = [few_shot(embedding, names, side, shots=3, draws=3, temperature=t).mean for t in (0.4, 0.05)]
+    means = [
+        few_shot(embedding, names, side, shots=3, draws=3, distance=partial(match, temperature=t)).mean
+        for t in (0.4, 0.05)
+    ]
     assert found["first"] == means[0] != means[1]
     assert validate(encoder, sets, 0) == {}
 
