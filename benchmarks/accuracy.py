@@ -39,7 +39,6 @@ class Method:
     name: str
     fit: Callable[[ClipSet, ClipSet], Float]
     distance: Distance
-    learns: bool = True
 
 
 def floor(train: ClipSet, everything: ClipSet) -> Float:
@@ -74,7 +73,7 @@ def main() -> None:
     training = subject_split(data.subjects)
     names = np.array(data.names)[data.label]
     methods = {
-        "floor": Method("no learning: raw DCT", floor, partial(match, temperature=0.05), learns=False),
+        "floor": Method("no learning: raw DCT", floor, partial(match, temperature=0.05)),
         "paper": Method("recipe paper", paper, mean_euclidean),
         "ours": Method(
             f"our encoder, {options.steps} steps", partial(ours, options.steps), partial(match, temperature=0.05)

@@ -64,7 +64,8 @@ class Activated(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)
-        return torch.tanh(self.norm(y.flatten(1)).view_as(y))
+        out: Tensor = torch.tanh(self.norm(y.flatten(1)).view_as(y))
+        return out
 
 
 class PaperEncoder(nn.Module):
@@ -89,7 +90,8 @@ class PaperEncoder(nn.Module):
         h = self.enter(x)
         for block in self.blocks:
             h = h + block(h)
-        return (self.leave(h) + x).amax(-1)
+        out: Tensor = (self.leave(h) + x).amax(-1)
+        return out
 
 
 def prepare(clips: list[Clip]) -> Float:
