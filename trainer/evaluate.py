@@ -52,8 +52,8 @@ def few_shot(
     """For every category: draw `shots` support clips, score all test clips by distance, take the AUROC.
 
     embedding (N, D); `distance` takes test rows (M, D) and support rows (shots, D) to (M,). `split='subject'`: support
-    from every other subject, test on the rest; `'random'`: support from anywhere, test on all clips but those. Normal is
-    the negative class.
+    from every other subject, test on the rest; `'random'`: support from anywhere, test on all clips but those. Normal
+    is the negative class.
     """
     rng = np.random.default_rng(seed)
     pool = subject_split(subject) if split == "subject" else np.ones(len(category), bool)
