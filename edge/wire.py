@@ -21,6 +21,8 @@ from edge.skeleton import LAYOUTS, Float, Layout, lift, mask_bad
 
 VERSION = 1
 INT64 = 2**63
+COUNT_LIMIT = 2**62
+"""Of `seq` and `t`: sums of two still fit 64 bits. In ns since 1970 it is the year 2116."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,8 @@ def _show(value: Any) -> str:
 
 def _int(m: Mapping[str, Any], key: str) -> int:
     value = m.get(key)
-    if type(value) is not int or not 0 <= value < INT64:
-        raise WireError(f"field_{key}", f"'{key}' is {_show(value)}, not an integer from 0 to 2^63 − 1")
+    if type(value) is not int or not 0 <= value < COUNT_LIMIT:
+        raise WireError(f"field_{key}", f"'{key}' is {_show(value)}, not an integer from 0 to 2^62 − 1")
     return value
 
 

@@ -201,3 +201,15 @@ def test_the_same_track_id_in_two_streams_is_two_people() -> None:
         r.push(k / 30, {1: pose(k / 30, 9)}, stream="b")
     first, second = r.found[1]
     assert r.windows.live == 2 and np.abs(first[1] - second[1]).max() > 0.5
+
+
+def test_the_latest_time_that_a_message_can_have_is_handled() -> None:
+    r = Recorder(spec())
+    latest = 2**62 - 1
+    stream = r.windows.stream_named("cam")
+    assert stream is not None
+    for k in range(70, -1, -1):
+        ones = np.ones((1, 15, 3), np.float32)
+        t = latest - k * SECOND // 30
+        found = list(r.windows.push(stream, t, np.array([1]), ones, np.ones((1, 15), np.float32)))
+    assert r.windows.rows[0] > 48 and found is not None

@@ -54,7 +54,7 @@ def outcome(parts: list[bytes], limits: Limits = LIMITS) -> WireError | PoseFram
     assert people <= limits.people and len(set(frame.ids.tolist())) == people
     assert frame.joints.shape in ((people, size, 2), (people, size, 3)) and frame.joints.dtype == np.float32
     assert frame.visible is None or frame.visible.shape == (people, size)
-    assert 0 <= frame.seq < 2**63 and 0 <= frame.t < 2**63
+    assert 0 <= frame.seq < 2**62 and 0 <= frame.t < 2**62
     core, visible, _ = frame.core15()
     assert np.isfinite(core).all() and np.isfinite(visible).all()
     return frame
