@@ -140,7 +140,7 @@ class Sink(Protocol):
         """Whether somebody subscribed since the last call."""
 
     def wanted(self, topic: bytes) -> bool:
-        """Whether anybody subscribes to the topic."""
+        """Whether somebody may hear the topic, or one that begins with it."""
 
     def close(self) -> None: ...
 
@@ -186,7 +186,7 @@ class ZmqSink:
 
     def wanted(self, topic: bytes) -> bool:
         """See `Sink`."""
-        return any(topic.startswith(prefix) for topics in self._topics for prefix in topics)
+        return any(topic.startswith(prefix) or prefix.startswith(topic) for topics in self._topics for prefix in topics)
 
     def close(self) -> None:
         """Close the sockets after what was sent has had a second to leave."""

@@ -13,11 +13,11 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from edge.errors import BundleError
 
@@ -27,19 +27,25 @@ GRAPH, WEIGHTS, CALIBRATION = "encoder.onnx", "encoder.safetensors", "calibratio
 MAX_FILE_BYTES = 1 << 30
 
 
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("not printable")
+    return text
+
+
 class Manifest(BaseModel):
     """What `manifest.json` holds. `encoder` is the sha256 of the weights: it names the model everywhere."""
 
     model_config = ConfigDict(extra="forbid")
 
     format: int = FORMAT
-    name: str
-    layout: str = "core15"
+    name: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
+    layout: Literal["core15"] = "core15"
     frames: int = Field(ge=8, le=512)
     seconds: float = Field(gt=0, le=60)
     embedding: int = Field(ge=8, le=4096)
-    temperature: float = Field(gt=0)
-    opset: int | None = None
+    temperature: float = Field(ge=1e-3, le=10)
+    opset: Annotated[int, Field(ge=17)] | None = None
     encoder: str
     files: dict[str, str] = {}
     architecture: dict[str, int | float] = {}

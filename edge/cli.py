@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import json
 import sys
 import time
@@ -180,16 +181,17 @@ def embed(
 def support_show(
     folder: Annotated[Path, typer.Argument(help="support/<category>/*.npz")],
     bundle: BundleOption = None,
-    cache: Annotated[Path | None, typer.Option(help="folder of cached features")] = None,
+    cache: Annotated[Path | None, typer.Option(help="folder of cached features; none: as in run")] = None,
 ) -> None:
     """What a support folder holds, and how well its categories stand apart."""
     from edge.bundle import open_bundle
     from edge.engine import open_engine
     from edge.report import support_table
+    from edge.settings import load_settings
     from edge.support import FeatureCache, load_support
 
     model = open_bundle(bundle)
-    support = load_support(folder, model, open_engine(model), FeatureCache(cache))
+    support = load_support(folder, model, open_engine(model), FeatureCache(cache or load_settings().cache))
     out.print(support_table(support, model.manifest.temperature))
     for problem in support.problems:
         say(problem, to=err)
@@ -256,12 +258,18 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Entry point: errors the user can act on are printed without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that has no → shows ?
     try:
         make_app()()
     except HaadError as e:
         fail(e)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as e:
+        where = e.filename2 or e.filename
+        fail(HaadError(f"{where}: {e.strerror}" if where else str(e)))
     except KeyboardInterrupt:
         sys.exit(130)
 

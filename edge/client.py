@@ -11,6 +11,7 @@ for event in AlertSubscriber("sub+connect:tcp://127.0.0.1:5556"):
 from __future__ import annotations
 
 import contextlib
+import operator
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,10 +25,22 @@ from edge.endpoint import Endpoint
 from edge.errors import HaadError, WireError
 from edge.keys import open_keys
 from edge.skeleton import get_layout
-from edge.wire import Event, PoseFrame, Scores, Status, decode_event, encode_pose
+from edge.wire import (
+    Event,
+    Limits,
+    PoseFrame,
+    Scores,
+    Status,
+    decode_event,
+    decode_pose,
+    encode_pose,
+    stream_of,
+)
 
 POSES = "pub+connect:tcp://127.0.0.1:5555"
 ALERTS = "sub+connect:tcp://127.0.0.1:5556"
+IMAGE_LAYOUTS = ("coco17", "halpe26", "body25")
+"""Of trackers that see pixels, and often give (x, y, confidence), which looks like 3-D."""
 
 
 def _open(
@@ -47,7 +60,7 @@ def _open(
 class PosePublisher:
     """Sends one stream's pose frames and numbers them. `pub` never blocks; `push` waits for a slow engine.
 
-    `keys` is a folder of CURVE keys, see `edge.keys`.
+    `keys` is a folder of CURVE keys, see `edge.keys`. `limits` are those of the engine, if it was given others.
     """
 
     def __init__(
@@ -59,8 +72,10 @@ class PosePublisher:
         hwm: int = 10_000,
         keys: Path | None = None,
         allow_remote: bool = False,
+        limits: Limits = Limits(),
     ) -> None:
-        self.stream, self.layout, self.seq = stream, get_layout(layout), 0
+        self.stream = stream_of(f"pose/{stream}".encode(errors="surrogatepass"), limits)
+        self.layout, self.seq, self._limits = get_layout(layout), 0, limits
         self._where = Endpoint.parse(endpoint, ("pub", "push"))
         self._socket, self._stack = _open(self._where, hwm, keys, allow_remote)
 
@@ -86,11 +101,17 @@ class PosePublisher:
     ) -> None:
         """Send one frame: ids (P,), joints (P, J, 2 or 3), visible (P, J), t the capture time in ns (none: now).
 
-        `size` is the image's width and height when joints are 2-D, in pixels, y down. Raises WireError for other
-        shapes, before anything is sent.
+        `size` is the image's width and height when joints are 2-D, in pixels, y down. (x, y, confidence) is not 3-D:
+        pass confidence as `visible`. Raises WireError for what the engine would refuse, before anything is sent.
         """
-        people, places = len(ids), np.asarray(joints, np.float32)
+        people, places, named = len(ids), np.asarray(joints, np.float32), np.asarray(ids)
         seen = None if visible is None else np.asarray(visible, np.float32)
+        try:
+            now = time.time_ns() if t is None else operator.index(t)
+        except TypeError:
+            raise WireError("field_t", f"t is {t!r:.40}", why="t is in ns, an integer") from None
+        if people and (named.ndim != 1 or named.dtype.kind not in "iu"):
+            raise WireError("field_ids", f"ids are {ids!r:.40}, not a list of integers")
         expected = (people, self.layout.size)
         if people and (places.ndim != 3 or places.shape[:2] != expected or places.shape[2] not in (2, 3)):
             raise WireError(
@@ -98,19 +119,28 @@ class PosePublisher:
             )
         if people and seen is not None and seen.shape != expected:
             raise WireError("field_visible", f"visible has shape {seen.shape}, not {expected}")
+        if people and size is not None and places.shape[2] == 3 and self.layout.name in IMAGE_LAYOUTS:
+            raise WireError(
+                "field_joints",
+                f"{self.layout.name} joints with three numbers and an image size",
+                why="x, y, confidence is not 3-D",
+                fix="pass joints[..., :2], and confidence as `visible`",
+            )
         frame = PoseFrame(
             self.stream,
             self.seq,
-            time.time_ns() if t is None else int(t),
+            now,
             self.layout,
-            np.asarray(ids, np.int64),
+            named,
             places if places.size else np.zeros((0, self.layout.size, 3), np.float32),
             seen,
-            size,
+            None if size is None else np.ravel(size).tolist(),
             end,
         )
+        message = encode_pose(frame)
+        decode_pose([message], self._limits)
         self.seq += 1
-        self._socket.send(encode_pose(frame))
+        self._socket.send(message)
 
     def end(self, t: int | None = None) -> None:
         """Say that the stream ends: its tracks' alerts end with it."""

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import io
 import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from stat import S_ISREG
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,27 +103,41 @@ def blend(j0: Float, v0: Float, j1: Float, v1: Float, f: Float) -> tuple[Float, 
 
 def load_clip(path: Path | str) -> Clip:
     """Read one clip file and map it onto core15. Raises ClipError naming the file and the field."""
+    return parse_clip(clip_bytes(path), str(path))
+
+
+def clip_bytes(path: Path | str) -> bytes:
+    """The content of a clip file, if it is a file and not too large. Raises ClipError."""
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        stat = path.stat()
+        if not S_ISREG(stat.st_mode):
+            raise ClipError(f"{path}: not a usable clip", why="it is not a regular file")
+        if stat.st_size > MAX_FILE_BYTES:
             raise ClipError(
                 f"{path}: not a usable clip",
                 why=f"the file is larger than {MAX_FILE_BYTES >> 20} MiB",
                 fix="cut it into shorter clips",
             )
-        fields = _read_npz(path)
+        return path.read_bytes()
     except FileNotFoundError:
         raise ClipError(f"{path}: no such clip file") from None
-    except ClipError:
-        raise
+    except OSError as e:
+        raise ClipError(f"{path}: cannot be read", why=e.strerror or str(e)) from None
+
+
+def parse_clip(data: bytes, where: str) -> Clip:
+    """A clip from a file's content. Raises ClipError that names `where` and the field."""
+    try:
+        fields = _read_npz(io.BytesIO(data))
     except Exception as e:  # a damaged file makes zipfile, zlib and numpy raise many kinds
         raise ClipError(
-            f"{path}: not a usable clip", why=f"it cannot be read as .npz without pickle ({e})", fix=HELP
+            f"{where}: not a usable clip", why=f"it cannot be read as .npz without pickle ({e})", fix=HELP
         ) from None
-    return from_arrays(fields, str(path))
+    return from_arrays(fields, where)
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
+def _read_npz(path: IO[bytes]) -> dict[str, NDArray[Any]]:
     """The clip's arrays. Refuses one that unpacks to more than MAX_FILE_BYTES; other trouble is any exception."""
     fields: dict[str, NDArray[Any]] = {}
     with zipfile.ZipFile(path) as z:

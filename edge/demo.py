@@ -30,7 +30,7 @@ from edge.clip import categories, load_clip, save_clip
 from edge.console import out, say
 from edge.errors import ClipError, HaadError
 from edge.motion import make_motion
-from edge.report import line, sparkline
+from edge.report import Newest, line
 from edge.windows import SECOND
 from edge.wire import Alert, Scores
 
@@ -143,9 +143,28 @@ def _started(engine: subprocess.Popen[bytes], subscriber: AlertSubscriber, log: 
     raise HaadError("the demo's engine does not answer", why=log.read_text(errors="replace").strip()[-600:])
 
 
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """SIGTERM and SIGHUP unwind what is open, as Ctrl-C does, instead of leaving the processes behind."""
+    before = {n: h for n in (signal.SIGTERM, signal.SIGHUP) if (h := signal.getsignal(n)) != signal.SIG_IGN}
+
+    def stop(number: int, _: Any) -> None:
+        for n in before:
+            signal.signal(n, signal.SIG_IGN)  # a second one does not break off the unwinding
+        raise SystemExit(128 + number)
+
+    try:
+        for n in before:
+            signal.signal(n, stop)
+        yield
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+
+
 def show(data: Path | None, *, seconds: float, speed: float = 1.0, bundle: Path | None = None) -> None:
-    """Play the scene for `seconds` of wall-clock time, or until Ctrl-C."""
-    with tempfile.TemporaryDirectory(prefix="haad-demo-") as d, contextlib.ExitStack() as stack:
+    """Play the scene for `seconds` of wall-clock time, or until Ctrl-C, SIGTERM or SIGHUP."""
+    with _stoppable(), tempfile.TemporaryDirectory(prefix="haad-demo-") as d, contextlib.ExitStack() as stack:
         root = Path(d)
         cameras = real_scene(root, data) if data else made_scene(root, seconds * speed)
         poses, alerts = f"ipc://{root}/poses", f"ipc://{root}/alerts"
@@ -220,7 +239,7 @@ def _picture(cameras: list[Camera], news: list[Text], left: float) -> Group:
         score = f"{c.scores[-1]:.2f}" if c.scores else "–"
         style = "bold red" if c.alert else ""
         table.add_row(
-            c.name, c.doing(), c.nearest, Text(score, style), sparkline(c.scores), style="on grey11" if c.alert else ""
+            c.name, c.doing(), c.nearest, Text(score, style), Newest(c.scores), style="on grey11" if c.alert else ""
         )
     title = Text(f"haad-edge demo: {left:3.0f} s left, Ctrl-C to stop", "bold")
     return Group(title, table, *news)

@@ -20,7 +20,7 @@ from edge.endpoint import Endpoint
 from edge.engine import embed, open_engine
 from edge.errors import HaadError
 from edge.motion import make_motion
-from edge.settings import Settings
+from edge.settings import Settings, load_settings
 from edge.support import FeatureCache, clip_windows
 
 Verdict = Literal["ok", "absent", "broken"]
@@ -98,7 +98,7 @@ def _ports() -> Finding:
 
 
 def _cache() -> Finding:
-    root = FeatureCache().root
+    root = FeatureCache(load_settings().cache).root
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=root):

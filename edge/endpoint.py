@@ -16,6 +16,7 @@ from edge.keys import Keys
 
 PATTERNS = {"sub": zmq.SUB, "pull": zmq.PULL, "pub": zmq.XPUB, "push": zmq.PUSH}
 _GRAMMAR = re.compile(r"(?P<pattern>[a-z]+)\+(?P<mode>bind|connect):(?P<address>(?:tcp|ipc|inproc)://\S+)")
+_PORT = re.compile(r"\*|[1-9][0-9]{0,4}")
 _LOCAL = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(\d+|\*)|(ipc|inproc)://.+")
 SOCKET_MESSAGE_CAP = 64 << 20
 """libzmq cuts off a peer that sends more than this; smaller excess is read, counted and named."""
@@ -42,6 +43,15 @@ class Endpoint:
                 why="the form is pattern+bind|connect:address, with pattern " + " or ".join(allowed),
                 fix=f"for example {allowed[0]}+bind:tcp://127.0.0.1:5555",
             )
+        if m["address"].startswith("tcp:"):
+            after = m["address"].removeprefix("tcp://").rpartition("]")[2]  # colons of IPv6 are before it
+            port = after.rpartition(":")[2] if ":" in after else ""
+            if not _PORT.fullmatch(port) or (port != "*" and int(port) > 65535):
+                raise SettingsError(
+                    f"endpoint {text!r:.120}: " + (f"{port!r:.20} is not a port" if port else "the port is missing"),
+                    why="a tcp:// address ends in :1 to :65535, or :* for a free one",
+                    fix="for example tcp://127.0.0.1:5555",
+                )
         return cls(m["pattern"], m["mode"], m["address"])
 
     @property

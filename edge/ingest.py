@@ -14,8 +14,14 @@ from edge.windows import Stream
 
 DRAIN = 256
 """Messages read from one socket before the next has its turn."""
+DRAIN_BYTES = 32 << 20
+"""… and how much, so that large messages wait in the socket, whose queue is bounded, and not here."""
 RESTART_BEHIND = 1000
 """A sequence number this far behind the expected one is a restarted publisher, not a late message."""
+RESTART_AHEAD = 1_000_000
+"""So is one this far ahead: nine hours at 30 frames a second were not lost, somebody counts anew."""
+RESTART_RUN = 10
+"""So are this many old numbers in a row, each following the last."""
 
 
 class Source(Protocol):
@@ -48,10 +54,14 @@ class ZmqSource:
     def receive(self, timeout: float) -> list[list[bytes]]:
         """See `Source`."""
         out: list[list[bytes]] = []
+        size = 0
         for socket, _ in self._poller.poll(max(0, round(timeout * 1000))):
             try:
                 for _ in range(DRAIN):
                     out.append(socket.recv_multipart(zmq.NOBLOCK))
+                    size += sum(map(len, out[-1]))
+                    if size > DRAIN_BYTES:
+                        return out
             except zmq.Again:
                 pass
         return out
@@ -78,15 +88,17 @@ class Ledger:
         """Account for one message; returns how many were lost just before it."""
         self.frames += 1
         expected = stream.next_seq
-        missing = 0
-        if expected >= 0 and seq > expected:
-            missing = seq - expected
-            self.lost += missing
-        elif expected >= 0 and seq < expected:
-            if seq == 0 or expected - seq > RESTART_BEHIND:
-                self.restarts += 1
-            else:
+        missing = seq - expected if expected >= 0 else 0
+        if -RESTART_BEHIND <= missing < 0 < seq:
+            stream.old_run = stream.old_run + 1 if seq == stream.old_seq + 1 else 1
+            stream.old_seq = seq
+            if stream.old_run < RESTART_RUN:
                 self.out_of_order += 1
                 return 0
+        stream.old_run = 0
         stream.next_seq = seq + 1
+        if missing < 0 or missing > RESTART_AHEAD:
+            self.restarts += 1
+            return 0
+        self.lost += missing
         return missing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -30,4 +31,7 @@ class Notices:
             self._said[key] = (now, 0)
             if silent:
                 text += f" ({silent} more like it since)"
-        print(f"haad-edge: {text}", file=self._out or sys.stderr, flush=True)
+        # What cannot be said must not stop the engine: nobody may be reading, or the disk be full.
+        with contextlib.suppress(OSError, ValueError):
+            plain = text.encode(errors="backslashreplace").decode()
+            print(f"haad-edge: {plain}", file=self._out or sys.stderr, flush=True)

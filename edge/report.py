@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 
 import numpy as np
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -51,6 +55,19 @@ def sparkline(values: list[float], limit: float = 1.0, top: float = 2.0) -> Text
         i = min(len(BLOCKS) - 1, max(1, round(v / top * (len(BLOCKS) - 1))))
         text.append(BLOCKS[i], "red" if v >= limit else "green")
     return text
+
+
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """A sparkline of as many of the newest scores as there is room for."""
+
+    scores: list[float]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        yield sparkline(self.scores[-options.max_width :])
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(1, max(1, len(self.scores)))
 
 
 def support_table(support: SupportSet, temperature: float) -> Table:

@@ -146,13 +146,12 @@ class Runtime:
         stream.heard = now
         if missing := self.ledger.enter(stream, frame.seq):
             self.notices.say(f"stream {frame.stream}: {missing} messages lost before seq {frame.seq}", frame.stream)
+        self._release(self.windows.advance(stream, frame.t))
         if len(frame.ids):
             self._watch(stream, frame, now)
         if frame.end:
             self._release(list(stream.slots.values()))
             self.windows.drop_stream(stream)
-        else:
-            self._release(self.windows.expired(stream))
 
     def _watch(self, stream: Stream, frame: PoseFrame, now: float) -> None:
         """Write a frame's people into their windows, and stage those that are due."""
@@ -175,6 +174,7 @@ class Runtime:
         """Run the staged windows and publish what they say. A support swap takes effect here, between batches."""
         if self._feed is not None and (fresh := self._feed.take()) is not None:
             self._swap(fresh)
+            self.notices.say(f"support {fresh.version}: {fresh.summary}")
         if not self.batch.n:
             return
         before = self.clock()
@@ -209,11 +209,12 @@ class Runtime:
         score, nearest = self._scorer(distance[keep])
         changes = self.book.update(slots, ends, score, self._label)
         # Explaining runs the engine, whose input the staged windows are: copy those that need it first.
-        new = [(c, batch.window(int(keep[c.index]))) for c in changes if c.type == "new"]
-        for c, (joints, visible) in new:
-            g = int(nearest[c.index])
-            self.announcer.cause(c.slot, self.support.names[g], self._blame(joints, visible, g))
-        self._tell(changes)
+        new = {c.index: batch.window(int(keep[c.index])) for c in changes if c.type == "new"}
+        for c in changes:
+            if c.type == "new":
+                g = int(nearest[c.index])
+                self.announcer.cause(c.slot, self.support.names[g], self._blame(*new[c.index], g))
+            self._tell([c])
         self.announcer.scores(slots, ends, score, distance[keep, nearest], nearest, self.support.names)
 
     def _blame(self, joints: Float, visible: Float, category: int) -> tuple[str, ...]:

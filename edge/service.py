@@ -20,7 +20,7 @@ from edge.notices import Notices
 from edge.page import Page
 from edge.runtime import Runtime
 from edge.settings import Settings
-from edge.support import FeatureCache, SupportSet, SupportWatcher, load_support
+from edge.support import FeatureCache, SupportSet, SupportWatcher, fingerprint, load_support
 
 WATCHER_BATCH = 32
 
@@ -56,6 +56,7 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
     bundle = open_bundle(s.bundle)
     engine = open_engine(bundle, s.engine, max_batch=s.max_batch, threads=s.threads)
     cache, root = FeatureCache(s.cache), s.support
+    seen = fingerprint(root)
     support = load_support(root, bundle, engine, cache)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with contextlib.ExitStack() as stack:
@@ -66,7 +67,7 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         stack.callback(source.close)
         sink = ZmqSink(context, alerts, s.max_queue, keys)
         stack.callback(sink.close)
-        watcher = SupportWatcher(root, _reloader(bundle, s, cache), s.reload_every, notices.say)
+        watcher = SupportWatcher(root, _reloader(bundle, s, cache), s.reload_every, notices.say, seen)
         stack.callback(watcher.close)
         runtime = Runtime(s, bundle, engine, support, source, sink, feed=watcher, notices=notices)
         page = None
@@ -97,8 +98,7 @@ def serve(settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: r.stop())
         by = r.announcer.by
-        shots = ", ".join(f"{n} ({k})" for n, k in zip(r.support.names, r.support.shots, strict=True))
-        notices.say(f"model {by.model}, engine {by.engine}, support {by.support}: {shots}")
+        notices.say(f"model {by.model}, engine {by.engine}, support {by.support}: {r.support.summary}")
         notices.say(
             f"poses {settings.ingest}, alerts {settings.alerts}"
             + (f", page {service.page.address}" if service.page else "")

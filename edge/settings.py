@@ -39,21 +39,30 @@ class Settings(BaseSettings):
     min_confidence: float = Field(0.3, ge=0, le=1, description="a joint below this confidence counts as hidden")
     min_visible: float = Field(0.4, ge=0, le=1, description="a window with a smaller share of joints is not judged")
 
-    threshold: float = Field(1.0, gt=0, description="score that raises an alert; 1.0 is the limit of normal")
+    threshold: float = Field(1.0, gt=0, le=1000, description="score that raises an alert; 1.0 is the limit of normal")
     release: float = Field(0.9, gt=0, le=1, description="an alert ends below this share of the threshold")
     raise_after: int = Field(3, ge=1, le=1000, description="windows in a row above the threshold before an alert")
     clear_after: int = Field(3, ge=1, le=1000, description="windows in a row below the release before it ends")
-    update_every: float = Field(1.0, gt=0, description="seconds between updates of a standing alert")
+    update_every: float = Field(1.0, gt=0, le=3600, description="seconds between updates of a standing alert")
 
     reload_every: float = Field(
-        1.0, ge=0, description="seconds (wall clock) between looks at the support folder; 0: never"
+        1.0, ge=0, le=3600, description="seconds (wall clock) between looks at the support folder; 0: never"
     )
     cache: Path | None = Field(None, description="folder of cached support features; none: ~/.cache/haad-edge")
     max_streams: int = Field(256, ge=1, le=65536)
     max_tracks: int = Field(4096, ge=1, le=262144)
     max_people: int = Field(256, ge=1, le=4096, description="people in one message")
     max_message_bytes: int = Field(1 << 20, ge=1024, le=64 << 20)
-    max_queue: int = Field(10_000, ge=1, description="messages waiting in a socket (ZeroMQ high-water mark)")
+    max_queue: int = Field(
+        10_000, ge=1, le=10_000_000, description="messages waiting in a socket (ZeroMQ high-water mark)"
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if value == "":  # as a path it would be the working folder
+            raise ValueError("is empty")
+        return value
 
     @field_validator("ingest")
     @classmethod
@@ -113,6 +122,8 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
         first = e.errors()[0]
         key = str(first["loc"][0])
         source = "the command line" if key in given else f"HAAD_{key.upper()}" if key in env else str(config)
+        if first.get("input") == "":
+            raise SettingsError(f"setting '{key}' is empty", fix=f"give {source} a value, or leave it out") from None
         raise SettingsError(
             f"setting '{key}' from {source}: {first.get('input')!r:.80}",
             why=first["msg"].removeprefix("Value error, "),
@@ -126,7 +137,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError) as e:
         raise SettingsError(f"{path}: cannot be read as YAML", why=str(e)) from None
     if not isinstance(value, dict) or any(not isinstance(k, str) for k in value):
-        raise SettingsError(f"{path}: not a list of 'name: value' lines")
+        raise SettingsError(f"{path}: must be 'name: value' lines, one setting each")
     return value
 
 

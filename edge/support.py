@@ -8,24 +8,28 @@ A live stream's window rarely begins where the action does, so a short clip is l
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.bundle import Bundle, replace
-from edge.clip import Clip, categories, load_clip
+from edge.clip import Clip, categories, clip_bytes, parse_clip
 from edge.engine import Engine, embed
-from edge.errors import ClipError, HaadError, SupportError
+from edge.errors import ClipError, SupportError
 from edge.score import limit_of
 from edge.skeleton import Float
 
-RULE = "1"
+RULE = "2"
 """The version of `clip_windows`; part of a cached feature's name."""
 PHASE_S = 0.25
 MAX_CATEGORIES = 256
@@ -37,11 +41,11 @@ def clip_windows(clip: Clip, frames: int, seconds: float) -> tuple[Float, Float]
     """All windows a stream of this motion would give: joints (N, T, 15, 3), visible (N, T, 15).
 
     A clip shorter than two windows is taken as a round of a repeated action: it is looped, and cut every PHASE_S of
-    one round. A longer one is a stretch of normal activity and is cut as it is.
+    one round. A longer one is a stretch of normal activity and is cut as it is. At most MAX_WINDOWS, spread evenly.
     """
     step = seconds / frames
     long = clip.seconds >= 2 * seconds
-    starts = np.arange(0, clip.seconds - seconds if long else clip.seconds + 1e-9, PHASE_S)
+    starts = _thin(np.arange(0, clip.seconds - seconds if long else clip.seconds + 1e-9, PHASE_S), MAX_WINDOWS)
     times = starts[:, None] + np.arange(frames) * step
     joints, visible = (clip.at if long else clip.looped)(times.ravel())
     return joints.reshape(len(starts), frames, *joints.shape[1:]), visible.reshape(len(starts), frames, -1)
@@ -59,21 +63,29 @@ class SupportSet:
     version: str
     problems: tuple[str, ...] = ()
 
+    @property
+    def summary(self) -> str:
+        """The categories with their numbers of clips, in words."""
+        return ", ".join(f"{name} ({shots})" for name, shots in zip(self.names, self.shots, strict=True))
+
 
 class FeatureCache:
     """Embeddings of a clip's windows, under the hashes of the clip's bytes, the encoder and the cutting rule."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = root or Path("~/.cache/haad-edge").expanduser()
+        self.root = root or Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "haad-edge"  # noqa: PTH111
 
-    def get(self, key: str, make: Callable[[], Float]) -> Float:
-        """The cached array, or what `make` returns, which is then kept. A damaged or unwritable cache is no error."""
+    def get(self, key: str, width: int, make: Callable[[], Float]) -> Float:
+        """The cached array (N, width), or what `make` returns, which is then kept.
+
+        A damaged or unwritable cache is no error.
+        """
         path = self.root / f"{key}.npy"
         try:
             found: Float = np.load(path, allow_pickle=False)
-            if found.ndim == 2 and found.dtype == np.float32:
+            if found.dtype == np.float32 and found.shape == (len(found) or 1, width) and np.isfinite(found).all():
                 return found
-        except (OSError, ValueError, EOFError):
+        except (OSError, ValueError, EOFError, TypeError):
             pass
         made = make()
         buffer = io.BytesIO()
@@ -93,11 +105,16 @@ def load_support(root: Path | str, bundle: Bundle, engine: Engine, cache: Featur
     root = Path(root)
     try:
         folders = categories(root)
+        empty = [p.name for p in root.iterdir() if p.is_dir() and p.name not in folders and p.name[0] != "."]
     except ClipError as e:
-        raise SupportError(str(e)) from None
+        raise SupportError(e.what, why=e.why, fix=e.fix) from None
+    except OSError as e:
+        raise SupportError(f"{root}: cannot be read", why=e.strerror or str(e)) from None
     if len(folders) > MAX_CATEGORIES:
         raise SupportError(f"{root}: {len(folders)} categories", why=f"at most {MAX_CATEGORIES} are matched at once")
-    problems: list[str] = []
+    problems = [
+        f"category '{name}' holds no .npz file that can be seen, and is not part of the support" for name in empty
+    ]
     names: list[str] = []
     features: list[list[Float]] = []
     version = hashlib.sha256()
@@ -106,15 +123,17 @@ def load_support(root: Path | str, bundle: Bundle, engine: Engine, cache: Featur
         clips: list[Float] = []
         for path in files:
             try:
-                data = path.read_bytes()
+                data = clip_bytes(path)
                 digest = hashlib.sha256(data).hexdigest()
                 key = f"{m.encoder[:16]}-{RULE}-{m.frames}x{m.seconds:g}-{digest[:32]}"
-                clips.append(cache.get(key, lambda path=path: _embed_clip(path, bundle, engine)))  # type: ignore[misc]
-                version.update(f"{name}/{digest}\n".encode())
-            except (ClipError, OSError) as e:
+                # The very bytes that were hashed are embedded: the file may change meanwhile.
+                make = partial(_embed_clip, data, str(path), bundle, engine)
+                clips.append(cache.get(key, m.embedding, make))
+                version.update(os.fsencode(name) + f"/{digest}\n".encode())
+            except ClipError as e:
                 problems.append(f"left out of the support: {e}")
         if clips:
-            names.append(name)
+            names.append(os.fsencode(name).decode(errors="replace"))
             features.append(clips)
         else:
             problems.append(f"category '{name}' has no usable clip and is not part of the support")
@@ -122,7 +141,8 @@ def load_support(root: Path | str, bundle: Bundle, engine: Engine, cache: Featur
         raise SupportError(
             f"{root}: no usable clip in any category", why="; ".join(problems)[:600], fix="see haad-edge support show"
         )
-    packed, mask = _pack([np.concatenate([_thin(c, len(clips)) for c in clips]) for clips in features])
+    thinned = [np.concatenate([_thin(c, MAX_WINDOWS // len(clips)) for c in clips]) for clips in features]
+    packed, mask = _pack([_thin(f, MAX_WINDOWS) for f in thinned])
     calibration = bundle.calibration()
     return SupportSet(
         tuple(names),
@@ -135,16 +155,16 @@ def load_support(root: Path | str, bundle: Bundle, engine: Engine, cache: Featur
     )
 
 
-def _embed_clip(path: Path, bundle: Bundle, engine: Engine) -> Float:
-    clip = load_clip(path)
+def _embed_clip(data: bytes, where: str, bundle: Bundle, engine: Engine) -> Float:
+    clip = parse_clip(data, where)
     return embed(engine, *clip_windows(clip, bundle.manifest.frames, bundle.manifest.seconds))
 
 
-def _thin(windows: Float, clips: int) -> Float:
-    most = max(1, MAX_WINDOWS // clips)
-    if len(windows) <= most:
-        return windows
-    thinned: Float = windows[np.linspace(0, len(windows) - 1, most).round().astype(int)]
+def _thin(rows: NDArray[Any], most: int) -> NDArray[Any]:
+    """At most `most` of the rows, evenly spread, at least one."""
+    if len(rows) <= max(1, most):
+        return rows
+    thinned: NDArray[Any] = rows[np.linspace(0, len(rows) - 1, max(1, most)).round().astype(int)]
     return thinned
 
 
@@ -159,30 +179,38 @@ def _pack(features: list[Float]) -> tuple[Float, Float]:
     return packed, mask
 
 
-def fingerprint(root: Path) -> tuple[tuple[str, int, int], ...]:
+Fingerprint = tuple[tuple[str, int, int], ...]
+
+
+def fingerprint(root: Path) -> Fingerprint:
     """Names, sizes and times of the folder's clips: changes when anything a reload should see does."""
     found = []
-    for path in sorted(root.glob("*/*.npz")):
-        try:
-            stat = path.stat()
-            found.append((str(path), stat.st_size, stat.st_mtime_ns))
-        except OSError:
-            continue
-    return tuple(found)
+    # A folder that changes while it is listed makes glob raise; the next look sees it whole.
+    with contextlib.suppress(OSError):
+        for path in root.glob("*/*.npz"):
+            with contextlib.suppress(OSError):
+                stat = path.stat()
+                found.append((str(path), stat.st_size, stat.st_mtime_ns))
+    return tuple(sorted(found))
 
 
 class SupportWatcher:
     """Loads the folder anew in a thread of its own when it changes; `take` hands the result over between batches.
 
-    A folder must look the same twice in a row before it is read, so that a copy in progress is not. When the new
-    state cannot be used, the old support stays and the reason is said.
+    `seen` is the fingerprint from before the support in use was loaded. A folder must look the same twice in a row
+    before it is read, so that a copy in progress is not. When the new state cannot be used, the old support stays and
+    the reason is said.
     """
 
     def __init__(
-        self, root: Path, load: Callable[[], SupportSet], every: float, say: Callable[[str, str | None], None]
+        self,
+        root: Path,
+        load: Callable[[], SupportSet],
+        every: float,
+        say: Callable[[str, str | None], None],
+        seen: Fingerprint,
     ) -> None:
-        self._root, self._load, self._every, self._say = root, load, every, say
-        self._seen = fingerprint(root)
+        self._root, self._load, self._every, self._say, self._seen = root, load, every, say, seen
         self._ready: SupportSet | None = None
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -212,7 +240,7 @@ class SupportWatcher:
                 self._seen = now
                 try:
                     loaded = self._load()
-                except (HaadError, OSError, MemoryError) as e:
+                except Exception as e:  # whatever it is, the folder may be mended: the watch must go on
                     self._say(f"the changed support folder is not used: {e}", "support")
                     continue
                 with self._lock:

@@ -11,7 +11,7 @@ What becomes of a frame, by its time `t` against the track's last frame:
   later by > max_gap      the track's window starts anew (counted `gaps`)
   the same                dropped (`repeated`): the first one stands
   earlier by ≤ max_gap    dropped (`late`)
-  earlier by > max_gap    the camera's clock was set back: the window starts anew (`clock_jumps`)
+  earlier by > max_gap    the camera's clock was set back: the track ends and begins anew (`clock_jumps`)
 A track that the arena has no room for is dropped and counted (`tracks_full`), likewise a stream (`streams_full`).
 """
 
@@ -64,6 +64,8 @@ class Stream:
     name: str
     slots: dict[int, int] = field(default_factory=dict)
     next_seq: int = -1
+    old_seq: int = -1
+    old_run: int = 0
     score_seq: int = 0
     t: int = 0
     swept: int = 0
@@ -115,7 +117,6 @@ class Windows:
 
         Yields (slots, end times in ns) of due windows; copy them with `gather` before asking for the next.
         """
-        stream.t = max(stream.t, t) if t > stream.t - self.spec.max_gap else t
         slots = self._slots(stream, ids)
         keep = slots >= 0
         age = t - self._last_t[slots]
@@ -187,12 +188,21 @@ class Windows:
             out[i] = slot
         return out
 
-    def expired(self, stream: Stream) -> list[int]:
-        """Slots of the stream's tracks unseen for the timeout of its own clock; cheap unless a sweep is due."""
-        if 0 <= stream.t - stream.swept < self.spec.timeout // 4:
+    def advance(self, stream: Stream, t: int) -> list[int]:
+        """Set the stream's clock to a frame's time; returns the slots of tracks that are gone by it, to be released.
+
+        Gone is who was unseen for the timeout, and, when the camera's clock was set back by more than max_gap, who
+        was last seen in what is now the future (`clock_jumps`). Cheap unless a sweep is due.
+        """
+        back = t < stream.t - self.spec.max_gap
+        stream.t = t if back else max(stream.t, t)
+        if not back and 0 <= stream.t - stream.swept < self.spec.timeout // 4:
             return []
         stream.swept = stream.t
-        return [s for s in stream.slots.values() if stream.t - int(self._last_t[s]) > self.spec.timeout]
+        last = {s: int(self._last_t[s]) for s in stream.slots.values()}
+        future = [s for s, seen in last.items() if seen > stream.t + self.spec.max_gap]
+        self.fate["clock_jumps"] += len(future)
+        return future + [s for s, seen in last.items() if stream.t - seen > self.spec.timeout]
 
     def release(self, slots: list[int]) -> None:
         """Forget the tracks in these slots."""

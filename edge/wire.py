@@ -105,16 +105,23 @@ def _floats(value: Any, shape: tuple[int, ...], key: str) -> Float:
             )
         return np.frombuffer(value, "<f4").reshape(shape)
     try:
-        given = np.asarray(value)
-        if given.dtype.kind not in "fiu":
+        # Before numpy sees it: of texts it would make an array as wide as the longest.
+        if not _numbers(value, len(shape)):
             raise TypeError
         with np.errstate(over="ignore"):  # beyond float32 is infinite, and masked like any absurd place
-            array = given.astype(np.float32)
+            array = np.asarray(value, np.float64).astype(np.float32)
     except (TypeError, ValueError, OverflowError):
         raise WireError(f"field_{key}", f"'{key}' is neither a float32 blob nor lists of numbers") from None
     if array.shape != shape and not (array.size == 0 and 0 in shape):
         raise WireError(f"field_{key}", f"'{key}' has shape {array.shape}, not {shape}")
     return array.reshape(shape)
+
+
+def _numbers(value: Any, depth: int) -> bool:
+    """Whether these are lists of lists … of numbers, `depth` deep; an empty list is."""
+    if depth == 0:
+        return type(value) in (int, float)
+    return type(value) is list and all(_numbers(v, depth - 1) for v in value)
 
 
 def stream_of(topic: bytes, limits: Limits) -> str:
@@ -135,9 +142,15 @@ def decode_pose(parts: Sequence[bytes], limits: Limits) -> PoseFrame:
     """Decode and check one message. Raises WireError; its `reason` labels the counter, its text names the field."""
     topic, body = split(parts)
     stream = stream_of(topic, limits)
-    m = unpack(body, limits)
+    try:
+        return _pose(stream, unpack(body, limits), limits)
+    except WireError as e:
+        raise WireError(e.reason, f"stream {stream}: {e.what}", why=e.why, fix=e.fix) from None
+
+
+def _pose(stream: str, m: Mapping[str, Any], limits: Limits) -> PoseFrame:
     if m.get("v") != VERSION or type(m["v"]) is not int:
-        raise WireError("version", f"stream {stream}: 'v' is {_show(m.get('v'))}", why=f"this program reads {VERSION}")
+        raise WireError("version", f"'v' is {_show(m.get('v'))}", why=f"this program reads {VERSION}")
     seq, t, end = _int(m, "seq"), _int(m, "t"), m.get("end", False)
     if type(end) is not bool:
         raise WireError("field_end", f"'end' is {_show(end)}, not a boolean")

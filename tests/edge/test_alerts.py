@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.alerts import AlertBook, Change
+from edge.alerts import AlertBook, Change, ZmqSink
+from edge.endpoint import Endpoint
 
 SECOND = 10**9
 
@@ -107,3 +111,21 @@ def test_any_batching_agrees_with_one_window_at_a_time(
                 up, above, below = False, 0, 0
                 expected.append((slot, "end", end))
     assert sorted(found) == sorted(expected)
+
+
+def test_a_subscriber_of_one_stream_alone_is_heard_by_the_sink(tmp_path: Path) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    sink = ZmqSink(context, [Endpoint.parse(f"pub+bind:ipc://{tmp_path}/out")], 10)
+    subscriber = context.socket(zmq.SUB)
+    try:
+        subscriber.connect(f"ipc://{tmp_path}/out")
+        assert not sink.wanted(b"score/")
+        subscriber.setsockopt(zmq.SUBSCRIBE, b"score/good")
+        while not sink.newcomers():
+            pass
+        assert sink.wanted(b"score/") and sink.wanted(b"score/good") and not sink.wanted(b"score/other")
+        assert not sink.wanted(b"alert/good")
+    finally:
+        subscriber.close(0)
+        sink.close()
+        context.term()

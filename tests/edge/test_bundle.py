@@ -162,7 +162,9 @@ def test_another_format_is_refused_with_the_one_that_is_read(root: Path, value: 
     [
         ("name", None), ("name", 5), ("frames", 4), ("frames", "many"), ("seconds", 0), ("seconds", float("nan")),
         ("embedding", 0), ("temperature", 0), ("temperature", -0.1), ("encoder", None), ("files", ["encoder.onnx"]),
-        ("surprise", 1),
+        ("surprise", 1), ("layout", "coco17"), ("temperature", 9e-4), ("temperature", 11),
+        ("temperature", float("inf")), ("name", ""), ("name", "a\nb"), ("name", "x" * 65),
+        ("opset", 16), ("opset", "new"),
     ],
 )  # fmt: skip
 def test_a_manifest_with_a_wrong_field_is_refused_by_its_name(root: Path, field: str, value: Any) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,12 @@ from edge.motion import make_motion
 from edge.settings import Settings
 
 runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
+
+
+def cli(*arguments: str, **env: str) -> subprocess.CompletedProcess[bytes]:
+    """The command as a process of its own."""
+    command = [sys.executable, "-m", "edge.cli", *arguments]
+    return subprocess.run(command, capture_output=True, timeout=60, env={**os.environ, **env})
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +99,22 @@ def test_evaluate_writes_json(clips: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     figures = json.loads(out.read_text())
     assert set(figures["categories"]) == {"walk", "squat"} and figures["mean"] > 0.95
+
+
+def test_support_show_caches_where_run_does(monkeypatch: pytest.MonkeyPatch, clips: Path, tmp_path: Path) -> None:
+    monkeypatch.setenv("HAAD_CACHE", str(tmp_path / "mine"))
+    assert runner.invoke(make_app(), ["support", "show", str(clips)]).exit_code == 0
+    assert len(list((tmp_path / "mine").glob("*.npy"))) == 8
+
+
+def test_a_file_that_cannot_be_written_is_said_without_a_traceback(clips: Path, tmp_path: Path) -> None:
+    for target in (tmp_path, Path("/proc/x/y")):
+        done = cli("embed", str(clips), "--out", str(target))
+        assert done.returncode == 2 and b"error: " in done.stderr and b"Traceback" not in done.stderr
+        assert str(target).rpartition("/")[0].encode() in done.stderr
+
+
+def test_a_terminal_without_unicode_gets_question_marks() -> None:
+    done = cli("doctor", PYTHONIOENCODING="latin-1", HAAD_CACHE="/proc/x")
+    assert b"        ? name another" in done.stdout
+    assert b"Traceback" not in done.stderr

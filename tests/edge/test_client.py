@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -255,3 +256,63 @@ def test_wrong_shapes_are_refused_before_they_are_sent(tmp_path: Path) -> None:
             with pytest.raises(WireError, match=r"shape \("):
                 camera.send([1], np.zeros(joints), visible=None if visible is None else np.zeros(visible))
         assert camera.seq == 0
+
+
+ONE = np.zeros((1, 17, 2))
+
+
+@pytest.mark.parametrize("stream", ["", "a\nb", "a\0b", "\udc80", "x" * 129])
+def test_a_stream_name_that_the_engine_refuses_makes_no_publisher(address: str, stream: str) -> None:
+    with pytest.raises(WireError, match="topic"):
+        PosePublisher(f"pub+connect:{address}", stream=stream)
+
+
+@pytest.mark.parametrize(
+    ("ids", "joints", "more", "reason"),
+    [
+        ([7, 7], np.zeros((2, 17, 2)), {}, "field_ids"),
+        ([1.7], ONE, {}, "field_ids"),
+        (["7"], ONE, {}, "field_ids"),
+        ([True], ONE, {}, "field_ids"),
+        ([2**63], ONE, {}, "field_ids"),
+        ([[1]], ONE, {}, "field_ids"),
+        (range(257), np.zeros((257, 17, 2)), {}, "too_many_people"),
+        ([], ONE, {}, "field_joints"),
+        ([], [], {"visible": [[1.0] * 17]}, "field_visible"),
+        ([1], ONE, {"t": -1}, "field_t"),
+        ([1], ONE, {"t": 1.7e9}, "field_t"),
+        ([1], ONE, {"t": 2**62}, "field_t"),
+        ([1], ONE, {"size": (0, 0)}, "field_size"),
+        ([1], ONE, {"size": (640, 480, 3)}, "field_size"),
+        ([1], ONE, {"size": 640}, "field_size"),
+        ([1], np.zeros((1, 17, 3)), {"size": (640, 480)}, "field_joints"),
+    ],
+)
+def test_what_the_engine_refuses_is_not_sent(
+    address: str, ids: Any, joints: Any, more: dict[str, Any], reason: str
+) -> None:
+    with PosePublisher(f"pub+connect:{address}", stream="cam", layout="coco17") as camera:
+        camera.send([1], ONE, t=0)
+        with pytest.raises(WireError) as e:
+            camera.send(ids, joints, **more)
+        assert e.value.reason == reason and camera.seq == 1
+
+
+def test_numbers_may_come_from_numpy(context: zmq.Context[Socket], address: str) -> None:
+    ids: Any = np.arange(2, dtype=np.uint16)
+    t: Any = np.int64(5)
+    size: Any = np.array([640, 480])
+
+    def camera() -> None:
+        with PosePublisher(f"push+connect:{address}", stream="a", layout="coco17") as publisher:
+            publisher.send(ids, np.zeros((2, 17, 2)), t=t, size=size)
+            publisher.send([1], np.zeros((1, 17, 3)), t=6)  # 3-D, as far as anyone can know
+
+    first, _ = listen(context, f"pull+bind:{address}", camera, 2)
+    assert (first.t, first.ids.tolist(), first.size) == (5, [0, 1], (640, 480))
+
+
+def test_an_engine_with_other_limits_can_be_sent_more(address: str) -> None:
+    with PosePublisher(f"pub+connect:{address}", stream="a", limits=Limits(people=300)) as camera:
+        camera.send(range(300), np.zeros((300, 15, 3)))
+        assert camera.seq == 1

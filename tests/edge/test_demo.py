@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from edge.clip import Clip, load_clip, save_clip
-from edge.demo import NORMAL, Camera, made_scene, real_scene
+from edge.demo import NORMAL, Camera, _picture, made_scene, real_scene
 from edge.errors import ClipError
 from edge.motion import make_motion
 
@@ -71,3 +76,39 @@ def test_the_demo_reports_the_fall_and_nothing_else() -> None:
     new = [line for line in done.stdout.splitlines() if " NEW " in line]
     assert len(new) == 1 and "depot" in new[0] and "(doing: fall)" in new[0], done.stdout
     assert "1 alert(s) raised" in done.stdout
+
+
+def test_the_newest_scores_are_seen_in_a_narrow_terminal() -> None:
+    cameras = [Camera(n, [("lift_box", 9.0)], [], [0.1] * 47 + [1.9], "lift_box", 0) for n in ("hall", "depot")]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(_picture(cameras, [], 9.0))
+    rows = [line for line in console.export_text().splitlines() if "▁" in line]
+    assert len(rows) == 2 and all("▁█" in line and "…" not in line for line in rows)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_told_to_stop_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "edge.cli", "demo", "--seconds", "90"]
+    demo = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "TMPDIR": str(tmp_path)})
+    try:
+        until = time.monotonic() + 60
+        while len(mine(tmp_path)) < 4 and time.monotonic() < until and demo.poll() is None:
+            time.sleep(0.1)
+        assert len(mine(tmp_path)) == 4
+        demo.send_signal(number)
+        assert demo.wait(30) == 128 + number
+        assert mine(tmp_path) == [] and not list(tmp_path.glob("haad-demo-*"))
+    finally:
+        demo.kill()
+        demo.wait()
+
+
+def mine(folder: Path) -> list[str]:
+    """The processes whose command line names the folder."""
+    found = []
+    for p in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if str(folder).encode() in p.read_bytes():
+                found.append(p.parent.name)
+    return found

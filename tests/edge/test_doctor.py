@@ -34,3 +34,8 @@ def test_every_line_that_is_not_ok_says_what_to_do(monkeypatch: pytest.MonkeyPat
     assert found["training"].verdict == "absent" and "haad-edge[train]" in found["training"].fix
     assert found["cache"].verdict == "broken"
     assert all(f.fix for f in found.values() if f.verdict != "ok")
+
+
+def test_the_cache_looked_at_is_the_one_that_run_uses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HAAD_CACHE", str(tmp_path / "mine"))
+    assert by_name()["cache"] == doctor.Finding("cache", "ok", str(tmp_path / "mine"))

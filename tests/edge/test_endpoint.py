@@ -134,7 +134,7 @@ def _no_ipv6() -> bool:
 @pytest.mark.parametrize(
     "text",
     [
-        "sub+bind:ipc:///nonexistent/folder/s", "sub+bind:tcp://127.0.0.1:http", "sub+connect:tcp://127.0.0.1",
+        "sub+bind:ipc:///nonexistent/folder/s",
         f"sub+bind:ipc:///tmp/{'x' * 200}", "sub+bind:tcp://203.0.113.7:1",
     ],
 )  # fmt: skip
@@ -151,3 +151,15 @@ def test_an_address_that_cannot_be_opened_is_refused_and_leaks_no_socket(
         Endpoint.parse(text).open(SimpleNamespace(socket=socket), hwm=1)  # type: ignore[arg-type]
     assert text.partition(":")[2][:60] in str(e.value) and "check the address" in str(e.value)
     assert [s.closed for s in made] == [True]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "*", "camera.local"])
+def test_a_tcp_address_must_end_in_a_port(host: str) -> None:
+    for port in ("0", "65536", "99999", "http", "-1", "²"):
+        with pytest.raises(SettingsError, match=f"'{port}' is not a port"):
+            Endpoint.parse(f"sub+bind:tcp://{host}:{port}")
+    for text in (host, f"{host}:"):
+        with pytest.raises(SettingsError, match="the port is missing"):
+            Endpoint.parse(f"sub+connect:tcp://{text}")
+    for port in ("1", "65535", "*"):
+        assert Endpoint.parse(f"sub+bind:tcp://{host}:{port}").address.endswith(f":{port}")

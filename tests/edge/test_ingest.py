@@ -134,3 +134,28 @@ def test_an_endpoint_that_cannot_be_opened_closes_those_before_it(context: zmq.C
     with pytest.raises(SettingsError, match="nonexistent"):
         ZmqSource(SimpleNamespace(socket=socket), [good, bad], hwm=1)  # type: ignore[arg-type]
     assert [s.closed for s in made] == [True, True]
+
+
+def test_a_number_far_ahead_is_a_restart_and_not_a_loss() -> None:
+    ledger, stream = Ledger(), Stream("cam")
+    for seq in (0, 2**62 - 1, 0, 2**62 - 1, 0, 5):
+        ledger.enter(stream, seq)
+    assert (ledger.lost, ledger.restarts) == (4, 4)
+
+
+def test_a_restart_shortly_behind_whose_first_message_was_lost_is_found_out() -> None:
+    ledger, stream = Ledger(), Stream("cam")
+    for seq in range(400):
+        ledger.enter(stream, seq)
+    for seq in [*range(1, 100), *range(150, 300)]:
+        ledger.enter(stream, seq)
+    assert ledger.restarts == 1 and ledger.lost == 50 and ledger.out_of_order == 9
+
+
+def test_scattered_late_messages_are_no_restart() -> None:
+    ledger, stream = Ledger(), Stream("cam")
+    for seq in range(400):
+        ledger.enter(stream, seq)
+        if seq % 20 == 19:
+            ledger.enter(stream, seq - 5)
+    assert ledger.restarts == 0 and ledger.out_of_order == 20

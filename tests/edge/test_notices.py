@@ -65,3 +65,17 @@ def test_a_thousand_kinds_are_remembered_and_no_more() -> None:
 def test_lines_go_to_the_standard_error_of_the_moment(capsys: pytest.CaptureFixture[str]) -> None:
     Notices().say("hello")
     assert capsys.readouterr() == ("", "haad-edge: hello\n")
+
+
+def test_what_cannot_be_said_stops_nothing() -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(28, "No space left on device")
+
+    Notices(Full()).say("unheard")
+    closed = io.StringIO()
+    closed.close()
+    Notices(closed).say("unheard")
+    out = io.StringIO()
+    Notices(out).say("name \udcff")
+    assert out.getvalue() == "haad-edge: name \\udcff\n"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
+import pytest
 from rich.console import Console
 
-from edge.report import line, sparkline, support_table
+from edge.report import Newest, line, sparkline, support_table
 from edge.support import SupportSet
 from edge.wire import Alert, Provenance, Scores, Status
 
@@ -62,3 +65,10 @@ def test_the_support_table_names_the_nearest_other_category_and_its_score() -> N
     text = console.export_text()
     distance = 1 - 1 / np.sqrt(2)
     assert f"c (score {distance / 0.5:.2f})" in text and f"a (score {distance / 0.5:.2f})" in text
+
+
+@pytest.mark.parametrize(("width", "shown"), [(10, 10), (48, 48), (80, 48)])
+def test_the_newest_scores_are_those_that_stay_where_room_is_short(width: int, shown: int) -> None:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(Newest([0.1] * 40 + [1.9] * 8))
+    assert console.export_text().strip("\n") == "▁" * (shown - 8) + "█" * 8

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from edge.motion import make_motion
+from edge.notices import Notices
 from edge.skeleton import get_layout
 from edge.support import FeatureCache, SupportSet, load_support
 from edge.wire import PoseFrame, encode_pose
@@ -268,3 +269,43 @@ def test_the_cameras_frame_rate_does_not_matter(real: SupportSet, usual: Bench, 
     worst = max(abs(found[k] - expected[k]) for k in both)
     print(f"{fps} fps against 30: scores differ by {worst:.4f} at most")
     assert worst < FPS_TOLERANCE
+
+
+# ---- found by a reviewer ------------------------------------------------------------------------------------------
+
+
+def test_empty_frames_let_a_person_go_who_is_not_in_them() -> None:
+    frames = stand("cam", 6, {1: 5.0})
+    empty = [message("cam", len(frames) + k, 11 + k / 24, {}) for k in range(24 * 4)]
+    b = bench(HeightEngine(), track_timeout=2.0).play([*frames, *empty])
+    assert b.runtime.windows.live == 0
+    assert b.sink.alerts()[-1].type == "end"
+
+
+@pytest.mark.parametrize("jump", [-1e5, 1e5])
+def test_a_cameras_clock_that_jumps_ends_the_alert_and_a_new_one_begins(jump: float) -> None:
+    before = stand("cam", 4, {1: 5.0, 2: 5.0}, start=2e5)
+    after = [message("cam", 96 + k, 2e5 + jump + k / 24, {1: person(5.0)}) for k in range(96)]
+    b = bench(HeightEngine()).play([*before, *after])
+    said = [(a.track, a.type, a.start // SECOND) for a in b.sink.alerts() if a.type != "update"]
+    assert [x[:2] for x in said] == [(1, "new"), (2, "new"), (1, "end"), (2, "end"), (1, "new")]
+    assert said[-1][2] == pytest.approx(2e5 + jump + 2, abs=1) and b.runtime.windows.live == 1
+    assert all(a.end - a.start < 5 * SECOND for a in b.sink.alerts())
+
+
+def test_every_new_alert_names_category_and_joints_even_if_it_ended_and_rose_in_one_batch() -> None:
+    heights = [5.0] * 80 + [0.0] * 80 + [5.0] * 80
+    frames = [message("cam", k, 5 + k / 24, {1: person(h)}) for k, h in enumerate(heights)]
+    one = bench(HeightEngine(size=4)).play(frames, chunk=1)
+    burst = bench(HeightEngine(size=64)).play(frames)
+    assert [a.type for a in burst.sink.alerts()].count("new") == 2
+    for a, b in zip(one.sink.alerts(), burst.sink.alerts(), strict=True):
+        assert (a.type, a.id, a.category, a.joints, a.reason) == (b.type, b.id, b.category, b.joints, b.reason)
+        assert a.category == "calm"
+
+
+def test_a_refused_message_names_its_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    b = bench(HeightEngine())
+    b.runtime.notices = Notices()
+    b.play([message("cam7", 0, 1, {1: person()}).replace(b"core15", b"core99")])
+    assert "stream cam7: unknown layout 'core99'" in capsys.readouterr().err

@@ -108,6 +108,9 @@ def test_metrics_off_means_off_in_yaml_too(config: Path) -> None:
         ("metrics", "9464"), ("metrics", "localhost"), ("metrics", ":9464"), ("metrics", "127.0.0.1:65536"),
         ("metrics", "127.0.0.1:²"), ("ingest", "tcp://127.0.0.1:5555"), ("ingest", "pub+bind:tcp://127.0.0.1:5555"),
         ("alerts", "sub+bind:tcp://127.0.0.1:5555"), ("ingest", "sub+bind:tcp://127.0.0.1:5555,"),
+        ("ingest", "sub+bind:tcp://127.0.0.1:99999"), ("update_every", float("inf")), ("update_every", 3601),
+        ("reload_every", float("inf")), ("reload_every", 1e10), ("threshold", float("inf")), ("threshold", 1001),
+        ("max_queue", 10_000_001),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused_with_field_value_and_source(
@@ -169,3 +172,14 @@ def test_several_endpoints_may_stand_in_one_setting() -> None:
 def test_settings_cannot_be_changed_after_they_were_checked() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().threshold = -1
+
+
+@pytest.mark.parametrize("field", ["support", "bundle", "cache", "keys", "stride", "ingest", "metrics"])
+def test_an_empty_value_is_refused_and_not_the_working_folder(monkeypatch: pytest.MonkeyPatch, field: str) -> None:
+    monkeypatch.setenv(f"HAAD_{field.upper()}", "")
+    assert refused() == f"setting '{field}' is empty → give HAAD_{field.upper()} a value, or leave it out"
+
+
+def test_a_list_as_a_file_is_told_how_it_must_look(config: Path) -> None:
+    config.write_text("- stride: 1\n")
+    assert "must be 'name: value' lines, one setting each" in refused({}, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -152,7 +153,7 @@ class Watched:
             self.said.append(text)
             self.spoke.set()
 
-        self.watcher = SupportWatcher(root, loading, 0.01, say)
+        self.watcher = SupportWatcher(root, loading, 0.01, say, fingerprint(root))
 
 
 def taken(watcher: SupportWatcher, seconds: float = 20) -> SupportSet:
@@ -196,3 +197,69 @@ def test_the_fingerprint_sees_added_removed_and_rewritten_clips(folder: Path) ->
     (folder / "walk" / "0.npz").unlink()
     seen.add(fingerprint(folder))
     assert len(seen) == 4
+
+
+def test_a_folder_name_that_is_no_text_and_a_pipe_stop_nothing(folder: Path, engine: Engine) -> None:
+    save_clip(Path(os.fsdecode(os.fsencode(folder) + b"/gr\xfcn")) / "0.npz", make_motion("wave", seconds=3))
+    os.mkfifo(folder / "walk" / "pipe.npz")
+    support = load(folder, engine)
+    assert sorted(support.names) == ["gr\ufffdn", "squat", "walk"]
+    assert any("pipe.npz" in p and "not a regular file" in p for p in support.problems)
+
+
+def test_a_category_without_a_clip_is_named(folder: Path, engine: Engine) -> None:
+    (folder / "jump").mkdir()
+    assert any("category 'jump' holds no .npz" in p for p in load(folder, engine).problems)
+
+
+@pytest.mark.parametrize("damage", ["narrow", "empty", "nan"])
+def test_a_cached_array_of_another_form_is_made_anew(folder: Path, engine: Engine, damage: str) -> None:
+    first = load(folder, engine)
+    for path in (folder.parent / "cache").iterdir():
+        a = np.load(path)
+        np.save(path, {"narrow": a[:, :5], "empty": a[:0], "nan": a * np.float32("nan")}[damage])
+    np.testing.assert_array_equal(load(folder, engine).features, first.features)
+
+
+def test_the_bytes_that_were_hashed_are_the_ones_embedded(
+    folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load(folder, engine)
+    read = Path.read_bytes
+
+    def read_and_replace(path: Path) -> bytes:
+        data = read(path)
+        if folder in path.parents:
+            save_clip(path, make_motion("fall", seconds=3, seed=9))
+        return data
+
+    monkeypatch.setattr(Path, "read_bytes", read_and_replace)
+    again = load(folder, engine, folder.parent / "other cache")
+    assert again.version == first.version
+    np.testing.assert_allclose(again.features, first.features, atol=1e-6)
+
+
+def test_an_hour_at_one_frame_a_second_is_cut_into_few_windows() -> None:
+    clip = Clip(np.zeros((100_000, 15, 3), np.float32), np.ones((100_000, 15), np.float32), 1.0)
+    assert len(clip_windows(clip, 48, 2.0)[0]) == 256
+
+
+def test_the_watch_goes_on_after_anything_and_sees_what_changed_before_it_began(folder: Path, engine: Engine) -> None:
+    fails = [RuntimeError("surprise")]
+
+    def sometimes() -> SupportSet:
+        if fails:
+            raise fails.pop()
+        return load(folder, engine)
+
+    said: list[str] = []
+    seen = fingerprint(folder)
+    save_clip(folder / "wave" / "0.npz", make_motion("wave", seconds=3))
+    watcher = SupportWatcher(folder, sometimes, 0.01, lambda text, key: said.append(text), seen)
+    try:
+        while not said:
+            threading.Event().wait(0.01)
+        save_clip(folder / "wave" / "1.npz", make_motion("wave", seconds=3, seed=1))
+        assert "wave" in taken(watcher, 5).names and "surprise" in said[0], said
+    finally:
+        watcher.close()

@@ -191,3 +191,22 @@ def test_more_keys_than_any_version_has_are_refused() -> None:
 def test_keys_that_are_no_text_are_refused() -> None:
     for key in (1, None, 2.5, (1, 2)):
         assert refused([b"pose/a\0" + msgpack.packb({**GOOD, key: 1})]).reason == "msgpack"
+
+
+def test_a_list_of_one_long_text_and_many_empty_ones_is_refused_before_it_becomes_an_array() -> None:
+    people = 200
+    m = {
+        "v": 1,
+        "seq": 0,
+        "t": 1,
+        "layout": "core15",
+        "ids": list(range(people)),
+        "joints": b"\0" * 180 * people,
+        "c": 3,
+    }
+    m["visible"] = ["a" * 500_000] + [""] * 400_000
+    with memory_below(64 << 20), pytest.raises(WireError, match="visible"):
+        decode_pose([b"pose/x\0" + msgpack.packb(m)], Limits(message_bytes=4 << 20))
+    for texts in ([[["1", "2", "3"]] * 15], [[[True, 1, 2]] * 15]):
+        with pytest.raises(WireError, match="joints"):
+            decode_pose([b"pose/x\0" + msgpack.packb({**m, "ids": [1], "joints": texts, "visible": None})], Limits())
