@@ -6,7 +6,9 @@ CURVE keys, or an explicit `allow_remote`.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import socket as socket_of_os
 from dataclasses import dataclass
 
 import zmq
@@ -18,7 +20,7 @@ PATTERNS = {"sub": zmq.SUB, "pull": zmq.PULL, "pub": zmq.XPUB, "push": zmq.PUSH}
 _GRAMMAR = re.compile(r"(?P<pattern>[a-z]+)\+(?P<mode>bind|connect):(?P<address>(?:tcp|ipc|inproc)://\S+)")
 _PORT = re.compile(r"\*|[1-9][0-9]{0,4}")
 _LOCAL = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(\d+|\*)|(ipc|inproc)://.+")
-SOCKET_MESSAGE_CAP = 64 << 20
+SOCKET_MESSAGE_CAP = 16 << 20
 """libzmq cuts off a peer that sends more than this; smaller excess is read, counted and named."""
 
 
@@ -59,12 +61,6 @@ class Endpoint:
         """Whether only this host can reach the address."""
         return bool(_LOCAL.fullmatch(self.address))
 
-    def opposite(self, pattern: str) -> Endpoint:
-        """The other end of the line, for a client on this host: `sub+bind:X` → `pub+connect:X`."""
-        return Endpoint(
-            pattern, "connect" if self.mode == "bind" else "bind", self.address.replace("//*:", "//127.0.0.1:")
-        )
-
     def check_reach(self, allow_remote: bool, keys: Keys | None = None) -> None:
         """Raises SettingsError when other hosts could reach this end and nobody said that they may."""
         if not (self.local or keys or allow_remote):
@@ -73,6 +69,16 @@ class Endpoint:
                 why="anybody who reaches it could publish false poses or read the alerts",
                 fix="use a 127.0.0.1 address, or --keys DIR (haad-edge keys makes it), or say --allow-remote out loud",
             )
+
+    def _check_free(self) -> None:
+        """libzmq takes an ipc path over from whoever serves it; raises ZMQError EADDRINUSE instead, as for a port."""
+        if not self.address.startswith("ipc://"):
+            return
+        with socket_of_os.socket(socket_of_os.AF_UNIX, socket_of_os.SOCK_STREAM) as probe:
+            probe.settimeout(1)
+            with contextlib.suppress(OSError):
+                probe.connect(self.address.removeprefix("ipc://"))
+                raise zmq.ZMQError(zmq.EADDRINUSE)
 
     def open(self, context: zmq.Context[zmq.Socket[bytes]], *, hwm: int, keys: Keys | None = None) -> zmq.Socket[bytes]:
         """The socket, bound or connected, with `hwm` messages queued at most. Raises SettingsError if it cannot."""
@@ -87,6 +93,7 @@ class Endpoint:
             if keys:
                 keys.secure(socket, self.mode)
             if self.mode == "bind":
+                self._check_free()
                 socket.bind(self.address)
             else:
                 socket.connect(self.address)

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     max_streams: int = Field(256, ge=1, le=65536)
     max_tracks: int = Field(4096, ge=1, le=262144)
     max_people: int = Field(256, ge=1, le=4096, description="people in one message")
-    max_message_bytes: int = Field(1 << 20, ge=1024, le=64 << 20)
+    max_message_bytes: int = Field(1 << 20, ge=1024, le=16 << 20)
     max_queue: int = Field(
         10_000, ge=1, le=10_000_000, description="messages waiting in a socket (ZeroMQ high-water mark)"
     )

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import io
 import os
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,7 +74,9 @@ class FeatureCache:
     """Embeddings of a clip's windows, under the hashes of the clip's bytes, the encoder and the cutting rule."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self.root = root or Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "haad-edge"  # noqa: PTH111
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+        # A user without a home leaves the ~ standing.
+        self.root = root or Path(tempfile.gettempdir() if home.startswith("~") else home) / "haad-edge"
 
     def get(self, key: str, width: int, make: Callable[[], Float]) -> Float:
         """The cached array (N, width), or what `make` returns, which is then kept.

@@ -84,7 +84,7 @@ def test_messages_come_in_order_and_whole_from_every_socket(
 ) -> None:
     endpoints = [Endpoint.parse(t) for t in ("pull+bind:inproc://a", f"pull+bind:ipc://{tmp_path}/b")]
     source = ZmqSource(context, endpoints, hwm=1000)
-    senders = [e.opposite("push").open(context, hwm=1000) for e in endpoints]
+    senders = [Endpoint("push", "connect", e.address).open(context, hwm=1000) for e in endpoints]
     for i in range(50):
         for k, sender in enumerate(senders):
             sender.send_multipart([b"pose/%d" % k, b"%d" % i] if i % 2 else [b"pose/%d\0%d" % (k, i)])
@@ -99,7 +99,7 @@ def test_messages_come_in_order_and_whole_from_every_socket(
 def test_a_flood_on_one_socket_does_not_keep_the_other_waiting(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     endpoints = [Endpoint.parse(f"pull+bind:inproc://{name}") for name in ("loud", "quiet")]
     source = ZmqSource(context, endpoints, hwm=10_000)
-    loud, quiet = (e.opposite("push").open(context, hwm=10_000) for e in endpoints)
+    loud, quiet = (Endpoint("push", "connect", e.address).open(context, hwm=10_000) for e in endpoints)
     for _ in range(3 * DRAIN):
         loud.send(b"pose/loud\0")
     quiet.send(b"pose/quiet\0")
