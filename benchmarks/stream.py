@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import platform
 import statistics
 import tempfile
@@ -15,6 +16,8 @@ import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as `haad-edge` does, before numpy is imported
 
 import numpy as np
 import zmq

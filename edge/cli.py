@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -258,6 +259,8 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Entry point: errors the user can act on are printed without a traceback."""
+    # numpy's BLAS would spin on every core over matrices of 15 rows; it reads this when it is first imported.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no → shows ?

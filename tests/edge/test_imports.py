@@ -53,3 +53,8 @@ def test_no_source_of_edge_names_the_other_houses_and_none_names_those_above_it(
                 names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 assert not {n.split(".")[0] for n in names} & forbidden, path
+
+
+def test_numpy_is_not_imported_before_the_command_line_has_set_its_threads() -> None:
+    done = in_a_bare_environment("import edge.cli\nprint('numpy' in sys.modules)")
+    assert done.stdout == "False\n", done.stderr
