@@ -66,7 +66,7 @@ def test_the_real_scene_separates_support_and_players_and_one_camera_does_the_un
 @pytest.mark.timeout(120)
 def test_the_demo_reports_the_fall_and_nothing_else() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "edge.cli", "demo", "--seconds", "9", "--speed", "5"],
+        [sys.executable, "-m", "edge.cli", "demo", "--seconds", "13", "--speed", "4"],
         capture_output=True,
         text=True,
         timeout=100,
