@@ -84,6 +84,7 @@ def decode_and_window(messages: list[list[bytes]]) -> int:
         joints, visible, _ = frame.core15()
         stream = windows.stream_named(frame.stream)
         assert stream is not None
+        windows.release(windows.advance(stream, frame.t))
         for _ in windows.push(stream, frame.t, frame.ids, joints, visible):
             pass
     return len(messages) * PEOPLE

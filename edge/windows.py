@@ -113,7 +113,7 @@ class Windows:
     def push(
         self, stream: Stream, t: int, ids: NDArray[np.int64], joints: Float, visible: Float
     ) -> Iterator[tuple[Slots, NDArray[np.int64]]]:
-        """Take one frame: joints (P, 15, 3), visible (P, 15), t in ns.
+        """Take one frame: joints (P, 15, 3), visible (P, 15), t in ns; call `advance` with its time first.
 
         Yields (slots, end times in ns) of due windows; copy them with `gather` before asking for the next.
         """
@@ -122,15 +122,14 @@ class Windows:
         age = t - self._last_t[slots]
         fresh = self.rows[slots] == 0
         known = keep & ~fresh
-        gap, back = known & (age > self.spec.max_gap), known & (age < -self.spec.max_gap)
-        repeated, late = known & (age == 0), known & (age < 0) & ~back
-        for name, mask in (("gaps", gap), ("clock_jumps", back), ("repeated", repeated), ("late", late)):
+        gap, repeated, late = known & (age > self.spec.max_gap), known & (age == 0), known & (age < 0)
+        for name, mask in (("gaps", gap), ("repeated", repeated), ("late", late)):
             if mask.any():
                 self.fate[name] += int(mask.sum())
-        begin = keep & (fresh | gap | back)
+        begin = keep & (fresh | gap)
         if begin.any():
             self._begin(slots[begin], t, joints[begin], visible[begin])
-        go = known & ~(gap | back | repeated | late)
+        go = known & ~(gap | repeated | late)
         if go.any():
             yield from self._advance(slots[go], t, joints[go], visible[go])
 
