@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint bench base clean
+.PHONY: demo test lint bench accuracy base clean
 
 demo: .venv/.plain
 	$(BIN)/haad-edge demo
@@ -18,6 +18,10 @@ lint: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python -m benchmarks.stream
+
+# Trains two dozen encoders, hours of it: make accuracy DATA=dir of clip sets. It goes on where it was cut off.
+accuracy: .venv/.dev
+	$(BIN)/python -m benchmarks.accuracy --data $(DATA) --steps 3000
 
 # Trains and builds the bundle that ships inside the package: make base DATA=dir of clip sets
 base: .venv/.dev

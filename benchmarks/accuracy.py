@@ -1,9 +1,15 @@
-"""Seen and unseen categories, side by side: `python -m benchmarks.accuracy --data DIR` (a set like UTD-MHAD).
+"""What K clips are worth: `make accuracy DATA=DIR`, or `python -m benchmarks.accuracy --data DIR`.
 
-Four folds; each leaves out every fourth category. A method trains on the training subjects' clips of the others, then
-every category of the set is in turn the normal one: K = 3 support clips of training subjects, all clips of the test
-subjects judged, one AUROC. The table has the mean over the categories that were trained on (seen) and over those that
-were not (unseen), over all folds.
+Every job trains one encoder on sets of DIR/<set>/<category>/*.npz and judges categories that it has, and has not, been
+trained on; support and judged clips are of different people, K = 3, the area under the ROC curve of each category, the mean over categories.
+
+    fold-0 … fold-3   trained on UTD-MHAD's training subjects without every fourth category; also judged through
+                      virtual cameras and with joints hidden
+    without-<set>     trained on all sets but one, judged on that one; ui_prmd: 5 correct repetitions of a person and
+                      movement against that person's other correct ones and the incorrect ones
+
+Each job's figures go to a file under --out; a job whose file is there is not run again, so that a run goes on where it
+was cut off. At the end all that is there becomes accuracy.md.
 """
 
 from __future__ import annotations
@@ -11,95 +17,217 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
 
+from benchmarks.accuracy_table import write_table
 from benchmarks.stream import cpu
+from edge.clip import Clip
 from edge.score import match
 from edge.skeleton import Float
 from trainer.baselines import raw_dct
-from trainer.config import TrainConfig
-from trainer.datasets import ClipSet, load_set, subject_split
+from trainer.camera import views
+from trainer.config import TrainConfig, load_config
+from trainer.datasets import ClipSet, find_sets, load_set, subject_split
 from trainer.evaluate import Distance, few_shot
 from trainer.fit import Trainer, embed_clips
 from trainer.paper import PaperConfig, embed_paper, mean_euclidean, prepare, train_paper
+from trainer.protocols import by_subject, leave_out
 
-FOLDS = 4
+FOLDS, MAIN, PAIRED = 4, "utd_mhad", "ui_prmd"
+METHODS = ("floor", "paper", "ours")
+Embed = Callable[[Sequence[Clip]], Float]
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
-    """What is compared: `fit` takes the training clips and all clips to embeddings of all (N, D)."""
+class Run:
+    """What all jobs share."""
 
-    name: str
-    fit: Callable[[ClipSet, ClipSet], Float]
-    distance: Distance
-
-
-def floor(train: ClipSet, everything: ClipSet) -> Float:
-    """No learning."""
-    return raw_dct(everything.clips)
+    data: Path
+    config: Path
+    steps: int | None
+    epochs: int
+    draws: int
+    seed: int
 
 
-def paper(train: ClipSet, everything: ClipSet) -> Float:
-    """The published recipe, without generated clips."""
-    encoder = train_paper(prepare(train.clips), train.label, PaperConfig())
-    return embed_paper(encoder, prepare(everything.clips))
-
-
-def ours(steps: int, train: ClipSet, everything: ClipSet) -> Float:
-    """This project's encoder, on this set alone."""
-    trainer = Trainer([train], TrainConfig(steps=steps, hold_out=0, validate_every=steps + 1))
+def fit(method: str, sets: list[ClipSet], run: Run) -> tuple[Embed, Distance]:
+    """A trained encoder as a function of clips, and the distance that belongs to it."""
+    if method == "floor":
+        return lambda clips: raw_dct(list(clips)), partial(match, temperature=0.05)
+    if method == "paper":
+        offset = np.cumsum([0] + [len(s.names) for s in sets])
+        label = np.concatenate([s.label + o for s, o in zip(sets, offset, strict=False)])
+        counts = np.bincount(label, minlength=offset[-1])
+        clips = [c for s in sets for c in s.clips]
+        enough = counts[label] >= 2  # its batches hold two clips of every category
+        joints = prepare([c for c, e in zip(clips, enough, strict=True) if e])
+        encoder = train_paper(joints, label[enough], PaperConfig(seed=run.seed, epochs=run.epochs))
+        return lambda clips: embed_paper(encoder, prepare(list(clips))), mean_euclidean
+    trainer = Trainer(sets, configuration(run))
     trainer.run(lambda step, loss, news: None)
-    return embed_clips(trainer.average, everything.clips)
+    return partial(_embed, trainer), partial(match, temperature=trainer.config.encoder.temperature)
+
+
+def _embed(trainer: Trainer, clips: Sequence[Clip]) -> Float:
+    return embed_clips(trainer.average, list(clips))
+
+
+def configuration(run: Run) -> TrainConfig:
+    """That of the base model, on everybody whom a job trains on, for `run.steps`."""
+    c = load_config(run.config, steps=run.steps, seed=run.seed, hold_out=0, threads=1)
+    return c.model_copy(update={"validate_every": c.steps + 1})
+
+
+def hidden(clips: Sequence[Clip], seed: int, *, each_frame: bool) -> list[Clip]:
+    """A third of the joints hidden at random: the same throughout a clip, or others in each frame."""
+    rng = np.random.default_rng((seed, 3))
+    out = []
+    for c in clips:
+        shape = (len(c.joints) if each_frame else 1, 15)
+        kept = np.argsort(np.argsort(rng.random(shape), axis=1), axis=1) >= 5
+        v = (c.visible * kept).astype(np.float32)
+        out.append(replace(c, joints=(c.joints * (v > 0)[..., None]).astype(np.float32), visible=v))
+    return out
+
+
+def fold(method: str, number: int, run: Run) -> dict[str, Any]:
+    """One fold of the main set: {condition: {seen, unseen, each with its interval}}."""
+    data = load_set(run.data / MAIN)
+    plan = leave_out(by_subject(data.subjects), data.label, number, FOLDS)
+    embed, distance = fit(method, [data.subset(plan.train)], run)
+    names = np.array(data.names)[data.label]
+
+    def judge(support: Sequence[Clip], judged: Sequence[Clip]) -> dict[str, Any]:
+        z = np.where(plan.pool[:, None], embed(support), embed(judged))
+        found = few_shot(z, names, data.subjects, draws=run.draws, seed=run.seed, distance=distance, protocol=plan)
+        parts = {k: {"auroc": m.mean, "low": m.low, "high": m.high} for k, m in found.parts.items()}
+        return parts | {"categories": found.categories}
+
+    out = {"as recorded": judge(data.clips, data.clips)}
+    if method != "paper":
+        flat = views(data.clips, seed=run.seed)
+        out["2-D views, support from others"] = judge(flat, flat)
+        out["2-D views, support in 3-D"] = judge(data.clips, flat)
+        out["a third hidden in each frame"] = judge(data.clips, hidden(data.clips, run.seed, each_frame=True))
+        out["a third hidden throughout"] = judge(data.clips, hidden(data.clips, run.seed, each_frame=False))
+    return out
+
+
+def without(method: str, name: str, run: Run) -> dict[str, Any]:
+    """Trained on all sets but `name`, judged on it."""
+    c = load_config(run.config)
+    others = [p for p in find_sets(run.data) if p.name != name]
+    sets = [load_set(p, exclude=c.exclude, merge=c.merge) for p in others] if method != "floor" else []
+    embed, distance = fit(method, [s for s in sets if len(s.names) > 1], run)
+    if name == PAIRED:
+        return {"correct against incorrect": paired(load_set(run.data / name), embed, distance, run)}
+    data = load_set(run.data / name, exclude=c.exclude, merge=c.merge)
+    names = np.array(data.names)[data.label]
+    assert subject_split(data.subjects).any()
+    found = few_shot(embed(data.clips), names, data.subjects, draws=run.draws, seed=run.seed, distance=distance)
+    auroc = {"auroc": found.mean, "low": found.interval[0], "high": found.interval[1]}
+    return {"as recorded": {"unseen": auroc, "categories": found.categories}}
+
+
+def paired(data: ClipSet, embed: Embed, distance: Distance, run: Run, shots: int = 5) -> dict[str, Any]:
+    """Mean over movements and people of the AUROC of a person's incorrect repetitions against their correct ones."""
+    z, names, people = embed(data.clips), np.array(data.names)[data.label], data.subjects
+    rng = np.random.default_rng(run.seed)
+    movements = sorted({n.removesuffix("_correct") for n in data.names if n.endswith("_correct")})
+    found: dict[str, list[list[float]]] = {m: [] for m in movements}
+    for m in movements:
+        for person in sorted(set(people.tolist())):
+            right, wrong = (
+                np.flatnonzero((names == f"{m}_{k}") & (people == person)) for k in ("correct", "incorrect")
+            )
+            if len(right) <= shots or not len(wrong):
+                continue
+            rows = []
+            for _ in range(run.draws):
+                support = rng.choice(right, shots, replace=False)
+                judged = np.concatenate([np.setdiff1d(right, support), wrong])
+                rows.append(float(roc_auc_score(np.isin(judged, wrong), distance(z[judged], z[support]))))
+            found[m].append(rows)
+    means = np.mean([np.mean(rows, 0) for rows in found.values()], 0)
+    low, high = np.percentile(means, [2.5, 97.5])
+    auroc = {"auroc": float(means.mean()), "low": float(low), "high": float(high)}
+    return {"unseen": auroc, "categories": {m: round(float(np.mean(rows)), 5) for m, rows in found.items()}}
+
+
+def work(job: str, method: str, run: Run) -> dict[str, Any]:
+    """One job, with what it took."""
+    torch.set_num_threads(1)
+    began, spent = time.monotonic(), time.process_time()
+    kind, _, rest = job.partition("-")
+    found = fold(method, int(rest), run) if kind == "fold" else without(method, rest, run)
+    command = f"python -m benchmarks.accuracy --data DATA --jobs-named {job} --methods {method}"
+    if method == "ours" and run.steps:
+        command += f" --steps {run.steps}"
+    if method == "paper":
+        command += f" --epochs {run.epochs}"
+    return {
+        "job": job,
+        "method": method,
+        "figures": found,
+        "seed": run.seed,
+        "draws": run.draws,
+        "command": command,
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "cpu_minutes": round((time.process_time() - spent) / 60, 1),
+        "machine": cpu(),
+        "date": str(date.today()),
+    }
 
 
 def main() -> None:
-    """Train, measure, print; write the figures when asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="DIR/<category>/*.npz")
-    parser.add_argument("--methods", default="floor,paper,ours")
-    parser.add_argument("--folds", type=int, default=FOLDS, help="only the first so many")
-    parser.add_argument("--steps", type=int, default=2000, help="of our encoder")
+    """Run what is missing, two at a time or as many as asked, then write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="DIR/<set>/<category>/*.npz")
+    parser.add_argument("--config", type=Path, default=Path("configs/train-base.yaml"))
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--jobs-named", help="only these, with commas between")
+    parser.add_argument("--steps", type=int, help="of our encoder; none: as the configuration says")
+    parser.add_argument("--epochs", type=int, default=PaperConfig().epochs, help="of recipe paper")
     parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    data = load_set(options.data)
-    training = subject_split(data.subjects)
-    names = np.array(data.names)[data.label]
-    methods = {
-        "floor": Method("no learning: raw DCT", floor, partial(match, temperature=0.05)),
-        "paper": Method("recipe paper", paper, mean_euclidean),
-        "ours": Method(
-            f"our encoder, {options.steps} steps", partial(ours, options.steps), partial(match, temperature=0.05)
-        ),
-    }
-    print(f"{options.data}, {options.folds} of {FOLDS} folds, 3 shots, {options.draws} draws; {cpu()}; {date.today()}")
-    rows = []
-    for key in options.methods.split(","):
-        method, began = methods[key], time.monotonic()
-        seen: list[float] = []
-        unseen: list[float] = []
-        for fold in range(options.folds):
-            left_out = data.label % FOLDS == fold
-            embedding = method.fit(data.subset(training & ~left_out), data)
-            found = few_shot(embedding, names, data.subjects, draws=options.draws, distance=method.distance)
-            for g, name in enumerate(data.names):
-                (unseen if g % FOLDS == fold else seen).append(found.categories[name])
-        minutes = (time.monotonic() - began) / 60
-        rows.append({"method": method.name, "seen": np.mean(seen), "unseen": np.mean(unseen), "minutes": minutes})
-        print(
-            f"{method.name:32} seen {np.mean(seen):.4f}   unseen {np.mean(unseen):.4f}   {minutes:.1f} min", flush=True
-        )
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        report = {"data": str(options.data), "machine": cpu(), "date": str(date.today()), "rows": rows}
-        options.json.write_text(json.dumps(report, indent=2, default=float) + "\n")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at-once", type=int, default=2, help="jobs at a time, one thread each")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    o = parser.parse_args()
+    run = Run(o.data, o.config, o.steps, o.epochs, o.draws, o.seed)
+    present = [p.name for p in find_sets(o.data)]
+    jobs = [f"fold-{i}" for i in range(FOLDS)] * (MAIN in present) + [f"without-{n}" for n in present if n != "raw"]
+    if o.jobs_named:
+        jobs = o.jobs_named.split(",")
+    folder = o.out / "accuracy"
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = [(j, m) for m in o.methods.split(",") for j in jobs]
+    missing = [(j, m) for j, m in asked if not (folder / f"{j}-{m}.json").exists()]
+    with ProcessPoolExecutor(o.at_once) as pool:
+        running = {pool.submit(work, j, m, run): (j, m) for j, m in missing}
+        for done in as_completed(running):
+            j, m = running[done]
+            found = done.result()
+            (folder / f"{j}-{m}.json").write_text(json.dumps(found, indent=1) + "\n")
+            print(f"{j} {m}: {found['minutes']} min  {short(found['figures'])}", flush=True)
+    print(write_table(folder, o.out / "accuracy.md"))
+
+
+def short(figures: dict[str, Any]) -> str:
+    """All figures of a job on one line."""
+    return "; ".join(
+        f"{condition}: " + " ".join(f"{k} {v['auroc']:.4f}" for k, v in parts.items() if k != "categories")
+        for condition, parts in figures.items()
+    )
 
 
 if __name__ == "__main__":

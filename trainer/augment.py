@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from edge.skeleton import CORE15, MIRROR, PARENTS
+from trainer.camera import project
 
 _LIMBS = tuple(
     [CORE15.index(n) for n in group.split()]
@@ -44,20 +45,26 @@ class AugmentConfig:
     hide_limb: float = 0.2
     hide_frames: float = 0.2
     flat: float = 0.0
-    """share of samples seen by a virtual camera: projected, z = 0"""
+    """share of samples that a virtual camera sees: from 6° below to 29° above, 2.5 to 8 m away, projected, z = 0"""
 
 
-def augment(joints: Tensor, visible: Tensor, config: AugmentConfig, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A changed copy of the batch; shapes as in the module's docstring."""
+def augment(
+    joints: Tensor, visible: Tensor, config: AugmentConfig, rng: torch.Generator, part: tuple[slice, int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """A changed copy of the batch; shapes as in the module's docstring.
+
+    With `part` = (rows, size) these are those rows of a batch of that size, and they change as they would within it.
+    """
     n, t = joints.shape[:2]
+    rows, size = part or (slice(None), n)
 
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=rng)
+    def uniform(_: int, *shape: int) -> Tensor:
+        return torch.rand(size, *shape, generator=rng)[rows]
 
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=rng)
+    def normal(_: int, *shape: int) -> Tensor:
+        return torch.randn(size, *shape, generator=rng)[rows]
 
-    if float(uniform(1)) < config.mirror:
+    if float(torch.rand(1, generator=rng)) < config.mirror:
         joints, visible = mirror(joints, visible)
     joints = stretch_bones(joints, torch.exp(normal(n, 14) * config.bone))
     yaw = (uniform(n) * 2 - 1) * torch.pi
@@ -70,14 +77,15 @@ def augment(joints: Tensor, visible: Tensor, config: AugmentConfig, rng: torch.G
     limb = torch.zeros(len(_LIMBS), 15, dtype=torch.bool)
     for i, members in enumerate(_LIMBS):
         limb[i, members] = True
-    which = torch.randint(len(_LIMBS), (n,), generator=rng)
+    which = torch.randint(len(_LIMBS), (size,), generator=rng)[rows]
     hidden |= limb[which] & (uniform(n, 1) < config.hide_limb)
     visible = visible * ~hidden[:, None]
     spell = spells(uniform(n, 15), uniform(n, 15), t) & (uniform(n, 15) < 0.4)[:, None]
     visible = visible * ~(spell & (uniform(n, 1, 1) < config.hide_frames))
     if config.flat:
-        flat = uniform(n) < config.flat
-        joints = joints * torch.where(flat[:, None, None, None], torch.tensor([1.0, 1.0, 0.0]), torch.ones(3))
+        level = torch.zeros(len(joints))
+        seen = project(joints @ rotation(level, uniform(n) * 0.6 - 0.1, level)[:, None], 2.5 + 5.5 * uniform(n))
+        joints = torch.where((uniform(n) < config.flat)[:, None, None, None], seen, joints)
     return joints * (visible > 0)[..., None], visible
 
 

@@ -12,6 +12,23 @@ import typer
 from edge.console import need, out, say
 
 
+def one_of(option: str, given: str, *known: str) -> None:
+    """Refuse a value that is not among the known ones."""
+    if given not in known:
+        raise typer.BadParameter(f"use {' or '.join(repr(k) for k in known)}", param_hint=option)
+
+
+def numbers(option: str, given: str) -> list[int]:
+    """'1,3,5' as numbers, each once, in order."""
+    try:
+        found = sorted({int(part) for part in given.split(",")})
+    except ValueError:
+        found = [0]
+    if found[0] < 1:
+        raise typer.BadParameter(f"{given!r} is not a list of whole numbers from 1 on, as in 1,3,5", param_hint=option)
+    return found
+
+
 def register(app: typer.Typer) -> None:
     """Add this house's commands."""
 
@@ -24,20 +41,24 @@ def register(app: typer.Typer) -> None:
         seed: Annotated[int | None, typer.Option(help="random seed")] = None,
     ) -> None:
         """Train an encoder on folders of clips. Run it again to go on after an interruption."""
-        need("train", "torch", "safetensors", "sklearn")
+        need("train", "torch", "safetensors", "sklearn", "lightning_fabric")
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from trainer.config import load_config
         from trainer.fit import CHECKPOINT, Trainer, load_sets, make_bundle
+        from trainer.parallel import together
 
         settings = load_config(config, steps=steps, seed=seed)
         sets = load_sets(data, settings)
-        for s in sets:
-            say(f"{s.name}: {len(s.clips)} clips, {len(s.names)} categories, {len(set(s.subjects))} subjects")
         trainer = Trainer(sets, settings)
+        if trainer.chief:
+            for s in sets:
+                say(f"{s.name}: {len(s.clips)} clips, {len(s.names)} categories, {len(set(s.subjects))} subjects")
+            if trainer.fabric.world_size > 1:
+                say(f"{trainer.fabric.world_size} processes, {settings.batch // trainer.fabric.world_size} clips each")
         checkpoint = output / CHECKPOINT
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
-        with Progress(*columns, TimeRemainingColumn(), console=out) as bar:
+        with Progress(*columns, TimeRemainingColumn(), console=out, disable=not trainer.chief) as bar:
             task = bar.add_task("train", total=settings.steps, loss=float("nan"))
 
             def report(step: int, loss: float, news: str) -> None:
@@ -46,66 +67,108 @@ def register(app: typer.Typer) -> None:
                     bar.console.print(f"step {step}: AUROC on held-out subjects  {news}")
 
             trainer.run(report, checkpoint)
-        say("calibrating …")
-        bundle = make_bundle(trainer, output)
-        checkpoint.unlink(missing_ok=True)
-        say(f"{output}: {bundle.model}, trained in {bundle.manifest.training['minutes']} minutes")
-        say(f"next: haad-edge build {output} --target onnx")
+        if trainer.chief:
+            say("calibrating …")
+            bundle = make_bundle(trainer, output)
+            checkpoint.unlink(missing_ok=True)
+            say(f"{output}: {bundle.model}, trained in {bundle.manifest.training['minutes']} minutes")
+            say(f"next: haad-edge build {output} --target onnx")
+        with together(trainer.fabric):
+            trainer.fabric.barrier()
 
     @app.command(rich_help_panel="Make a model")
     def evaluate(
-        data: Annotated[Path, typer.Option(help="DIR/<category>/*.npz")],
-        shots: Annotated[int, typer.Option(min=1, help="support clips per category")] = 3,
+        data: Annotated[Path, typer.Option(help="DIR/<category>/*.npz, or a data set as released")],
+        protocol: Annotated[
+            str, typer.Option(help="clips, humanact12 or utd_mhad: who is support, who judged")
+        ] = "clips",
+        shots: Annotated[str, typer.Option(help="support clips per category; several as in 1,3,5,10")] = "3",
         split: Annotated[str, typer.Option(help="subject: support and test from different people; random")] = "subject",
+        people: Annotated[
+            str | None, typer.Option(help="judge these subjects, as in 4,8; support from the rest")
+        ] = None,
+        fold: Annotated[
+            int | None, typer.Option(min=0, max=3, help="every 4th category from here on is unseen")
+        ] = None,
         draws: Annotated[int, typer.Option(min=2, help="support draws; they give the interval")] = 20,
         seed: Annotated[int, typer.Option(help="random seed of the draws")] = 0,
         bundle: Annotated[Path | None, typer.Option(help="the bundle to evaluate; none: base")] = None,
         floor: Annotated[bool, typer.Option(help="also measure what no learning at all would do")] = True,
+        recipe: Annotated[str | None, typer.Option(help="paper: also train the published recipe here")] = None,
         to_json: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
+        report: Annotated[Path | None, typer.Option(help="also write DIR/index.html to look at")] = None,
     ) -> None:
         """How well K clips of each category tell it from the others: AUROC per category and mean, beside the floor."""
-        need("train", "sklearn", *["torch"] * floor)
-        if split not in ("subject", "random"):
-            raise typer.BadParameter("use 'subject' or 'random'", param_hint="--split")
+        need("train", "sklearn", *["torch"] * (floor or recipe is not None))
+        one_of("--split", split, "subject", "random")
+        one_of("--recipe", recipe or "paper", "paper")
         import numpy as np
 
         from edge.bundle import open_bundle
-        from edge.clip import load_clip
-        from edge.embedding import embed_folder
-        from edge.engine import open_engine
+        from edge.engine import embed, open_engine
         from edge.score import match
-        from trainer.evaluate import few_shot, report_table
+        from trainer.evaluate import Method, as_json, report_table, shots_table
+        from trainer.evaluate import evaluate as measure
+        from trainer.protocols import PROTOCOLS, make_protocol, paper_clips, read_clips, trained_on
 
+        one_of("--protocol", protocol, *PROTOCOLS)
+        if protocol == "humanact12" and (split != "subject" or people or fold is not None):
+            raise typer.BadParameter("humanact12 has a split and unseen categories of its own", param_hint="--protocol")
+        if protocol == "utd_mhad" and split != "subject":
+            raise typer.BadParameter("utd_mhad is split by subject", param_hint="--split")
+        if people and split != "subject":
+            raise typer.BadParameter("names who is judged, which a random split does not heed", param_hint="--people")
+        several = numbers("--shots", shots)
+        judged = [name.strip() for name in people.split(",")] if people else None
         model = open_bundle(bundle)
-        clips = embed_folder(data, model, open_engine(model, threads=2))
-        for problem in clips.problems:
+        clips, problems = read_clips(data, protocol)
+        for problem in problems:
             say(f"left out: {problem}")
-        embeddings = {model.model: clips.embedding}
+        category = np.array(clips.names)[clips.label]
+        plan = make_protocol(protocol, clips, split=split, people=judged, fold=fold)
+        views = [c.resampled(model.manifest.frames) for c in clips.clips]
+        joints, visible = (np.stack(x) for x in zip(*views, strict=True))
+        near = partial(match, temperature=model.manifest.temperature)
+        methods = [Method(model.model, embed(open_engine(model, threads=2), joints, visible), near)]
         if floor:
             from trainer.baselines import raw_dct
 
-            embeddings["floor: raw DCT"] = raw_dct([load_clip(p) for p in clips.path])
-        results = {
-            name: few_shot(
-                embedding,
-                np.array(clips.category),
-                np.array(clips.subject),
-                shots=shots,
-                draws=draws,
-                split=split,
-                seed=seed,
-                distance=partial(match, temperature=model.manifest.temperature),
-            )
-            for name, embedding in embeddings.items()
-        }
-        out.print(report_table(results, f"AUROC on {data}, {shots}-shot, split by {split}"))
-        say(f"{len(clips.path)} clips, {draws} support draws, seed {seed}; in brackets 95 % of the draws")
+            methods.append(Method("floor: raw DCT", raw_dct(clips.clips), near))
+        if recipe:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            from trainer.paper import PaperConfig, embed_paper, mean_euclidean, prepare, train_paper
+
+            prepared, train = prepare(paper_clips(data, protocol, clips)), plan.train
+            with Progress(TextColumn("recipe paper: epoch"), MofNCompleteColumn(), BarColumn(), console=out) as bar:
+                task = bar.add_task("train", total=PaperConfig().epochs)
+                encoder = train_paper(
+                    prepared[train], clips.label[train], report=lambda epoch, _: bar.update(task, completed=epoch)
+                )
+            methods.append(Method("recipe paper", embed_paper(encoder, prepared), mean_euclidean))
+        found = measure(methods, category, clips.subjects, plan, shots=several, draws=draws, seed=seed)
+        out.print(report_table(found.results[found.main], f"AUROC on {data}, {found.main}-shot, split by {plan.name}"))
+        if len(found.results) > 1:
+            out.print(shots_table(found, "mean AUROC by number of shots"))
+        for k, results in found.results.items():
+            for name, why in next(iter(results.values())).left_out.items():
+                say(f"not possible with {k} shots: {name}: {why}")
+        for k, why in found.impossible.items():
+            say(f"not possible with {k} shots: {why}")
+        say(f"{plan.name}: {plan.about}")
+        say(f"{len(clips.clips)} clips, {draws} support draws, seed {seed}; in brackets 95 % of the draws")
+        name = data.resolve().name if protocol == "clips" else protocol
+        note = trained_on(model.manifest.training, clips, plan, name)
+        say(f"note: {note or 'the manifest names neither these clips nor a set of this name as trained on'}")
         if to_json:
-            found = {"data": str(data), "model": model.model, **results[model.model].as_dict()}
-            if floor:
-                found["floor"] = results["floor: raw DCT"].as_dict()
             to_json.parent.mkdir(parents=True, exist_ok=True)
-            to_json.write_text(json.dumps(found, indent=2) + "\n")
+            figures = as_json(found) | {"data": str(data), "model": model.model, "trained_on": note}
+            to_json.write_text(json.dumps(figures, indent=2) + "\n")
+        if report:
+            from trainer.report import write_report
+
+            page = write_report(report, found, clips, model=model.model, data=data.resolve().name, note=note)
+            say(f"report: {page}")
 
     @app.command(rich_help_panel="Make a model")
     def convert(

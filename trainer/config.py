@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -24,6 +24,7 @@ class TrainConfig(BaseModel):
     batch: int = Field(256, ge=8)
     per_category: int = Field(6, ge=2)
     share: float = Field(0.75, gt=0, le=1)
+    whole: float = Field(0.7, ge=0, le=1, description="share of whole clips; the rest are windows at any phase")
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.02, ge=0)
     temperature: float = Field(0.1, gt=0, description="of the loss")
@@ -31,6 +32,8 @@ class TrainConfig(BaseModel):
     hold_out: int = Field(4, ge=0, description="every n-th subject of a set is kept for validation; 0: none")
     validate_every: int = Field(500, ge=1)
     threads: int = Field(0, ge=0, description="0: all cores")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     exclude: list[str] = []
     merge: dict[str, str] = {}
     terms: dict[str, str] = {}

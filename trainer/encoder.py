@@ -1,7 +1,7 @@
 """The encoder as it is exported: raw joints in, embedding and distances out. The graph is the model.
 
     joints (B, T, 15, 3) ─┐
-    visible (B, T, 15)  ──┴► Normalise ─► DCT ─► graph convolutions ─► embedding (B, D), unit length
+    visible (B, T, 15)  ──┴► Normalise ─► DCT ─► graph convolutions ─► condense ─► embedding (B, D), unit length
                                                                           │
     support (G, K, D), support_mask (G, K) ──────────────────────────► Match ─► distance (B, G)
 
@@ -22,6 +22,8 @@ from edge.skeleton import CORE15, PARENTS, J
 EPS = 1e-6
 PRIOR = 1e-3
 """The weight, in bones, of the belief that joints come in metres."""
+NARROW = 32
+"""Features of a joint that the embedding is condensed from."""
 LIMIT = 10.0
 """Nothing lies farther from the middle of the window, in metres of the reference body."""
 _LEFT = [CORE15.index(n) for n in ("l_shoulder", "l_hip")]
@@ -41,7 +43,7 @@ class EncoderConfig:
     width: int = 176
     blocks: int = 4
     embedding: int = 128
-    temperature: float = 0.05
+    temperature: float = 0.15
     """Softness of the match: how far the nearest support windows outweigh the rest."""
 
 
@@ -152,7 +154,12 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """joints (B, T, 15, 3), visible (B, T, 15) → embedding (B, D) of unit length."""
+    """joints (B, T, 15, 3), visible (B, T, 15) → embedding (B, D) of unit length.
+
+    The embedding is what the joints' features hold, joint by joint, condensed by a fixed linear map. The loss of the
+    training sees more layers behind them (`trainer.head`), which forget what the trained categories have no use for;
+    a category that nobody trained on is told apart better before that. (Chen et al., arXiv 2002.05709, section 4.2.)
+    """
 
     dct: Tensor
 
@@ -165,18 +172,24 @@ class Encoder(nn.Module):
         self.scale_in = Norm(J, features)
         self.enter = nn.Sequential(GraphConv(J, features, c.width), Norm(J, c.width), nn.ReLU())
         self.blocks = nn.Sequential(*(Block(J, c.width) for _ in range(c.blocks)))
-        self.narrow = nn.Linear(c.width, 32)
-        self.leave = nn.Linear(J * 32 + c.width, c.embedding)
+        self.narrow = nn.Linear(c.width, min(NARROW, c.width), bias=False).requires_grad_(False)
+        self.leave = nn.Linear(J * self.narrow.out_features, c.embedding, bias=False).requires_grad_(False)
 
-    def forward(self, joints: Tensor, visible: Tensor) -> Tensor:
+    def spectrum(self, joints: Tensor, visible: Tensor) -> Tensor:
+        """Each joint's DCT coefficients and how much of it was seen: (B, 15, 3·coefficients + 1)."""
         x, seen = self.normalise(joints, visible)
         k, t = self.dct.shape
-        spectrum = torch.matmul(self.dct, x.reshape(-1, t, J * 3)).reshape(-1, k, J, 3)
-        features = spectrum.transpose(1, 2).reshape(-1, J, k * 3)
-        h = self.scale_in(torch.cat([features, seen[..., None]], -1))
-        h = self.blocks(self.enter(h))
-        pooled = torch.cat([torch.relu(self.narrow(h)).reshape(-1, J * 32), h.sum(1) / J], -1)
-        z = self.leave(pooled)
+        rows = torch.matmul(self.dct, x.reshape(-1, t, J * 3)).reshape(-1, k, J, 3)
+        return torch.cat([rows.transpose(1, 2).reshape(-1, J, k * 3), seen[..., None]], -1)
+
+    def features(self, joints: Tensor, visible: Tensor) -> Tensor:
+        """What the graph convolutions make of each joint: (B, 15, width)."""
+        h: Tensor = self.blocks(self.enter(self.scale_in(self.spectrum(joints, visible))))
+        return h
+
+    def forward(self, joints: Tensor, visible: Tensor) -> Tensor:
+        h = self.narrow(self.features(joints, visible))
+        z = self.leave(h.reshape(-1, J * self.narrow.out_features))
         unit: Tensor = z / torch.sqrt((z * z).sum(-1, keepdim=True) + 1e-12)
         return unit
 

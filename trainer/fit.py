@@ -1,7 +1,7 @@
 """Training: sampler → augmentation → encoder → contrastive loss, and the bundle that comes of it.
 
 Every step depends on (seed, step) and the weights alone, so that a run which was killed and resumed ends where an
-uninterrupted one does.
+uninterrupted one does. Under `torchrun` each process takes its rows of every batch; see `trainer.parallel`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ from trainer.config import TrainConfig
 from trainer.datasets import Batch, ClipSet, Sampler, find_sets, load_set
 from trainer.encoder import Encoder, Graph
 from trainer.evaluate import few_shot
+from trainer.head import Learner, condense
 from trainer.losses import supervised_contrastive
+from trainer.parallel import agree, gather, join, prepare, rows, together
 
 CHECKPOINT = "checkpoint.pt"
+CONDENSED = 12
+"""Batches of training windows that the embedding is fitted to."""
 Report = Callable[[int, float, str], None]
 """Called with (step, loss, news); news is empty but for a validation figure."""
 
@@ -82,13 +86,15 @@ def prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 @torch.no_grad()
 def embed_arrays(encoder: Encoder, joints: Float, visible: Float, batch: int = 512) -> Float:
-    """Embeddings (N, D) of windows, in evaluation mode."""
+    """Embeddings (N, D) of windows, in evaluation mode, wherever the encoder is."""
     encoder.eval()
-    parts = [
-        encoder(torch.from_numpy(joints[i : i + batch]), torch.from_numpy(visible[i : i + batch])).numpy()
-        for i in range(0, len(joints), batch)
-    ]
-    return np.concatenate(parts)
+    device = next(encoder.parameters()).device
+
+    def there(x: Float) -> Tensor:
+        return torch.from_numpy(x).to(device)
+
+    spans = [slice(i, i + batch) for i in range(0, len(joints), batch)]
+    return np.concatenate([encoder(there(joints[s]), there(visible[s])).cpu().numpy() for s in spans])
 
 
 def embed_clips(encoder: Encoder, clips: list[Clip]) -> Float:
@@ -117,17 +123,27 @@ def validate(encoder: Encoder, sets: list[ClipSet], every: int, draws: int = 5) 
 
 
 class Trainer:
-    """One run: weights, their running average, the optimiser, and the step they have reached."""
+    """One run: weights, their running average, the optimiser, and the step they have reached.
+
+    `model` is `learner`, the encoder with its head, as Fabric wraps it: on its device, at its precision, with the other
+    processes. Of the encoder alone there is an average.
+    """
 
     def __init__(self, sets: list[ClipSet], config: TrainConfig) -> None:
         self.config, self.sets = config, sets
         torch.set_num_threads(config.threads or torch.get_num_threads())
+        self.fabric = join(config)
+        self.chief = self.fabric.is_global_zero
+        with together(self.fabric):
+            agree(self.fabric, self.identity())
         torch.manual_seed(config.seed)
         self.encoder = Encoder(config.encoder)
-        self.average = copy.deepcopy(self.encoder).eval()
-        self.optimiser = torch.optim.AdamW(
-            self.encoder.parameters(), config.learning_rate, weight_decay=config.weight_decay
-        )
+        self.average = copy.deepcopy(self.encoder).eval().to(self.fabric.device)
+        self.learner = Learner(self.encoder)
+        weights = [w for w in self.learner.parameters() if w.requires_grad]
+        optimiser = torch.optim.AdamW(weights, config.learning_rate, weight_decay=config.weight_decay)
+        self.model, self.optimiser = prepare(self.fabric, self.learner, optimiser, config.precision)
+        self.rows = rows(self.fabric, config.batch)
         self.step, self.seconds = 0, 0.0
         train = [s.subset(~held_out(s.subjects, config.hold_out)) for s in sets]
         for s in train:
@@ -141,6 +157,7 @@ class Trainer:
             size=config.batch,
             per_category=config.per_category,
             share=config.share,
+            whole=config.whole,
             seed=config.seed,
         )
 
@@ -150,22 +167,30 @@ class Trainer:
         rise = min(1.0, (self.step + 1) / min(200, max(1, c.steps // 10)))
         return c.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * self.step / c.steps))
 
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint and the other processes must have in common with this one."""
+        return {
+            "config": self.config.model_dump(exclude={"device"}),
+            "data": [s.digest for s in self.sets],
+        }
+
     def train_step(self, batch: Batch) -> Tensor:
-        """One step of the optimiser; returns the loss."""
-        rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)  # dropout
-        joints, visible = augment(
-            torch.from_numpy(batch.joints), torch.from_numpy(batch.visible), self.config.augment, rng
-        )
-        self.encoder.train()
-        embedding = self.encoder(joints, visible)
-        group = torch.from_numpy(batch.group)
-        loss = supervised_contrastive(embedding, torch.from_numpy(batch.label), self.config.temperature, group)
+        """One step of the optimiser with this process' rows; returns the loss of the whole batch."""
+        seed = self.config.seed * 1_000_003 + self.step
+        rng = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed + self.fabric.global_rank * 15_485_863)  # dropout: each process its own
+        joints, visible, label, group = map(torch.from_numpy, (batch.joints, batch.visible, batch.label, batch.group))
+        part = (self.rows, len(label))
+        joints, visible = augment(joints, visible, self.config.augment, rng, part)
+        joints, visible, label, group = self.fabric.to_device((joints, visible, label, group))
+        self.model.train()
+        embedding = gather(self.model(joints, visible))
+        loss = supervised_contrastive(embedding, label, self.config.temperature, group)
         for g in self.optimiser.param_groups:
             g["lr"] = self.rate()
         self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        self.fabric.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.learner.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
         keep = min(self.config.average, self.step / (self.step + 9))
@@ -175,35 +200,53 @@ class Trainer:
         return loss.detach()
 
     def run(self, report: Report, checkpoint: Path | None = None) -> None:
-        """Train to the last step, from where a checkpoint left off if there is one."""
-        if checkpoint is not None and checkpoint.exists():
-            self.load(checkpoint)
-        batches, before, began = prefetched(self.sampler.batches(self.step)), self.seconds, time.monotonic()
-        for batch in batches:
-            if self.step >= self.config.steps:
-                break
-            loss = float(self.train_step(batch))
-            if not math.isfinite(loss):
-                raise SettingsError(f"the loss is {loss} at step {self.step}", fix="lower learning_rate")
-            news, self.seconds = "", before + time.monotonic() - began
-            if self.step % self.config.validate_every == 0:
-                if checkpoint is not None:
-                    self.save(checkpoint)
-                figures = validate(self.average, self.sets, self.config.hold_out)
-                news = "  ".join(f"{k} {v:.4f}" for k, v in figures.items()) or "no held-out subjects to validate on"
-            report(self.step, loss, news)
-        batches.close()  # type: ignore[attr-defined]
+        """Train to the last step, from where a checkpoint left off if there is one. Process 0 alone reports."""
+        with together(self.fabric):
+            if checkpoint is not None and self.fabric.broadcast(checkpoint.exists()):
+                self.load(checkpoint)
+            batches = prefetched(self.sampler.batches(self.step, self.rows))
+            before, began = self.seconds, time.monotonic()
+            for batch in batches:
+                if self.step >= self.config.steps:
+                    break
+                loss = float(self.train_step(batch))
+                if not math.isfinite(loss):
+                    raise SettingsError(f"the loss is {loss} at step {self.step}", fix="lower learning_rate")
+                news, self.seconds = "", before + time.monotonic() - began
+                if self.step % self.config.validate_every == 0:
+                    news = self.pause(checkpoint) if self.chief else ""
+                    self.fabric.barrier()
+                if self.chief:
+                    report(self.step, loss, news)
+            batches.close()  # type: ignore[attr-defined]
+        self.condense()
+
+    def condense(self) -> None:
+        """Fit the averaged encoder's embedding to its features of the training clips."""
+        device = self.fabric.device
+        # Steps that no training reaches, so that these windows do not depend on when it is asked.
+        draws = (self.sampler.draw(np.random.default_rng((self.config.seed, 2**32 + i))) for i in range(CONDENSED))
+        condense(
+            self.average,
+            ((torch.from_numpy(b.joints).to(device), torch.from_numpy(b.visible).to(device)) for b in draws),
+        )
+
+    def pause(self, checkpoint: Path | None) -> str:
+        """Write a checkpoint and validate; returns the figures in words."""
+        if checkpoint is not None:
+            self.save(checkpoint)
+        self.condense()
+        figures = validate(self.average, self.sets, self.config.hold_out)
+        return "  ".join(f"{k} {v:.4f}" for k, v in figures.items()) or "no held-out subjects to validate on"
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on, in one atomic step."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        state = {
-            "config": self.config.model_dump(),
-            "data": [s.digest for s in self.sets],
+        state = self.identity() | {
             "step": self.step,
             "seconds": self.seconds,
-            "encoder": self.encoder.state_dict(),
+            "learner": self.learner.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
@@ -211,30 +254,37 @@ class Trainer:
         temporary.replace(path)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint. Raises SettingsError if it belongs to another configuration or other data."""
-        try:
-            state = torch.load(path, weights_only=True)
-        except Exception as e:
-            raise SettingsError(
-                f"{path}: not a readable checkpoint", why=str(e)[:200], fix="delete it to start anew"
-            ) from None
-        mine = {"config": self.config.model_dump(), "data": [s.digest for s in self.sets]}
-        if not isinstance(state, dict) or any(state.get(k) != v for k, v in mine.items()):
+        """Go on from a checkpoint, which process 0 reads for all: only its machine has it.
+
+        Raises SettingsError if it belongs to another configuration or other data.
+        """
+        state = self.fabric.broadcast(read_checkpoint(path) if self.chief else None)
+        if not isinstance(state, dict) or any(state.get(k) != v for k, v in self.identity().items()):
             raise SettingsError(
                 f"{path}: the checkpoint of another run",
                 why="its configuration or its data differ",
                 fix="delete it to start anew",
             )
-        self.encoder.load_state_dict(state["encoder"])
+        self.learner.load_state_dict(state["learner"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
 
 
+def read_checkpoint(path: Path) -> Any:
+    """What `Trainer.save` wrote, on the CPU. Raises SettingsError for a file that is no checkpoint."""
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as e:
+        raise SettingsError(
+            f"{path}: not a readable checkpoint", why=str(e)[:200], fix="delete it to start anew"
+        ) from None
+
+
 def make_bundle(trainer: Trainer, out: Path) -> Bundle:
     """Calibrate the trained encoder and write it, with all that is known about it. The graph is built afterwards."""
     config, encoder = trainer.config, trainer.average
-    weights = save_tensors({k: v.contiguous() for k, v in Graph(encoder).state_dict().items()})
+    weights = save_tensors({k: v.cpu().contiguous() for k, v in Graph(encoder).state_dict().items()})
     test = [held_out(s.subjects, config.hold_out) for s in trainer.sets]
     arrays, calibration = calibrate(trainer.sets, test, lambda j, v: embed_arrays(encoder, j, v), config)
     manifest = Manifest(
@@ -273,6 +323,7 @@ def training_record(trainer: Trainer) -> dict[str, Any]:
         ],
         "seed": config.seed,
         "config": config.model_dump(exclude={"terms"}),
+        "processes": trainer.fabric.world_size,
         "minutes": round(trainer.seconds / 60, 1),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),

@@ -151,7 +151,7 @@ def test_the_parity_is_measured(graph: Graph, data: bytes) -> None:
     assert 0 < parity(graph, data, examples)["embedding"] < 1e-4
     other = copy.deepcopy(graph)
     with torch.no_grad():
-        other.encoder.leave.bias[0] += 0.5
+        other.encoder.leave.weight[0] += 0.5
     found = parity(other, data, examples)
     assert found["embedding"] > 1e-3 and found["distance"] > 1e-3
 

@@ -34,7 +34,15 @@ def write_set(root: Path, motions: Iterable[str], *, subjects: int = 4, trials: 
 
 def tiny(**given: Any) -> TrainConfig:
     """A configuration that trains in a second."""
-    values = {"name": "tiny", "steps": 8, "batch": 24, "per_category": 4, "validate_every": 4, "threads": 1}
+    values = {
+        "name": "tiny",
+        "steps": 8,
+        "batch": 24,
+        "per_category": 4,
+        "validate_every": 4,
+        "threads": 1,
+        "device": "cpu",
+    }
     return TrainConfig(**({**values, "encoder": ENCODER} | given))
 
 

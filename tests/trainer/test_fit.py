@@ -186,7 +186,7 @@ def test_validation_is_few_shot_with_the_encoders_own_temperature(
 def test_a_loss_that_is_no_number_stops_the_run(sets: list[ClipSet]) -> None:
     t = Trainer(sets, tiny())
     with torch.no_grad():
-        t.encoder.leave.bias.fill_(float("nan"))
+        t.learner.leave.bias.fill_(float("nan"))
     with pytest.raises(SettingsError, match=r"loss is nan at step 1.*learning_rate"):
         t.run(silent)
 
@@ -210,15 +210,15 @@ def test_the_bundle_opens_and_says_how_it_was_made(sets: list[ClipSet], tmp_path
     b = open_bundle(tmp_path / "b")
     assert b == made_bundle
     m = b.manifest
-    assert (m.name, m.frames, m.seconds, m.embedding, m.temperature) == ("tiny", 16, 1.0, 16, 0.05)
+    assert (m.name, m.frames, m.seconds, m.embedding, m.temperature) == ("tiny", 16, 1.0, 16, 0.15)
     assert m.encoder == m.files[WEIGHTS] and set(m.files) == {WEIGHTS, CALIBRATION}
     assert m.architecture["width"] == 16 and m.architecture["parameters"] == sum(
         p.numel() for p in t.encoder.parameters()
     )
     weights = load_tensors(b.read(WEIGHTS))
     # The averaged weights are what is kept.
-    assert torch.equal(weights["encoder.leave.weight"], t.average.leave.weight)
-    assert not torch.equal(weights["encoder.leave.weight"], t.encoder.leave.weight)
+    assert torch.equal(weights["encoder.enter.0.mix"], t.average.enter[0].mix)
+    assert not torch.equal(weights["encoder.enter.0.mix"], t.encoder.enter[0].mix)
     first, second = m.training["sets"]
     assert (first["name"], first["clips"], first["categories"], first["terms"]) == ("first", 32, 4, "made here")
     assert first["held_out_subjects"] == ["4"] and second["held_out_subjects"] == []

@@ -1,0 +1,92 @@
+"""The figures of `benchmarks.accuracy`, as the page accuracy.md."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ORDER = ("floor", "paper", "ours")
+HEADS = {"floor": "floor: raw DCT", "paper": "recipe paper", "ours": "ours"}
+
+
+def write_table(folder: Path, page: Path) -> str:
+    """Make `page` of the jobs in `folder`; returns its text."""
+    jobs = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
+    if not jobs:
+        return "no figures yet"
+    lines = [
+        "# Accuracy",
+        "",
+        "Mean AUROC over categories, K = 3, support and judged clips of different people; in brackets 95 % of the",
+        "support draws. Made by `make accuracy DATA=…`; `benchmarks/accuracy.py` says what each job is.",
+        "",
+        "## UTD-MHAD, four folds: every fourth category unseen",
+        "",
+        *folds(jobs),
+        "",
+        "## One data set left out of training",
+        "",
+        "`ui_prmd`: five correct repetitions of a person against that person's other correct and incorrect ones.",
+        "",
+        *left_out(jobs),
+        "",
+        "## Commands",
+        "",
+        "| figures | command | seed | draws | CPU minutes | machine, date |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {j['job']}, {HEADS[j['method']]} | `{j['command']}` | {j['seed']} | {j['draws']} | {j['cpu_minutes']} "
+            f"| {j['machine']}, {j['date']} |"
+            for j in sorted(jobs, key=lambda j: (ORDER.index(j["method"]), j["job"]))
+        ),
+        "",
+    ]
+    text = "\n".join(lines)
+    page.write_text(text)
+    return text
+
+
+def folds(jobs: list[dict[str, Any]]) -> list[str]:
+    """A row for each condition and kind of category; the mean over all categories of the folds that were run."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for method in ORDER:
+        mine = [j for j in jobs if j["method"] == method and j["job"].startswith("fold-")]
+        for condition in dict.fromkeys(c for j in mine for c in j["figures"]):
+            for part in ("seen", "unseen"):
+                found = [j["figures"][condition][part] for j in mine]
+                auroc, low, high = (np.mean([f[k] for f in found]) for k in ("auroc", "low", "high"))
+                note = "" if len(found) == 4 else f" ({len(found)} of 4 folds)"
+                rows.setdefault((condition, part), {})[method] = f"{auroc:.4f} [{low:.4f}–{high:.4f}]{note}"
+    return table(["clips judged", "categories"], {k: v for k, v in rows.items()})
+
+
+def left_out(jobs: list[dict[str, Any]]) -> list[str]:
+    """A row for each set, with our error as a share of the floor's."""
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    error: dict[tuple[str, str], float] = {}
+    for j in jobs:
+        if j["job"].startswith("without-"):
+            name = j["job"].removeprefix("without-")
+            (figures,) = j["figures"].values()
+            f = figures["unseen"]
+            rows.setdefault((name,), {})[j["method"]] = f"{f['auroc']:.4f} [{f['low']:.4f}–{f['high']:.4f}]"
+            error[name, j["method"]] = 1 - f["auroc"]
+    for (name,), row in rows.items():
+        if (name, "ours") in error and (name, "floor") in error:
+            row["share"] = f"{error[name, 'ours'] / error[name, 'floor']:.2f}"
+    return table(["set left out"], dict(sorted(rows.items())), {"share": "our error over the floor's"})
+
+
+def table(
+    keys: list[str], rows: dict[tuple[str, ...], dict[str, str]], more: dict[str, str] | None = None
+) -> list[str]:
+    """Markdown; a cell that nothing was measured for holds a dash."""
+    heads = HEADS | (more or {})
+    columns = [m for m in heads if any(m in row for row in rows.values())]
+    out = ["| " + " | ".join([*keys, *(heads[m] for m in columns)]) + " |", "|" + "---|" * (len(keys) + len(columns))]
+    for key, row in rows.items():
+        out.append("| " + " | ".join([*key, *(row.get(m, "–") for m in columns)]) + " |")
+    return out

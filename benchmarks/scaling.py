@@ -1,0 +1,340 @@
+"""One model for all categories, or one for each: `python -m benchmarks.scaling --data DIR [--json F]`.
+
+Every category of DIR in turn is the normal one: a method is given clips of it by every other subject, all clips of the
+remaining subjects are judged, one AUROC (as in `haad-edge evaluate`). All rows are of one run, and those with as many
+clips have the very same ones.
+
+clips       normal clips of a category that the method is given; "all" is what there is of the training subjects
+numbers     what has to be kept: trained parameters and stored features, "once" for all categories and for each
+seconds     of processor time on one thread, features included: "once" before the first category, then for each new
+            one. For `base` and raw DCT a new category is embedding its clips; for the others, training a model
+AUROC       mean over categories and draws; "not trained on" judges only the clips of subjects that the bundle was not
+            trained on. Draws differ in the clips, and with all clips in the seed alone
+ms a clip   processor time to judge one clip, in batches, against one category more ("each") and before that ("once")
+
+`base` is the bundle that ships, as trained: its seconds "once" are the wall clock of its manifest, on another day and
+with all cores, and its AUROC is flattered where its manifest lists this set. It saw the training subjects, all
+categories, and those judged who are not held out; "not trained on" mends only the last. Seen and unseen categories are
+told apart by `benchmarks.accuracy`. The other methods know this set alone, and their basis (trainer/one_class.py) all
+its training subjects' clips without labels.
+
+The growth lines are arithmetic, not measurements: once + categories × each, from the figures above. The device matches
+256 categories at most at once (edge/support.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.stream import cpu
+from edge.bundle import Bundle, open_bundle
+from edge.clip import Clip
+from edge.engine import Engine, embed, open_engine, run_all
+from edge.errors import ClipError
+from edge.score import match
+from edge.skeleton import Float
+from trainer.baselines import raw_dct
+from trainer.datasets import ClipSet, load_set, subject_split
+from trainer.evaluate import auroc
+from trainer.one_class import Basis, FlowConfig, OneClass, SvddConfig, fit_flow, fit_svdd
+
+GROWTH = (10, 100, 1000)
+TEMPERATURE = 0.05
+ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """No model: the clips' unit rows (K, D) are kept, and matched as the device does."""
+
+    rows: Float
+    temperature: float
+
+    @property
+    def numbers(self) -> int:
+        return self.rows.size
+
+    def score(self, features: Float) -> NDArray[np.float64]:
+        return match(features, self.rows, self.temperature)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """What is compared. features (N, D) of all clips; `fit` makes a category's model of its rows and a seed."""
+
+    name: str
+    clips: int | None
+    features: Float
+    fit: Callable[[Float, int], OneClass]
+    seconds_a_clip: float
+    """To make one clip's features."""
+    numbers_once: int = 0
+    seconds_once: float | None = 0.0
+    seconds_each_match: float | None = None
+    """To judge one clip against one category more, where it is known better than by timing `score`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the table; None is not known. For `numbers`, `seconds` and `ms`: once, and for each category."""
+
+    method: str
+    clips: float
+    numbers: tuple[float, float]
+    seconds: tuple[float | None, float]
+    auroc: float
+    interval: tuple[float, float]
+    auroc_not_trained_on: float | None
+    ms: tuple[float, float]
+    draws: int
+
+    def grown(self, categories: int) -> dict[str, float | None]:
+        """Once + categories × each."""
+        once, each = self.seconds
+        return {
+            "categories": categories,
+            "numbers": self.numbers[0] + categories * self.numbers[1],
+            "seconds": None if once is None else once + categories * each,
+            "seconds_of_categories": categories * each,
+            "ms_a_clip": self.ms[0] + categories * self.ms[1],
+        }
+
+
+def cost(work: Callable[[], object], count: int) -> float:
+    """Processor seconds of one of the `count` things that `work` does: the median of several rounds after a first."""
+    work()
+    found = []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        work()
+        found.append((time.process_time() - began) / count)
+    return statistics.median(found)
+
+
+def embedded(clips: list[Clip], engine: Engine, frames: int) -> Float:
+    """The bundle's embedding of whole clips, as `edge.embedding` makes them of a folder: (N, D)."""
+    joints, visible = (np.stack(x) for x in zip(*(c.resampled(frames) for c in clips), strict=True))
+    return embed(engine, joints, visible)
+
+
+def match_cost(engine: Engine, bundle: Bundle, shots: int) -> float:
+    """Seconds for one clip and one category more: the engine with 256 categories bound against one."""
+    m = bundle.manifest
+    rng = np.random.default_rng(0)
+    joints = rng.normal(size=(engine.staging.size, m.frames, 15, 3)).astype(np.float32)
+    visible = np.ones(joints.shape[:3], np.float32)
+    found = []
+    for g in (1, 256):
+        rows = rng.normal(size=(g, shots, m.embedding)).astype(np.float32)
+        engine.bind(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.ones((g, shots), np.float32))
+        found.append(cost(lambda: run_all(engine, joints, visible), len(joints)))
+    return max(0.0, found[1] - found[0]) / 255
+
+
+def not_trained_on(bundle: Bundle, data: ClipSet) -> NDArray[np.bool_]:
+    """True for the clips whose subject the bundle has not seen: all of them, when its manifest lacks the set."""
+    for known in bundle.manifest.training.get("sets", []):
+        if known.get("sha256") == data.digest or known.get("name") == data.name:
+            return np.isin(data.subjects, known.get("held_out_subjects", []))
+    return np.ones(len(data.clips), bool)
+
+
+def judge(method: Method, data: ClipSet, free: NDArray[np.bool_], *, draws: int, seed: int) -> Row:
+    """Fit and judge every category `draws` times. `free` (N,): clips that "not trained on" counts.
+
+    The draws are those of `trainer.evaluate.few_shot` with the same seed. Raises ClipError for a category with too
+    few clips, or none to judge.
+    """
+    pool = subject_split(data.subjects)
+    rng = np.random.default_rng(seed)
+    judged = method.features[~pool]
+    whole = np.full((draws, len(data.names)), np.nan)
+    part = whole.copy()
+    seconds, numbers, given = [], [], []
+    model: OneClass | None = None
+    for g in np.argsort(data.names, kind="stable"):
+        name, members = data.names[g], np.flatnonzero(pool & (data.label == g))
+        count = method.clips or len(members)
+        normal = data.label[~pool] == g
+        if len(members) < count or normal.all() or not normal.any():
+            raise ClipError(
+                f"category '{name}' cannot be measured",
+                why=f"{len(members)} clips of the training subjects, {int(normal.sum())} of the others",
+                fix=f"give {count} clips or more of it, by several subjects",
+            )
+        for d in range(draws):
+            rows = method.features[rng.choice(members, count, replace=False)]
+            began = time.process_time()
+            model = method.fit(rows, seed + d)
+            seconds.append(time.process_time() - began + count * method.seconds_a_clip)
+            numbers.append(model.numbers)
+            given.append(count)
+            score = model.score(judged)
+            whole[d, g] = auroc(score[normal], score[~normal])
+            mine, others = normal & free[~pool], ~normal & free[~pool]
+            if mine.any() and others.any():
+                part[d, g] = auroc(score[mine], score[others])
+    assert model is not None
+    each = method.seconds_each_match
+    if each is None:
+        each = cost(partial(model.score, judged), len(judged))
+    means = whole.mean(1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Row(
+        method.name,
+        float(np.mean(given)),
+        (method.numbers_once, float(np.mean(numbers))),
+        (method.seconds_once, float(np.mean(seconds))),
+        float(means.mean()),
+        (float(low), float(high)),
+        None if np.isnan(part).all() else float(np.nanmean(part)),
+        (1e3 * method.seconds_a_clip, 1e3 * each),
+        draws,
+    )
+
+
+def methods(data: ClipSet, bundle: Bundle, shots: int, steps: int | None) -> list[Method]:
+    """All rows' methods, their features made and timed."""
+    pool = subject_split(data.subjects)
+    m, engine = bundle.manifest, open_engine(bundle, max_batch=64)
+    dct, ours = raw_dct(data.clips), embedded(data.clips, engine, m.frames)
+    some = data.clips[:64]
+    dct_seconds = cost(lambda: raw_dct(some), len(some))
+    our_seconds = cost(lambda: embedded(some, engine, m.frames), len(some))
+    began = time.process_time()
+    basis = Basis.fit(dct[pool])
+    basis_seconds = time.process_time() - began + int(pool.sum()) * dct_seconds
+    projected = basis(dct)
+    project_seconds = dct_seconds + cost(lambda: basis(dct), len(dct))
+    flow = FlowConfig() if steps is None else FlowConfig(steps=steps)
+    svdd = SvddConfig() if steps is None else SvddConfig(steps=steps)
+
+    def learned(name: str, clips: int | None, fit: Callable[[Float, int], OneClass]) -> Method:
+        return Method(name, clips, projected, fit, project_seconds, basis.numbers, basis_seconds)
+
+    def a_flow(rows: Float, seed: int) -> OneClass:
+        return fit_flow(rows, FlowConfig(**asdict(flow) | {"seed": seed}))
+
+    def a_svdd(rows: Float, seed: int) -> OneClass:
+        return fit_svdd(rows, SvddConfig(**asdict(svdd) | {"seed": seed}))
+
+    for fit in (a_flow, a_svdd):  # what a first call imports and sets up is no category's cost
+        fit(projected[np.flatnonzero(pool)[:shots]], 0)
+    minutes = m.training.get("minutes")
+    return [
+        Method("no learning: raw DCT", shots, dct, lambda rows, seed: Neighbours(rows, TEMPERATURE), dct_seconds),
+        learned("a flow each", shots, a_flow),
+        learned("a flow each", None, a_flow),
+        learned("deep SVDD each", shots, a_svdd),
+        learned("deep SVDD each", None, a_svdd),
+        Method(
+            f"one model: {bundle.model}",
+            shots,
+            ours,
+            lambda rows, seed: Neighbours(rows, m.temperature),
+            our_seconds,
+            int(m.architecture.get("parameters", 0)),
+            None if minutes is None else 60.0 * float(minutes),
+            match_cost(engine, bundle, shots),
+        ),
+    ]
+
+
+def tables(rows: list[Row], categories: int) -> list[Table]:
+    """The comparison, and its growth."""
+
+    def number(x: float | None) -> str:
+        return "–" if x is None else f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
+
+    first = Table(
+        "method", "clips", "numbers once", f"of {categories}", "each", "seconds once", f"of {categories}", "each new",
+        "AUROC", "95 % of draws", "not trained on", "ms a clip once", "each",
+        title="one model, or one for each category",
+    )  # fmt: skip
+    for r in rows:
+        total = r.numbers[0] + categories * r.numbers[1]
+        free = "–" if r.auroc_not_trained_on is None else f"{r.auroc_not_trained_on:.4f}"
+        first.add_row(
+            r.method, f"{r.clips:g}" if r.clips == round(r.clips) else f"{r.clips:.1f}",
+            number(r.numbers[0]), number(total), number(r.numbers[1]),
+            number(r.seconds[0]), number(categories * r.seconds[1]), number(r.seconds[1]),
+            f"{r.auroc:.4f}", f"{r.interval[0]:.4f} – {r.interval[1]:.4f}", free, number(r.ms[0]), number(r.ms[1]),
+        )  # fmt: skip
+    second = Table(
+        "method", "clips", "categories", "numbers", "seconds, without once", "ms a clip", title="growth, computed"
+    )
+    for r in rows:
+        for g in GROWTH:
+            at = r.grown(g)
+            second.add_row(
+                r.method, f"{r.clips:.3g}", str(g), number(at["numbers"]), number(at["seconds_of_categories"]),
+                number(at["ms_a_clip"]),
+            )  # fmt: skip
+    return [first, second]
+
+
+def main() -> None:
+    """Measure, print both tables, write the figures when asked."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--data", type=Path, required=True, help="DIR/<category>/*.npz")
+    parser.add_argument("--bundle", type=Path, help="none: base")
+    parser.add_argument("--shots", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="of the flows and descriptions, for a quick try; none: their own")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    data, bundle = load_set(options.data), open_bundle(options.bundle)
+    free, pool = not_trained_on(bundle, data), subject_split(data.subjects)
+    rows = []
+    for method in methods(data, bundle, options.shots, options.steps):
+        rows.append(judge(method, data, free, draws=options.draws, seed=options.seed))
+        print(f"{method.name}, {rows[-1].clips:.3g} clips: AUROC {rows[-1].auroc:.4f}", flush=True)
+    judged = sorted(set(data.subjects[~pool & free].tolist()))
+    print(f"{data.name}, {bundle.model}, {options.draws} draws, seed {options.seed}; {cpu()}; {date.today()}")
+    print(f'"not trained on": the judged clips of subjects {", ".join(judged) or "none"}')
+    console = Console(width=max(200, Console().width))
+    for table in tables(rows, len(data.names)):
+        console.print(table)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        named = "".join(
+            f" --{k} {getattr(options, k)}"
+            for k in ("shots", "draws", "seed", "steps")
+            if getattr(options, k) is not None
+        )
+        report = {
+            "data": data.name,
+            "data_sha256": data.digest,
+            "model": bundle.model,
+            "machine": cpu(),
+            "date": str(date.today()),
+            "seed": options.seed,
+            "command": f"python -m benchmarks.scaling --data {data.name}{named}",
+            "timing": "processor seconds, one thread; the bundle's seconds once are its manifest's wall clock",
+            "not_trained_on": {"subjects": judged},
+            "categories": len(data.names),
+            "rows": [asdict(r) | {"growth_computed": [r.grown(g) for g in GROWTH]} for r in rows],
+        }
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""What each of the two processes of `test_parallel` does: `python -m tests.trainer.pair SETS OUT`, told by torchrun's
+variables which of the two it is. It leaves what it found in OUT; in the end process 1 kills itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edge.errors import HaadError
+from tests.trainer.made import tiny
+from trainer.datasets import load_set
+from trainer.fit import Trainer
+from trainer.parallel import agree
+
+
+def trainer(folder: Path) -> Trainer:
+    """Of six steps, with a checkpoint at the fourth; without dropout, which alone depends on who holds a row."""
+    sets = [load_set(folder / "first"), load_set(folder / "second")]
+    t = Trainer(sets, tiny(steps=6, validate_every=4))
+    for m in t.learner.modules():
+        if isinstance(m, torch.nn.Dropout):
+            m.p = 0.0
+    return t
+
+
+def train(folder: Path, checkpoint: Path) -> dict[str, Any]:
+    """What is reported, the first gradients and the last weights."""
+    t = trainer(folder)
+    found: dict[str, Any] = {"losses": [], "news": []}
+
+    def report(step: int, loss: float, news: str) -> None:
+        found["losses"].append(loss)
+        found["news"].append(news)
+        if step == 1:
+            found["gradients"] = {k: p.grad.clone() for k, p in t.learner.named_parameters() if p.grad is not None}
+
+    t.run(report, checkpoint)
+    return found | {"step": t.step, "learner": t.learner.state_dict(), "average": t.average.state_dict()}
+
+
+def main(folder: Path, out: Path) -> None:
+    rank = int(os.environ["RANK"])
+    found = {"whole": train(folder, out / f"of_{rank}.pt")}
+    # Only process 0 has the checkpoint that both go on from: that of the run in one process.
+    found["resumed"] = train(folder, out / f"one_{rank}.pt")
+    t = trainer(folder)
+    try:
+        agree(t.fabric, {"seed": rank})
+    except HaadError as e:
+        found["disagreed"] = {"said": str(e)}
+    torch.save(found, out / f"found_{rank}.pt")
+    go_on = t.train_step
+
+    def train_step(batch: Any) -> torch.Tensor:
+        if rank == 1 and t.step == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return go_on(batch)
+
+    t.train_step = train_step  # type: ignore[method-assign]
+    try:
+        t.run(lambda *a: None)
+    except HaadError as e:
+        print(e)
+        sys.exit(e.exit_code)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,283 @@
+"""A diffusion model of whole movements: what a clip could also have looked like.
+
+    joints (N, F, 15, 3) ─ Normalise ─► body (N, F, 45) ─ DCT, whitened ─► z (N, K, 45) ◄──► noise
+        ▲                                                                        │ DDIM, with
+        └──── Place puts it back in metres, where the clip stood ◄── body ◄──────┘ Denoiser
+
+Motion is noised and denoised as the first K coefficients of its cosine transform over time, so that it is smooth. One
+sampler does both forms of generation: it starts from a clip noised up to a *strength* (1: from pure noise), and puts
+the frames that are *kept* back at every step, so that only the rest is made anew (masked completion).
+
+Sources: the schedule is Nichol and Dhariwal's (2021, eq. 17), the sampler Song, Meng and Ermon's DDIM (2021, eq. 12 and
+16), the target v Salimans and Ho's (2022), starting from a noised sample SDEdit's (Meng et al. 2022), completion in DCT
+space HumanMAC's (Chen et al. 2023). Their papers, not their code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from edge.skeleton import PARENTS, J
+from trainer.encoder import EPS, Normalise, dct_matrix
+
+NOISE_STEPS = 1000
+FLOOR = 0.02
+"""The least deviation a coefficient is divided by, in metres of the reference body: below it lies sensor noise."""
+FADE = 8
+"""Frames after the kept part over which what is left of a jump fades."""
+
+
+@dataclass(frozen=True, slots=True)
+class MotionShape:
+    """The shape of the model. A clip of any length is `frames` rows, of which `coefficients` are kept."""
+
+    frames: int = 60
+    coefficients: int = 20
+    width: int = 128
+    layers: int = 4
+    heads: int = 4
+
+
+def cosine_schedule(steps: int = NOISE_STEPS) -> Tensor:
+    """ᾱ(0) … ᾱ(steps), the share of the signal's variance left: (steps + 1,) float64, from 1 down to almost 0.
+
+    No single step removes more than 0.999 of what is left, so that the last one can be undone.
+    """
+    s = 0.008
+    f = torch.cos((torch.linspace(0, 1, steps + 1, dtype=torch.float64) + s) / (1 + s) * math.pi / 2) ** 2
+    left = (f[1:] / f[:-1]).clamp(min=0.001)
+    return torch.cat([torch.ones(1, dtype=torch.float64), left.cumprod(0)])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a clip stood, how large and which way: joints = scale · turn(body) + move.
+
+    scale and angle (about y, radians) are (N,), move is (N, 3) in metres.
+    """
+
+    scale: Tensor
+    angle: Tensor
+    move: Tensor
+
+    @classmethod
+    def between(cls, body: Tensor, joints: Tensor, visible: Tensor) -> Place:
+        """The similarity (about the vertical axis) that takes `body` (N, F, 15, 3) to `joints`, over what is visible.
+
+        Least squares in closed form; exact here, since `Normalise` applies such a similarity.
+        """
+        v = visible[..., None]
+        total = v.sum((1, 2)) + EPS
+        middle, goal = (body * v).sum((1, 2)) / total, (joints * v).sum((1, 2)) / total
+        y, x = (body - middle[:, None, None]) * v, joints - goal[:, None, None]
+        along = (y[..., 0] * x[..., 0] + y[..., 2] * x[..., 2]).sum((1, 2))
+        across = (y[..., 0] * x[..., 2] - y[..., 2] * x[..., 0]).sum((1, 2))
+        upward = (y[..., 1] * x[..., 1]).sum((1, 2))
+        scale = (torch.hypot(along, across) + upward + EPS) / ((y * y).sum((1, 2, 3)) + EPS)
+        place = cls(scale, torch.atan2(across, along), torch.zeros_like(goal))
+        return cls(place.scale, place.angle, goal - place.back(middle[:, None, None])[:, 0, 0])
+
+    def back(self, body: Tensor) -> Tensor:
+        """body (N, F, 15, 3) → joints in metres of the clip's own frame."""
+        c, s = (f(self.angle)[:, None, None] * self.scale[:, None, None] for f in (torch.cos, torch.sin))
+        x, y, z = body.unbind(-1)
+        turned = torch.stack([c * x - s * z, y * self.scale[:, None, None], s * x + c * z], -1)
+        return turned + self.move[:, None, None]
+
+
+class MotionSpace(nn.Module):
+    """Joints ↔ body ↔ whitened coefficients. `mean` and `deviation` (K, 45) come from the training clips."""
+
+    dct: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, shape: MotionShape) -> None:
+        super().__init__()
+        k, f = shape.coefficients, shape.frames
+        self.normalise = Normalise(f)
+        self.register_buffer("dct", dct_matrix(f, k), persistent=False)
+        self.register_buffer("mean", torch.zeros(k, J * 3))
+        self.register_buffer("deviation", torch.ones(k, J * 3))
+
+    def body(self, joints: Tensor, visible: Tensor) -> tuple[Tensor, Place]:
+        """joints (N, F, 15, 3), visible (N, F, 15) → body (N, F, 45), and the way back.
+
+        Column 0 is the pelvis' path from its first frame: the mean that `Normalise` takes would tell of the end.
+        """
+        x, _ = self.normalise(joints, visible)
+        path = x[:, :, :1] - x[:, :1, :1]
+        x = torch.cat([path, x[:, :, 1:]], 2)
+        return x.flatten(2), Place.between(absolute(x), joints, visible)
+
+    def fit(self, body: Tensor) -> None:
+        """Take mean and deviation from bodies (N, F, 45)."""
+        spectrum = self.dct @ body
+        self.mean.copy_(spectrum.mean(0))
+        self.deviation.copy_(spectrum.std(0, correction=0).clamp(min=FLOOR))
+
+    def encode(self, body: Tensor) -> Tensor:
+        """body (N, F, 45) → z (N, K, 45)."""
+        return (self.dct @ body - self.mean) / self.deviation
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z (N, K, 45) → body (N, F, 45), without the coefficients beyond K."""
+        return self.dct.T @ (z * self.deviation + self.mean)
+
+    def history(self, body: Tensor, kept: Tensor) -> Tensor:
+        """What the denoiser may know: the first `kept` (N,) frames, the last of them repeated, encoded: (N, K, 45)."""
+        frame = torch.arange(body.shape[1])[None].minimum(kept[:, None] - 1).clamp(min=0)
+        padded = body.gather(1, frame[..., None].expand(-1, -1, body.shape[2]))
+        return self.encode(padded) * (kept > 0)[:, None, None]
+
+
+def absolute(body: Tensor) -> Tensor:
+    """body (N, F, 45 or 15, 3), joints relative to the pelvis' path → (N, F, 15, 3), all relative to one origin."""
+    x = body.reshape(*body.shape[:2], J, 3)
+    return torch.cat([x[:, :, :1], x[:, :, 1:] + x[:, :, :1]], 2)
+
+
+def with_bones_of(made: Tensor, source: Tensor) -> Tensor:
+    """`made` (N, F, 45) with the length that each bone has in `source` in that frame; directions and path stay.
+
+    The model makes each coordinate by itself, so its bones change their length more than a sensor's do.
+    """
+    new, old = (x.reshape(*x.shape[:2], J, 3) for x in (made, source))
+    out = [torch.zeros_like(new[:, :, 0])]  # joints are relative to the pelvis
+    for j in range(1, J):
+        p = PARENTS[j]
+        bone = new[:, :, j] - (new[:, :, p] if p else 0)
+        length = (old[:, :, j] - (old[:, :, p] if p else 0)).norm(dim=-1, keepdim=True)
+        out.append(out[p] + bone / (bone.norm(dim=-1, keepdim=True) + EPS) * length)
+    out[0] = new[:, :, 0]
+    return torch.stack(out, 2).flatten(2)
+
+
+class Denoiser(nn.Module):
+    """A small transformer over the K coefficients.
+
+    z (N, K, 45), step (N,), history (N, K, 45), kept (N,) → v (N, K, 45), see `sample`. `kept` is the share of frames
+    that the history holds; 0 with a history of zeros is the unconditional model.
+    """
+
+    frequency: Tensor
+
+    def __init__(self, shape: MotionShape) -> None:
+        super().__init__()
+        w = shape.width
+        self.enter = nn.Linear(2 * J * 3 + 1, w)
+        self.place = nn.Parameter(torch.randn(shape.coefficients, w) * 0.02)
+        self.time = nn.Sequential(nn.Linear(w, w), nn.SiLU(), nn.Linear(w, w))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(w, shape.heads, 2 * w, 0.0, "gelu", batch_first=True, norm_first=True)
+            for _ in range(shape.layers)
+        )
+        self.leave = nn.Sequential(nn.LayerNorm(w), nn.Linear(w, J * 3))
+        frequency = torch.exp(-math.log(10_000) * torch.arange(w // 2) / (w // 2))
+        self.register_buffer("frequency", frequency, persistent=False)
+
+    def forward(self, z: Tensor, step: Tensor, history: Tensor, kept: Tensor) -> Tensor:
+        angle = step[:, None].float() * self.frequency
+        time = self.time(torch.cat([angle.cos(), angle.sin()], -1))[:, None]
+        share = kept[:, None, None].expand(-1, z.shape[1], 1)
+        h = self.enter(torch.cat([z, history, share], -1)) + self.place
+        for layer in self.layers:
+            h = layer(h + time)
+        v: Tensor = self.leave(h)
+        return v
+
+
+class MotionNet(nn.Module):
+    """Space and denoiser together: what is trained, averaged and written."""
+
+    def __init__(self, shape: MotionShape | None = None) -> None:
+        super().__init__()
+        self.shape = shape or MotionShape()
+        self.space = MotionSpace(self.shape)
+        self.denoiser = Denoiser(self.shape)
+
+    @torch.no_grad()
+    def remake(
+        self,
+        body: Tensor,
+        kept: int,
+        noise: Noise,
+        *,
+        strength: float,
+        steps: int = 50,
+        eta: float = 0.0,
+        bones: bool = True,
+    ) -> Tensor:
+        """Other movements that begin like `body` (N, F, 45): the first `kept` frames stay as they are.
+
+        With strength 1 nothing else of the body is known; below, the rest is only varied. With `bones` they have the
+        body's lengths.
+        """
+        n, frames = body.shape[:2]
+        count = torch.full((n,), kept)
+        history = self.space.history(body, count)
+
+        def put_back(z: Tensor) -> Tensor:
+            if not kept:
+                return z
+            return self.space.encode(torch.cat([body[:, :kept], self.space.decode(z)[:, kept:]], 1))
+
+        def denoise(z: Tensor, step: int) -> Tensor:
+            v: Tensor = self.denoiser(z, torch.full((n,), step), history, count / frames)
+            return v
+
+        z = sample(denoise, self.space.encode(body), noise, strength=strength, steps=steps, eta=eta, put_back=put_back)
+        made = self.space.decode(z)
+        if bones:
+            made = with_bones_of(made, body)
+        if kept:
+            # The coefficients beyond K are not in `made`: let the difference at the seam fade instead of jumping.
+            fade = (1 - torch.arange(1, frames - kept + 1) / FADE).clamp(min=0)[:, None]
+            rest = made[:, kept:] + fade * (body[:, kept - 1 : kept] - made[:, kept - 1 : kept])
+            made = torch.cat([body[:, :kept], rest], 1)
+        return made
+
+
+Noise = Callable[[], Tensor]
+"""Draws standard normal numbers of z's shape; a new draw at each call."""
+
+
+def sample(
+    denoise: Callable[[Tensor, int], Tensor],
+    start: Tensor,
+    noise: Noise,
+    *,
+    strength: float = 1.0,
+    steps: int = 50,
+    eta: float = 0.0,
+    put_back: Callable[[Tensor], Tensor] = lambda z: z,
+    total: int = NOISE_STEPS,
+) -> Tensor:
+    """DDIM: noise `start` (N, K, 45) up to `strength` in (0, 1] of the schedule, and denoise it in `steps` steps.
+
+    `denoise(z, step)` gives v = √ᾱ·ε − √(1−ᾱ)·z₀. `put_back` corrects the estimate of z₀; the estimate is then noised
+    again with the noise that the sample carries, not with fresh noise: at the seam the two sides share it, so that the
+    seam itself is not what the denoiser sees. eta 0 draws noise only at the start, 1 is ancestral sampling.
+    """
+    schedule = cosine_schedule(total)
+    first = max(1, round(strength * total))
+    times = torch.linspace(first, 0, min(steps, first) + 1).round().int().tolist()
+    # At the very end nothing of the start may show through: the last ᾱ is not quite 0.
+    a = float(schedule[first]) if strength < 1 else 0.0
+    z = math.sqrt(a) * start + math.sqrt(1 - a) * noise()
+    for now, then in pairwise(times):
+        a, b = float(schedule[now]), float(schedule[then])
+        v = denoise(z, now)
+        clean = put_back(math.sqrt(a) * z - math.sqrt(1 - a) * v)
+        carried = math.sqrt(1 - a) * z + math.sqrt(a) * v
+        fresh = eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
+        z = math.sqrt(b) * clean + math.sqrt(max(0.0, 1 - b - fresh**2)) * carried
+        if fresh:
+            z = z + fresh * noise()
+    return z

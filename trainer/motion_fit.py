@@ -1,0 +1,241 @@
+"""Training of the motion model: clips → body → coefficients → noise → denoiser, and the model that comes of it.
+
+Every step depends on (seed, step) and the weights alone, so that a run which was killed and resumed ends where an
+uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edge.clip import Clip, natural
+from edge.errors import ClipError, SettingsError
+from trainer.augment import mirror
+from trainer.datasets import ClipSet, find_sets, load_set
+from trainer.diffusion import NOISE_STEPS, MotionNet, cosine_schedule
+from trainer.fit import held_out
+from trainer.motion_config import MotionConfig
+from trainer.motion_model import MotionModel, write_motion
+
+CHECKPOINT = "checkpoint.pt"
+VALIDATED = 512
+"""Held-out clips that a validation looks at, at most, spread evenly."""
+Report = Callable[[int, float, str], None]
+"""Called with (step, loss, news); news is empty but for a validation figure."""
+
+
+def load_clip_sets(data: Path, config: MotionConfig) -> list[ClipSet]:
+    """All sets under `data` but for what the configuration excludes."""
+    sets = [load_set(p, exclude=config.exclude) for p in find_sets(data)]
+    sets = [s for s in sets if s.clips]
+    if not sets:
+        raise ClipError(f"{data}: nothing to train on", why="'exclude' leaves no clip")
+    return sets
+
+
+def split(sets: list[ClipSet], every: int, *, held: bool) -> list[Clip]:
+    """The clips of the subjects held out, or of all others."""
+    return [s.clips[i] for s in sets for i in np.flatnonzero(held_out(s.subjects, every) == held)]
+
+
+def stack(views: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
+    """Views of clips as joints (N, F, 15, 3) and visible (N, F, 15)."""
+    joints, visible = (np.stack(x) for x in zip(*views, strict=True))
+    return torch.from_numpy(joints), torch.from_numpy(visible)
+
+
+class MotionTrainer:
+    """One run: weights, their running average, the optimiser, and the step they have reached."""
+
+    def __init__(self, sets: list[ClipSet], config: MotionConfig) -> None:
+        self.config, self.sets = config, sets
+        torch.set_num_threads(config.threads or torch.get_num_threads())
+        torch.manual_seed(config.seed)
+        self.clips = split(sets, config.hold_out, held=False)
+        if not self.clips:
+            raise SettingsError(f"hold_out {config.hold_out} leaves no subject to train on")
+        self.net = MotionNet(config.shape)
+        frames = config.shape.frames
+        joints, visible = stack([stretch(c, config.span, 0.5).resampled(frames) for c in self.clips])
+        both = [self.net.space.body(j, v)[0] for j, v in ((joints, visible), mirror(joints, visible))]
+        # Mirrored clips count as often as they are drawn.
+        count = round(len(self.clips) * config.mirror)
+        self.net.space.fit(torch.cat([both[0], both[1][:count]]))
+        spread = self.net.space.deviation
+        # Between the squared error of coefficients (which forgets small joints) and of whitened ones (all alike).
+        self.weight = (spread / spread.mean()).clamp(0.2, 5.0)
+        self.average = copy.deepcopy(self.net).eval()
+        self.optimiser = torch.optim.AdamW(
+            self.net.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.schedule = cosine_schedule().float()
+        self.step, self.seconds = 0, 0.0
+        held = split(sets, config.hold_out, held=True)
+        self.test = [held[i] for i in np.linspace(0, len(held) - 1, min(len(held), VALIDATED)).astype(int)]
+
+    def rate(self) -> float:
+        """The learning rate now: a short rise, then half a cosine to zero."""
+        c = self.config
+        rise = min(1.0, (self.step + 1) / min(200, max(1, c.steps // 10)))
+        return c.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * self.step / c.steps))
+
+    def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A batch of stretches of training clips, a share of them mirrored: joints and visible."""
+        frames, views = self.config.shape.frames, []
+        for i in rng.integers(len(self.clips), size=self.config.batch):
+            clip = stretch(self.clips[i], self.config.span, rng.random())
+            start, stop = rng.uniform(0, 0.1), 1 - rng.uniform(0, 0.1)
+            views.append(clip.at(np.linspace(start, stop, frames) * clip.seconds))
+        joints, visible = stack(views)
+        swap = torch.from_numpy(rng.random(len(joints)) < self.config.mirror)
+        other = mirror(joints, visible)
+        return (
+            torch.where(swap[:, None, None, None], other[0], joints),
+            torch.where(swap[:, None, None], other[1], visible),
+        )
+
+    def loss(self, net: MotionNet, body: Tensor, rng: torch.Generator) -> Tensor:
+        """The weighted squared error of v, at random noise levels and with histories of random length."""
+        n, frames = body.shape[:2]
+        z = net.space.encode(body)
+        # One level in each of n equal parts of the schedule: less spread than n independent draws.
+        level = (torch.arange(n) + torch.rand(n, generator=rng)) / n
+        step = (level * NOISE_STEPS).long().clamp(max=NOISE_STEPS - 1) + 1
+        kept = torch.randint(frames // 4, frames * 3 // 4 + 1, (n,), generator=rng)
+        kept = kept * (torch.rand(n, generator=rng) >= self.config.unconditional)
+        noise = torch.randn(z.shape, generator=rng)
+        a = self.schedule[step][:, None, None]
+        target = a.sqrt() * noise - (1 - a).sqrt() * z
+        found = net.denoiser(a.sqrt() * z + (1 - a).sqrt() * noise, step, net.space.history(body, kept), kept / frames)
+        loss: Tensor = (self.weight * (found - target) ** 2).mean()
+        return loss
+
+    def train_step(self) -> float:
+        """One step of the optimiser; returns the loss."""
+        joints, visible = self.draw(np.random.default_rng((self.config.seed, self.step)))
+        rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
+        self.net.train()
+        loss = self.loss(self.net, self.net.space.body(joints, visible)[0], rng)
+        for g in self.optimiser.param_groups:
+            g["lr"] = self.rate()
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        keep = min(self.config.average, self.step / (self.step + 9))
+        with torch.no_grad():
+            for mean, now in zip(self.average.parameters(), self.net.parameters(), strict=True):
+                mean.lerp_(now, 1 - keep)
+        return float(loss.detach())
+
+    @torch.no_grad()
+    def validate(self) -> float | None:
+        """The loss on held-out subjects with noise that is the same every time; None with no one held out."""
+        if not self.test:
+            return None
+        frames = self.config.shape.frames
+        joints, visible = stack([stretch(c, self.config.span, 0.5).resampled(frames) for c in self.test])
+        body, _ = self.average.space.body(joints, visible)
+        return float(self.loss(self.average, body, torch.Generator().manual_seed(1)))
+
+    def run(self, report: Report, checkpoint: Path | None = None) -> None:
+        """Train to the last step, from where a checkpoint left off if there is one."""
+        if checkpoint is not None and checkpoint.exists():
+            self.load(checkpoint)
+        before, began = self.seconds, time.monotonic()
+        while self.step < self.config.steps:
+            loss = self.train_step()
+            if not math.isfinite(loss):
+                raise SettingsError(f"the loss is {loss} at step {self.step}", fix="lower learning_rate")
+            news, self.seconds = "", before + time.monotonic() - began
+            if self.step % self.config.validate_every == 0:
+                if checkpoint is not None:
+                    self.save(checkpoint)
+                figure = self.validate()
+                news = "no held-out subjects to validate on" if figure is None else f"held-out loss {figure:.4f}"
+            report(self.step, loss, news)
+
+    def _identity(self) -> dict[str, Any]:
+        return {"motion": self.config.model_dump(), "data": [s.digest for s in self.sets]}
+
+    def save(self, path: Path) -> None:
+        """Write everything needed to go on, in one atomic step."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        state = {
+            **self._identity(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "net": self.net.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+        torch.save(state, temporary)
+        temporary.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint. Raises SettingsError if it belongs to another configuration or other data."""
+        try:
+            state = torch.load(path, weights_only=True)
+        except Exception as e:
+            raise SettingsError(
+                f"{path}: not a readable checkpoint", why=str(e)[:200], fix="delete it to start anew"
+            ) from None
+        if not isinstance(state, dict) or any(state.get(k) != v for k, v in self._identity().items()):
+            raise SettingsError(
+                f"{path}: the checkpoint of another run",
+                why="its configuration or its data differ",
+                fix="delete it to start anew",
+            )
+        self.net.load_state_dict(state["net"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def stretch(clip: Clip, span: float, where: float) -> Clip:
+    """The clip, or if it is longer than `span` seconds so much of it, from `where` in [0, 1] of what is left over."""
+    n = round(span * clip.fps) + 1
+    if len(clip.joints) <= n or n < 2:
+        return clip
+    first = int(where * (len(clip.joints) - n) + 0.5)
+    part = slice(first, first + n)
+    return Clip(clip.joints[part], clip.visible[part], clip.fps, clip.subject, clip.source)
+
+
+def make_model(trainer: MotionTrainer, out: Path) -> MotionModel:
+    """Write the averaged weights, with all that is known about how they came to be."""
+    config = trainer.config
+    figure = trainer.validate()
+    training = {
+        "sets": [
+            {
+                "name": s.name,
+                "clips": len(s.clips),
+                "held_out_subjects": sorted(
+                    set(s.subjects[held_out(s.subjects, config.hold_out)].tolist()), key=natural
+                ),
+                "terms": config.terms.get(s.name, "not stated"),
+                "sha256": s.digest,
+            }
+            for s in trainer.sets
+        ],
+        "seed": config.seed,
+        "config": config.model_dump(exclude={"terms"}),
+        "held_out_loss": figure,
+        "parameters": sum(p.numel() for p in trainer.average.parameters()),
+        "minutes": round(trainer.seconds / 60, 1),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    return write_motion(out, trainer.average, name=config.name, span=config.span, training=training)

@@ -1,0 +1,171 @@
+"""Who plays which part in an evaluation: the clips that support is drawn from, those judged, the categories seen.
+
+    clips        support from every other person, the rest judged; or from anywhere, all others judged
+    utd_mhad     the same by person, which on UTD-MHAD is the customary 1 3 5 7 against 2 4 6 8
+    humanact12   the first 80 % of each category's clips, the rest judged; the first nine categories are the seen ones
+
+The last is that of arXiv 2508.17726; on the full release it gives its 716 clips to train on and 243 to judge.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.clip import Clip, categories, load_clip, natural
+from edge.errors import ClipError
+from edge.skeleton import Float
+from trainer.datasets import ClipSet, load_set, subject_split
+from trainer.released import HUMANACT12, HUMANACT12_FPS, load_plain_pickle, read_humanact12, read_utd_mhad
+
+PROTOCOLS = ("clips", "humanact12", "utd_mhad")
+SEEN = 9
+"""How many of HumanAct12's categories the paper trains on: the first ones in its order."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """Masks over the clips (N,). A clip drawn as support is never judged in the same draw, also where masks overlap.
+
+    `seen` marks the clips of the categories that a recipe may train on, and None makes no difference between
+    categories. `about` is one sentence for a reader, `fix` what to try where a category has too few clips.
+    """
+
+    name: str
+    about: str
+    pool: Mask
+    test: Mask
+    seen: Mask | None = None
+    fix: str = "lower --shots"
+
+    @property
+    def train(self) -> Mask:
+        """The clips a recipe trains on under this protocol: what may be support, of the seen categories."""
+        return self.pool if self.seen is None else self.pool & self.seen
+
+
+def by_subject(subject: NDArray[np.str_]) -> Protocol:
+    """Support from every other person, all clips of the rest judged. Raises ClipError for a lone person."""
+    pool = subject_split(subject)
+    about = "support clips from every other person; all clips of the other people judged"
+    return Protocol("subject", about, pool, ~pool, fix="lower --shots, or use --split random")
+
+
+def by_people(subject: NDArray[np.str_], judged: list[str]) -> Protocol:
+    """The named people's clips judged, support from all others. Raises ClipError for a person who is not there."""
+    known = sorted(set(subject.tolist()), key=natural)
+    strangers = [name for name in judged if name not in known]
+    if strangers or len(set(judged)) == len(known):
+        raise ClipError(
+            f"people {', '.join(judged)} cannot be the ones judged",
+            why=f"the clips' subjects are {', '.join(known)}" + ("" if strangers else ", and someone must be support"),
+            fix="name some of them with --people",
+        )
+    test = np.isin(subject, judged)
+    about = f"support clips from all people but {', '.join(judged)}; all clips of those judged"
+    return Protocol("people", about, ~test, test, fix="lower --shots, or name fewer people")
+
+
+def at_random(clips: int) -> Protocol:
+    """Support from anywhere, all other clips judged. Flatters: two clips of one person are near copies."""
+    everything = np.ones(clips, bool)
+    about = "support clips from anywhere, so that the same person may be in support and be judged; flattering"
+    return Protocol("random", about, everything, everything)
+
+
+def first_part(category: NDArray[np.str_], seen: list[str]) -> Protocol:
+    """Of each category the first 80 % of the clips, in the order given and rounded down, may be support."""
+    pool = np.zeros(len(category), bool)
+    for name in set(category.tolist()):
+        members = np.flatnonzero(category == name)
+        pool[members[: len(members) * 4 // 5]] = True
+    about = (
+        "support from the first 80 % of each category's clips; the rest of all categories judged; "
+        f"a recipe trained here sees {', '.join(seen)}"
+    )
+    return Protocol("humanact12", about, pool, ~pool, np.isin(category, seen))
+
+
+def leave_out(protocol: Protocol, label: NDArray[np.int64], fold: int, folds: int = 4) -> Protocol:
+    """The same with every fourth category unseen, counted from `fold` (0 to 3): label (N,) numbers categories."""
+    about = f"{protocol.about}; a recipe trained here does without every {folds}th category (fold {fold})"
+    return replace(protocol, about=about, seen=label % folds != fold)
+
+
+def read_clips(data: Path, protocol: str) -> tuple[ClipSet, list[ClipError]]:
+    """The clips to evaluate on, and those that could not be read. Raises ClipError when none can.
+
+    Released data sets have to be whole, so there a file that cannot be read raises.
+    """
+    if protocol == "humanact12":
+        return read_humanact12(data), []
+    if protocol == "utd_mhad" and any(data.glob("*.mat")):
+        return read_utd_mhad(data), []
+    files = [p for paths in categories(data).values() for p in paths]
+    found = load_set(data, strict=False)
+    problems = []
+    for path in sorted(set(files) - set(found.paths)):
+        try:
+            load_clip(path)
+        except ClipError as e:
+            problems.append(e)
+    if not found.clips:
+        raise ClipError(f"{data}: no clip can be read", why=str(problems[0]))
+    return found, problems
+
+
+def make_protocol(
+    name: str, clips: ClipSet, *, split: str = "subject", people: list[str] | None = None, fold: int | None = None
+) -> Protocol:
+    """The protocol of that name over these clips. `split`, `people` and `fold` are for those that do not fix them."""
+    if name == "humanact12":
+        return first_part(np.array(clips.names)[clips.label], HUMANACT12[:SEEN])
+    if people:
+        found = by_people(clips.subjects, people)
+    else:
+        found = by_subject(clips.subjects) if split == "subject" else at_random(len(clips.clips))
+    return found if fold is None else leave_out(found, clips.label, fold)
+
+
+def paper_clips(data: Path, protocol: str, clips: ClipSet) -> list[Clip]:
+    """What recipe `paper` is given: HumanAct12 with its 24 joints, as published; else the 15 that all sets share."""
+    if protocol != "humanact12":
+        return clips.clips
+    if data.is_file():
+        with data.open("rb") as f:
+            arrays = load_plain_pickle(f, str(data))["joints3D"]
+    else:
+        arrays = [np.load(p, allow_pickle=False) for p in clips.paths]
+    joints: list[Float] = [np.nan_to_num(np.asarray(a, np.float32)) for a in arrays]
+    # A Clip only carries them to the recipe, which reads `joints` alone.
+    return [Clip(j, np.ones(j.shape[:2], np.float32), HUMANACT12_FPS) for j in joints]
+
+
+def trained_on(training: dict[str, Any], clips: ClipSet, protocol: Protocol, name: str) -> str:
+    """What a bundle's manifest (its `training`) says of these clips, as a sentence; empty where it names no such set.
+
+    `name` is what the set is called: its folder's name, or the released set's own. The manifest names no categories,
+    so the same action in a set of another name is not noticed.
+    """
+    for known in training.get("sets", []):
+        same = known.get("sha256") == clips.digest
+        if not same and known.get("name") != name:
+            continue
+        what = "on these very clips" if same else f"on a set of the same name, '{name}'"
+        held = [str(s) for s in known.get("held_out_subjects", [])]
+        judged = set(clips.subjects[protocol.test].tolist())
+        if judged <= set(held):
+            who = (
+                "knows these categories, but not the people judged. The figures do not say how it does on new actions."
+            )
+        else:
+            but = f" but {', '.join(held)} (--people {','.join(held)} judges those alone)" if held else ""
+            who = f"knows these categories and these people{but}. The figures do not say how it does on new ones."
+        return f"the model was trained {what}: it {who}"
+    return ""
