@@ -1,7 +1,8 @@
 """What K clips are worth: `make accuracy DATA=DIR`, or `python -m benchmarks.accuracy --data DIR`.
 
 Every job trains one encoder on sets of DIR/<set>/<category>/*.npz and judges categories that it has, and has not, been
-trained on; support and judged clips are of different people, K = 3, the area under the ROC curve of each category, the mean over categories.
+trained on. Support and judged clips are of different people, K = 3; of each category the area under the ROC curve, of
+all the mean.
 
     fold-0 … fold-3   trained on UTD-MHAD's training subjects without every fourth category; also judged through
                       virtual cameras and with joints hidden
@@ -23,6 +24,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -34,17 +36,22 @@ from benchmarks.stream import cpu
 from edge.clip import Clip
 from edge.score import match
 from edge.skeleton import Float
-from trainer.baselines import raw_dct
+from trainer.baselines import raw_dct, raw_distance
 from trainer.camera import views
 from trainer.config import TrainConfig, load_config
 from trainer.datasets import ClipSet, find_sets, load_set, subject_split
 from trainer.evaluate import Distance, few_shot
 from trainer.fit import Trainer, embed_clips
+from trainer.generate import Recipe, widen
+from trainer.motion_config import MotionConfig
+from trainer.motion_fit import MotionTrainer, make_model
 from trainer.paper import PaperConfig, embed_paper, mean_euclidean, prepare, train_paper
 from trainer.protocols import by_subject, leave_out
 
 FOLDS, MAIN, PAIRED = 4, "utd_mhad", "ui_prmd"
 METHODS = ("floor", "paper", "ours")
+WIDER = "-generated"
+"""Behind a method's name: the same with as many generated clips again, of a motion model trained on the same clips."""
 Embed = Callable[[Sequence[Clip]], Float]
 
 
@@ -56,14 +63,23 @@ class Run:
     config: Path
     steps: int | None
     epochs: int
+    motion_steps: int
+    strength: float
     draws: int
     seed: int
 
 
 def fit(method: str, sets: list[ClipSet], run: Run) -> tuple[Embed, Distance]:
     """A trained encoder as a function of clips, and the distance that belongs to it."""
+    if method.endswith(WIDER):
+        with TemporaryDirectory() as folder:
+            motion = MotionTrainer(sets, MotionConfig(seed=run.seed, hold_out=0, steps=run.motion_steps))
+            motion.run(lambda step, loss, news: None)
+            model = make_model(motion, Path(folder))
+            sets = [widen(s, model, 1, seed=run.seed, recipe=Recipe(strength=run.strength)) for s in sets]
+        method = method.removesuffix(WIDER)
     if method == "floor":
-        return lambda clips: raw_dct(list(clips)), partial(match, temperature=0.05)
+        return lambda clips: raw_dct(list(clips)), raw_distance
     if method == "paper":
         offset = np.cumsum([0] + [len(s.names) for s in sets])
         label = np.concatenate([s.label + o for s, o in zip(sets, offset, strict=False)])
@@ -114,7 +130,7 @@ def fold(method: str, number: int, run: Run) -> dict[str, Any]:
         return parts | {"categories": found.categories}
 
     out = {"as recorded": judge(data.clips, data.clips)}
-    if method != "paper":
+    if not method.startswith("paper"):
         flat = views(data.clips, seed=run.seed)
         out["2-D views, support from others"] = judge(flat, flat)
         out["2-D views, support in 3-D"] = judge(data.clips, flat)
@@ -171,10 +187,12 @@ def work(job: str, method: str, run: Run) -> dict[str, Any]:
     kind, _, rest = job.partition("-")
     found = fold(method, int(rest), run) if kind == "fold" else without(method, rest, run)
     command = f"python -m benchmarks.accuracy --data DATA --jobs-named {job} --methods {method}"
-    if method == "ours" and run.steps:
+    if method.startswith("ours") and run.steps:
         command += f" --steps {run.steps}"
-    if method == "paper":
+    if method.startswith("paper"):
         command += f" --epochs {run.epochs}"
+    if method.endswith(WIDER):
+        command += f" --motion-steps {run.motion_steps} --strength {run.strength:g}"
     return {
         "job": job,
         "method": method,
@@ -194,16 +212,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="DIR/<set>/<category>/*.npz")
     parser.add_argument("--config", type=Path, default=Path("configs/train-base.yaml"))
-    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--methods", default=",".join(METHODS), help="ours-generated and paper-generated too")
     parser.add_argument("--jobs-named", help="only these, with commas between")
     parser.add_argument("--steps", type=int, help="of our encoder; none: as the configuration says")
     parser.add_argument("--epochs", type=int, default=PaperConfig().epochs, help="of recipe paper")
+    parser.add_argument("--motion-steps", type=int, default=3000, help="of the motion models")
+    parser.add_argument("--strength", type=float, default=0.3, help="of what they change")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=2, help="jobs at a time, one thread each")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     o = parser.parse_args()
-    run = Run(o.data, o.config, o.steps, o.epochs, o.draws, o.seed)
+    run = Run(o.data, o.config, o.steps, o.epochs, o.motion_steps, o.strength, o.draws, o.seed)
     present = [p.name for p in find_sets(o.data)]
     jobs = [f"fold-{i}" for i in range(FOLDS)] * (MAIN in present) + [f"without-{n}" for n in present if n != "raw"]
     if o.jobs_named:

@@ -8,8 +8,14 @@ from typing import Any
 
 import numpy as np
 
-ORDER = ("floor", "paper", "ours")
-HEADS = {"floor": "floor: raw DCT", "paper": "recipe paper", "ours": "ours"}
+HEADS = {
+    "floor": "floor: raw DCT",
+    "paper": "recipe paper",
+    "paper-generated": "recipe paper, with generated clips",
+    "ours": "ours",
+    "ours-generated": "ours, with generated clips",
+}
+ORDER = tuple(HEADS)
 
 
 def write_table(folder: Path, page: Path) -> str:

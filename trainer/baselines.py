@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
 from edge.clip import Clip
+from edge.score import match
 from edge.skeleton import Float, J
 from trainer.encoder import EncoderConfig, Normalise, dct_matrix
+
+raw_distance = partial(match, temperature=0.05)
+"""The distance that goes with `raw_dct`, as sharp as serves it best."""
 
 
 @torch.no_grad()

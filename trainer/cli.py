@@ -131,9 +131,9 @@ def register(app: typer.Typer) -> None:
         near = partial(match, temperature=model.manifest.temperature)
         methods = [Method(model.model, embed(open_engine(model, threads=2), joints, visible), near)]
         if floor:
-            from trainer.baselines import raw_dct
+            from trainer.baselines import raw_dct, raw_distance
 
-            methods.append(Method("floor: raw DCT", raw_dct(clips.clips), near))
+            methods.append(Method("floor: raw DCT", raw_dct(clips.clips), raw_distance))
         if recipe:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 

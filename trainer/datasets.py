@@ -110,6 +110,12 @@ def subject_split(subjects: NDArray[np.str_]) -> NDArray[np.bool_]:
     return np.isin(subjects, order[::2])
 
 
+def held_out(subjects: NDArray[np.str_], every: int) -> NDArray[np.bool_]:
+    """True for every `every`-th subject in natural order, from the last of the first `every` on; none for 0."""
+    order = sorted(set(subjects.tolist()), key=natural)
+    return np.isin(subjects, order[every - 1 :: every] if every else [])
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Of the whole batch label (N,), unique across sets, and group (N,), the set's number; of the rows that were asked

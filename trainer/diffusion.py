@@ -235,7 +235,8 @@ class MotionNet(nn.Module):
         z = sample(denoise, self.space.encode(body), noise, strength=strength, steps=steps, eta=eta, put_back=put_back)
         made = self.space.decode(z)
         if bones:
-            made = with_bones_of(made, body)
+            # Smoothed lengths: the sensor's own jitter would come along with them.
+            made = with_bones_of(made, self.space.decode(self.space.encode(body)))
         if kept:
             # The coefficients beyond K are not in `made`: let the difference at the seam fade instead of jumping.
             fade = (1 - torch.arange(1, frames - kept + 1) / FADE).clamp(min=0)[:, None]

@@ -31,11 +31,13 @@ from edge.skeleton import Float
 from trainer.augment import augment
 from trainer.calibrate import calibrate
 from trainer.config import TrainConfig
-from trainer.datasets import Batch, ClipSet, Sampler, find_sets, load_set
+from trainer.datasets import Batch, ClipSet, Sampler, find_sets, held_out, load_set
 from trainer.encoder import Encoder, Graph
 from trainer.evaluate import few_shot
+from trainer.generate import Recipe, widen
 from trainer.head import Learner, condense
 from trainer.losses import supervised_contrastive
+from trainer.motion_model import open_motion
 from trainer.parallel import agree, gather, join, prepare, rows, together
 
 CHECKPOINT = "checkpoint.pt"
@@ -43,12 +45,6 @@ CONDENSED = 12
 """Batches of training windows that the embedding is fitted to."""
 Report = Callable[[int, float, str], None]
 """Called with (step, loss, news); news is empty but for a validation figure."""
-
-
-def held_out(subjects: np.ndarray, every: int) -> np.ndarray:
-    """True for every `every`-th subject in natural order, from the last of the first `every` on; none for 0."""
-    order = sorted(set(subjects.tolist()), key=natural)
-    return np.isin(subjects, order[every - 1 :: every] if every else [])
 
 
 def load_sets(data: Path, config: TrainConfig) -> list[ClipSet]:
@@ -149,6 +145,9 @@ class Trainer:
         for s in train:
             if not s.clips:
                 raise SettingsError(f"hold_out {config.hold_out} leaves no subject of set '{s.name}' to train on")
+        if config.motion is not None:
+            model, recipe = open_motion(config.motion), Recipe(strength=config.strength)
+            train = [widen(s, model, config.generated, seed=config.seed, recipe=recipe) for s in train]
         c = config.encoder
         self.sampler = Sampler(
             train,
@@ -170,7 +169,7 @@ class Trainer:
     def identity(self) -> dict[str, Any]:
         """What a checkpoint and the other processes must have in common with this one."""
         return {
-            "config": self.config.model_dump(exclude={"device"}),
+            "config": self.config.model_dump(mode="json", exclude={"device"}),
             "data": [s.digest for s in self.sets],
         }
 
@@ -322,7 +321,7 @@ def training_record(trainer: Trainer) -> dict[str, Any]:
             for s in trainer.sets
         ],
         "seed": config.seed,
-        "config": config.model_dump(exclude={"terms"}),
+        "config": config.model_dump(mode="json", exclude={"terms"}),
         "processes": trainer.fabric.world_size,
         "minutes": round(trainer.seconds / 60, 1),
         "torch": torch.__version__,

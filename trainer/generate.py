@@ -7,6 +7,7 @@ A generated clip says so twice, in its file's name and in its `source`; only wha
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 import tempfile
@@ -22,6 +23,7 @@ from torch import Tensor
 from edge.bundle import replace
 from edge.clip import Clip, categories, clip_bytes, load_clip, save_clip
 from edge.errors import ClipError, SettingsError
+from trainer.datasets import ClipSet
 from trainer.diffusion import MotionNet, Place, absolute
 from trainer.motion_fit import stack, stretch
 from trainer.motion_model import MotionModel
@@ -94,6 +96,18 @@ def generate(
         joints = place.back(absolute(new)).numpy()
         made += [as_clip(j, p, recipe.keep, note) for j, p in zip(joints, parts, strict=True)]
     return made
+
+
+def widen(s: ClipSet, model: MotionModel, per_clip: int, *, seed: int = 0, recipe: Recipe | None = None) -> ClipSet:
+    """The set with `per_clip` generated clips of each clip behind the real ones, with its category and person."""
+    made = generate(model, s.clips, per_clip, seed=seed, recipe=recipe)
+    again = np.repeat(np.arange(len(s.clips)), per_clip)
+    return dataclasses.replace(
+        s,
+        clips=s.clips + made,
+        paths=s.paths + [s.paths[i] for i in again],
+        label=np.concatenate([s.label, s.label[again]]),
+    )
 
 
 def bodies(net: MotionNet, clips: Sequence[Clip]) -> tuple[Tensor, Place]:

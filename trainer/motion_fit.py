@@ -20,9 +20,8 @@ from torch import Tensor
 from edge.clip import Clip, natural
 from edge.errors import ClipError, SettingsError
 from trainer.augment import mirror
-from trainer.datasets import ClipSet, find_sets, load_set
+from trainer.datasets import ClipSet, find_sets, held_out, load_set
 from trainer.diffusion import NOISE_STEPS, MotionNet, cosine_schedule
-from trainer.fit import held_out
 from trainer.motion_config import MotionConfig
 from trainer.motion_model import MotionModel, write_motion
 

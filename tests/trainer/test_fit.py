@@ -16,10 +16,10 @@ from edge.bundle import CALIBRATION, WEIGHTS, open_bundle
 from edge.errors import ClipError, SettingsError
 from edge.score import match
 from tests.trainer.made import ENCODER, made, tiny
-from trainer.datasets import ClipSet
+from trainer.datasets import ClipSet, held_out
 from trainer.encoder import Encoder
 from trainer.evaluate import few_shot
-from trainer.fit import Trainer, embed_clips, held_out, load_sets, make_bundle, validate
+from trainer.fit import Trainer, embed_clips, load_sets, make_bundle, validate
 
 
 def silent(step: int, loss: float, news: str) -> None:
