@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint bench accuracy base clean
+.PHONY: demo test lint bench accuracy base demo-motion clean
 
 demo: .venv/.plain
 	$(BIN)/haad-edge demo
@@ -27,6 +27,10 @@ accuracy: .venv/.dev
 base: .venv/.dev
 	$(BIN)/haad-edge train --data $(DATA) --out edge/bundles/base --config configs/train-base.yaml
 	$(BIN)/haad-edge build edge/bundles/base --target onnx
+
+# Makes the clips that the demo plays, which ship inside the package: make demo-motion MOTION=what train-motion wrote
+demo-motion: .venv/.dev
+	$(BIN)/python -m trainer.demo_motion --motion $(MOTION)
 
 # What a device needs, without torch.
 .venv/.plain: pyproject.toml

@@ -81,7 +81,7 @@ def left_out(jobs: list[dict[str, Any]]) -> list[str]:
             rows.setdefault((name,), {})[j["method"]] = f"{f['auroc']:.4f} [{f['low']:.4f}–{f['high']:.4f}]"
             error[name, j["method"]] = 1 - f["auroc"]
     for (name,), row in rows.items():
-        if (name, "ours") in error and (name, "floor") in error:
+        if (name, "ours") in error and error.get((name, "floor"), 0) > 0:
             row["share"] = f"{error[name, 'ours'] / error[name, 'floor']:.2f}"
     return table(["set left out"], dict(sorted(rows.items())), {"share": "our error over the floor's"})
 

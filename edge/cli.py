@@ -216,7 +216,7 @@ def doctor() -> None:
 
 def demo(
     data: Annotated[
-        Path | None, typer.Option(help="play real clips DIR/<category>/*.npz instead of made motion")
+        Path | None, typer.Option(help="play clips of yours DIR/<category>/*.npz, not the generated ones")
     ] = None,
     seconds: Annotated[float, typer.Option(min=5, help="how long")] = 60.0,
     speed: Annotated[float, typer.Option(min=0.1, help="pace of the wall clock")] = 1.0,

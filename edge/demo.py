@@ -3,6 +3,8 @@
 camera ──┐
 camera ──┼─ poses ──► haad-edge run ──► alerts and scores ──► this terminal
 camera ──┘
+
+What it plays ships with it: generated clips, which `trainer/demo_motion.py` makes. They are nobody's recording.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -29,11 +32,12 @@ from edge.client import AlertSubscriber
 from edge.clip import categories, load_clip, save_clip
 from edge.console import out, say
 from edge.errors import ClipError, HaadError
-from edge.motion import make_motion
 from edge.report import Newest, line
 from edge.windows import SECOND
 from edge.wire import Alert, Scores
 
+CLIPS = Path(__file__).parent / "demo_clips"
+"""support/<category>/*.npz, and played/<motion>.npz: a round that repeats without a seam, or all of the fall."""
 SHOTS = 3
 NORMAL = ("walk", "wave", "lift_box", "stand")
 # Camera → what its person does in turn: motion, seconds. Only the fall is not in the support.
@@ -69,18 +73,18 @@ class Camera:
         return "gone"
 
 
-def made_scene(root: Path, seconds: float) -> list[Camera]:
-    """Write a support folder and the cameras' clips of made motion under `root`."""
-    for name in NORMAL:
-        for k in range(SHOTS):
-            save_clip(root / "support" / name / f"made_{k}.npz", make_motion(name, seconds=6, seed=100 + k))
+def generated_scene(root: Path, seconds: float) -> list[Camera]:
+    """Write the support folder and the cameras' clips of generated motion under `root`."""
+    shutil.copytree(CLIPS / "support", root / "support")
     cameras = []
-    for i, (camera, script) in enumerate(SCRIPT.items()):
+    for camera, script in SCRIPT.items():
         acts = [(name, min(lasts, seconds + 5)) for name, lasts in script]
         clips = []
         for k, (name, lasts) in enumerate(acts):
+            clip = load_clip(CLIPS / "played" / f"{name}.npz")
+            joints, visible = clip.looped(np.arange(round(lasts * clip.fps) + 1) / clip.fps)
             clips.append(root / camera / f"{k}_{name}.npz")
-            save_clip(clips[-1], make_motion(name, seconds=lasts, seed=i))
+            save_clip(clips[-1], replace(clip, joints=joints, visible=visible))
         cameras.append(Camera(camera, acts, clips))
     return cameras
 
@@ -166,7 +170,7 @@ def show(data: Path | None, *, seconds: float, speed: float = 1.0, bundle: Path 
     """Play the scene for `seconds` of wall-clock time, or until Ctrl-C, SIGTERM or SIGHUP."""
     with _stoppable(), tempfile.TemporaryDirectory(prefix="haad-demo-") as d, contextlib.ExitStack() as stack:
         root = Path(d)
-        cameras = real_scene(root, data) if data else made_scene(root, seconds * speed)
+        cameras = real_scene(root, data) if data else generated_scene(root, seconds * speed)
         poses, alerts = f"ipc://{root}/poses", f"ipc://{root}/alerts"
         chosen = ["--bundle", str(bundle)] if bundle else []
         engine = stack.enter_context(

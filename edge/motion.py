@@ -1,4 +1,6 @@
-"""Made motion: clips from kinematic formulas, for the demo and for tests. No recorded data is in it.
+"""Made motion: clips from kinematic formulas, for tests and checks, and what the demo's clips are generated from.
+
+No recorded data is in it.
 
     MOTIONS[name] ──keyframes over phase──► joint angles ──forward kinematics──► joints about the pelvis
              seed ──► body, tempo, size, wander                        floor and path ──► joints in the room

@@ -14,7 +14,7 @@ import pytest
 
 from edge.clip import save_clip
 from edge.motion import make_motion
-from trainer.baselines import raw_dct
+from trainer.baselines import raw_dct, raw_distance
 from trainer.datasets import load_set
 from trainer.evaluate import few_shot
 
@@ -71,6 +71,51 @@ def test_scaling(tmp_path: Path) -> None:
     # The clips drawn are those of `evaluate`, and so is the figure.
     data = load_set(tmp_path / "data")
     exact = few_shot(raw_dct(data.clips), np.array(data.names)[data.label], data.subjects, shots=3, draws=2)
-    assert floor["auroc"] == pytest.approx(exact.mean)
+    assert ours["ms"][1] > 0 and floor["auroc"] == pytest.approx(exact.mean)
     assert ours["numbers"][1] == 3 * 128 and flow["numbers"][1] > floor["numbers"][1] > ours["numbers"][1]
     assert flow["growth_computed"][2]["seconds_of_categories"] == pytest.approx(1000 * flow["seconds"][1])
+
+
+def test_accuracy(tmp_path: Path) -> None:
+    def write(category: str, motion: str, clips: int = 2) -> None:
+        for subject in range(1, 5):
+            for k in range(clips):
+                clip = make_motion(motion, seconds=1.5, fps=20, seed=50 * subject + k)
+                save_clip(tmp_path / "data" / category / f"{subject}_{k}.npz", replace(clip, subject=str(subject)))
+
+    for motion in ("walk", "squat", "wave", "clap"):
+        write(f"utd_mhad/{motion}", motion)
+    for motion in ("jog", "lift_box", "walk"):
+        write(f"other/{motion}", motion)
+    write("ui_prmd/m01_correct", "squat", clips=7)
+    write("ui_prmd/m01_incorrect", "wave", clips=2)
+    (tmp_path / "small.yaml").write_text(
+        "batch: 16\nper_category: 4\n"
+        "encoder: {frames: 16, seconds: 1.0, coefficients: 6, width: 8, blocks: 1, embedding: 16}\n"
+    )
+
+    def accuracy(jobs: str, methods: str) -> str:
+        return run(
+            "benchmarks.accuracy", "--data", str(tmp_path / "data"), "--config", str(tmp_path / "small.yaml"),
+            "--out", str(tmp_path / "out"), "--steps", "3", "--epochs", "1", "--motion-steps", "2", "--draws", "2",
+            "--jobs-named", jobs, "--methods", methods,
+        )  # fmt: skip
+
+    text = accuracy("fold-1,without-ui_prmd", "floor,ours")
+    assert "fold-1 ours:" in text and "| ui_prmd | " in text
+    made = {p.name: json.loads(p.read_text()) for p in (tmp_path / "out" / "accuracy").glob("*.json")}
+    assert set(made) == {f"{j}-{m}.json" for j in ("fold-1", "without-ui_prmd") for m in ("floor", "ours")}
+    # The floor's figures are those of `evaluate`, its unseen category the second by name; waving is no squat.
+    data = load_set(tmp_path / "data" / "utd_mhad")
+    names = np.array(data.names)[data.label]
+    exact = few_shot(raw_dct(data.clips), names, data.subjects, draws=2, distance=raw_distance).categories
+    floor = made["fold-1-floor.json"]["figures"]["as recorded"]
+    assert floor["categories"] == pytest.approx(exact)
+    assert floor["unseen"]["auroc"] == pytest.approx(exact[sorted(exact)[1]])
+    assert made["without-ui_prmd-floor.json"]["figures"]["correct against incorrect"]["unseen"]["auroc"] == 1
+    assert len(made["fold-1-ours.json"]["figures"]) == 5 and made["fold-1-ours.json"]["seed"] == 0
+    # What is there is not made again.
+    again = accuracy("fold-1", "floor,paper,ours-generated")
+    assert "fold-1 floor:" not in again and "fold-1 paper:" in again and "fold-1 ours-generated:" in again
+    page = (tmp_path / "out" / "accuracy.md").read_text()
+    assert page.strip() in again and "(1 of 4 folds)" in page and str(tmp_path) not in page

@@ -36,7 +36,7 @@ class TrainConfig(BaseModel):
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     motion: Path | None = Field(None, description="a motion model: generated clips widen the training set")
     generated: int = Field(1, ge=1, description="clips it makes of each training clip")
-    strength: float = Field(0.3, gt=0, le=1, description="of what it changes")
+    strength: float = Field(0.15, gt=0, le=1, description="of what it changes")
     exclude: list[str] = []
     merge: dict[str, str] = {}
     terms: dict[str, str] = {}

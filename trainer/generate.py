@@ -42,7 +42,7 @@ class Recipe:
     lengths of the clip they come from, frame by frame.
     """
 
-    strength: float = 0.3
+    strength: float = 0.15
     keep: float = 0.0
     steps: int = 50
     eta: float = 0.0

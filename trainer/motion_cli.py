@@ -84,7 +84,7 @@ def support_grow(
     folder: Annotated[Path, typer.Argument(help="support/<category>/*.npz")],
     motion: Annotated[Path | None, typer.Option(help="the motion model: what train-motion wrote")] = None,
     per_clip: Annotated[int, typer.Option(min=1, max=99, help="generated clips beside each real one")] = 1,
-    strength: Annotated[float, typer.Option(help="how much is forgotten of what is not kept, up to 1")] = 0.3,
+    strength: Annotated[float, typer.Option(help="how much is forgotten of what is not kept, up to 1")] = 0.15,
     keep: Annotated[float, typer.Option(help="share of the clip, from its beginning, that stays as it is")] = 0.0,
     seed: Annotated[int, typer.Option(help="random seed")] = 0,
     output: Annotated[

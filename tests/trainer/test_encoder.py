@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.fft import dct
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from edge.score import match
 from edge.skeleton import CORE15, MIRROR, PARENTS
@@ -235,3 +236,12 @@ def test_a_person_of_whom_only_single_joints_are_seen_stays_bounded() -> None:
     visible = torch.zeros_like(VISIBLE)
     visible[..., [CORE15.index(n) for n in ("head", "l_wrist", "r_ankle")]] = 1
     assert float(normalise(JOINTS * visible[..., None], visible).abs().max()) < 6
+
+
+def test_the_default_encoder_is_small_enough_for_the_edge() -> None:
+    encoder = Encoder().eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder(torch.zeros(1, 48, 15, 3), torch.ones(1, 48, 15))
+    multiply_adds = counter.get_total_flops() / 2
+    assert 3e6 < multiply_adds < 5e6  # docs/train.md says 4.6 million
+    assert 350_000 < sum(p.numel() for p in encoder.parameters()) < 450_000

@@ -1,0 +1,174 @@
+"""Make the clips that `haad-edge demo` plays: `make demo-motion MOTION=DIR`, or with torch installed
+
+    python -m trainer.demo_motion --motion DIR [--out FOLDER]
+
+    edge.motion's formulas ──► stretches of the model's span ──► noised, denoised ──► cross-faded ──► edge/demo_clips
+     walk, wave, …, fall        each overlapping the next         trainer.generate      into one       support/, played/
+
+A formula moves like clockwork. Noised a little and denoised by a model of recorded movements, it varies as they do, and
+is still nobody's recording: the clips lie as far from those that the model learnt from as the formulas do. The files
+ship inside `edge`, so that the demo needs neither torch nor the model. The same model makes the same clips.
+
+What is played is a loop: its end runs into its beginning, with the heading, the place and the phase it began with, so
+that a demo of any length has no seam to report. The fall alone is no loop. The model has seen people sit down and
+squat, never fall, so the fall gets half the strength: arms and legs differ from the formula, and it is still a fall.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edge.clip import BRIDGE_S, Clip, save_clip
+from edge.console import fail, say
+from edge.demo import CLIPS, NORMAL, SCRIPT, SHOTS
+from edge.errors import ClipError, HaadError
+from edge.motion import make_motion
+from edge.skeleton import Float, J
+from trainer.diffusion import absolute, with_bones_of
+from trainer.generate import Recipe, generate
+from trainer.motion_model import MotionModel, open_motion
+
+FPS = 20.0
+"""Frames a second of the files. The model's motion ends at 2.5 Hz; three frames are the bridge of a looped clip."""
+SHOT_S = 4.0
+FIRST_SEED = 100
+"""Of the people in the support clips; those whom the cameras see are others."""
+STRENGTH = 0.2
+"""At 0.3 some walkers carry their arms bent, at 0.4 some wavers no longer wave."""
+HOP = 0.7
+"""From one stretch's start to the next's, at most, as a share of the model's span: the rest is the cross-fade."""
+CLOSED_S = 1.0
+"""So long a source must look like its beginning again where a loop is closed."""
+APART_M = 0.06
+"""Root mean square distance up to which it does."""
+GRID_M = 1 / 1024
+"""Joints are rounded to this, a sixth of what a sensor wobbles by: it makes the files half as large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """What a camera plays: the formula's person and performance, and how it is remade.
+
+    `loop`: the round's length in seconds, at least and at most; none: it lasts as long as the script says, once.
+    """
+
+    seed: int
+    loop: tuple[float, float] | None
+    strength: float = STRENGTH
+
+
+# Seeds whose motion comes round: the walk's after one lap, at the same foot. One person works, falls and stands.
+ACTS: dict[str, Act] = {
+    "walk": Act(8, (6, 10)),
+    "wave": Act(4, (4, 8)),
+    "lift_box": Act(22, (4, 9)),
+    "stand": Act(22, (5, 9)),
+    "fall": Act(22, None, STRENGTH / 2),
+}
+
+
+def shots(model: MotionModel) -> dict[str, list[Clip]]:
+    """The support: category → its clips, each of another person."""
+    return {
+        name: [
+            remade(model, make_motion(name, seconds=SHOT_S, fps=FPS, seed=FIRST_SEED + k), STRENGTH)
+            for k in range(SHOTS)
+        ]
+        for name in NORMAL
+    }
+
+
+def played(model: MotionModel) -> dict[str, Clip]:
+    """Motion → the clip of it that the cameras play."""
+    lasts = {name: seconds for acts in SCRIPT.values() for name, seconds in acts}
+    made = {}
+    for name, act in ACTS.items():
+        long = act.loop[1] + max(CLOSED_S, model.manifest.span) if act.loop else lasts[name]
+        source = make_motion(name, seconds=long, fps=FPS, seed=act.seed)
+        made[name] = remade(model, source, act.strength, round_of(source, act.loop) if act.loop else None)
+    return made
+
+
+def round_of(source: Clip, between: tuple[float, float]) -> int:
+    """After how many frames the source is where it began, within `between` seconds. Raises ClipError if it never is."""
+    low, high = (round(s * source.fps) for s in between)
+    n = round(CLOSED_S * source.fps)
+    x = source.joints.astype(np.float64)
+    apart = [np.sqrt(((x[p : p + n] - x[:n]) ** 2).sum(-1).mean()) for p in range(low, high + 1)]
+    best = int(np.argmin(apart))
+    if apart[best] > APART_M:
+        raise ClipError(
+            f"{source.subject} is never within {APART_M:g} m of the beginning again",
+            why=f"{apart[best]:.2f} m is the nearest, after {(low + best) / source.fps:g} s",
+            fix="give the motion another seed in trainer/demo_motion.py",
+        )
+    return low + best
+
+
+def remade(model: MotionModel, source: Clip, strength: float, loop: int | None = None) -> Clip:
+    """The source remade, all of it; or its first `loop` frames as a round, if it goes on for a span beyond them.
+
+    Stretches are remade each by itself and cross-faded where they overlap; bones then get their length back.
+    """
+    n = min(round(model.manifest.span * source.fps) + 1, len(source.joints))
+    total = loop or len(source.joints)
+    if loop:
+        count = int(np.ceil(total / (HOP * n)))
+        starts = (np.arange(count) * total / count).round().astype(int)
+    else:
+        count = int(np.ceil((total - n) / (HOP * n))) + 1
+        starts = np.linspace(0, total - n, count).round().astype(int)
+    stretches = [
+        replace(source, joints=source.joints[s : s + n], visible=source.visible[s : s + n]) for s in starts.tolist()
+    ]
+    made = generate(model, stretches, recipe=Recipe(strength=strength))
+    fade = np.hanning(n + 2)[1:-1, None, None]  # nowhere 0: the first and the last frame have no other stretch
+    joints, weight = np.zeros((total, J, 3)), np.zeros((total, 1, 1))
+    for start, clip in zip(starts, made, strict=True):
+        at = (start + np.arange(n)) % total
+        np.add.at(joints, at, fade * clip.joints)
+        np.add.at(weight, at, fade)
+    out = _with_bones((joints / weight).astype(np.float32), source.joints[:total])
+    if loop:
+        out = out[: 1 - round(BRIDGE_S * source.fps)]  # a looped clip bridges what is left out here
+    out = (np.round(out / GRID_M) * GRID_M).astype(np.float32)
+    seen = np.ones(out.shape[:2], np.float32)
+    return Clip(out, seen, source.fps, source.subject, f"{made[0].source}, from {source.source}")
+
+
+def _with_bones(joints: Float, like: Float) -> Float:
+    """Joints (T, 15, 3) with the bones' lengths in `like`: a cross-fade of two arms is shorter than either."""
+    new, old = (torch.from_numpy(np.concatenate([x[:, :1], x[:, 1:] - x[:, :1]], 1))[None] for x in (joints, like))
+    out: Float = absolute(with_bones_of(new.flatten(2), old.flatten(2)))[0].numpy()
+    return out
+
+
+def write(model: MotionModel, out: Path) -> list[Path]:
+    """Make all clips, then write them: support/<category>/<k>.npz and played/<motion>.npz. Returns the files."""
+    files = {out / "support" / name / f"{k}.npz": c for name, cs in shots(model).items() for k, c in enumerate(cs)}
+    files |= {out / "played" / f"{name}.npz": clip for name, clip in played(model).items()}
+    for path, clip in files.items():
+        save_clip(path, clip)
+    return list(files)
+
+
+def main(given: list[str] | None = None) -> None:
+    """Make the files and say how large they are."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--motion", type=Path, required=True, help="the motion model: what train-motion wrote")
+    parser.add_argument("--out", type=Path, default=CLIPS, help="where to; none: where the demo takes them from")
+    o = parser.parse_args(given)
+    try:
+        files = write(open_motion(o.motion), o.out)
+    except HaadError as e:
+        fail(e)
+    say(f"{o.out}: {len(files)} clips, {sum(f.stat().st_size for f in files) / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
