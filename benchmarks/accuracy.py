@@ -39,7 +39,8 @@ from edge.skeleton import Float
 from trainer.baselines import raw_dct, raw_distance
 from trainer.camera import views
 from trainer.config import TrainConfig, load_config
-from trainer.datasets import ClipSet, find_sets, load_set, subject_split
+from trainer.datasets import ClipSet, find_sets, load_set
+from trainer.encoder import Encoder
 from trainer.evaluate import Distance, few_shot
 from trainer.fit import Trainer, embed_clips
 from trainer.generate import Recipe, widen
@@ -52,6 +53,8 @@ FOLDS, MAIN, PAIRED = 4, "utd_mhad", "ui_prmd"
 METHODS = ("floor", "paper", "ours")
 WIDER = "-generated"
 """Behind a method's name: the same with as many generated clips again, of a motion model trained on the same clips."""
+HEADS = (0.0, 0.5)
+"""Other shares of the head in the embedding that are measured beside the configured one."""
 Embed = Callable[[Sequence[Clip]], Float]
 
 
@@ -91,11 +94,18 @@ def fit(method: str, sets: list[ClipSet], run: Run) -> tuple[Embed, Distance]:
         return lambda clips: embed_paper(encoder, prepare(list(clips))), mean_euclidean
     trainer = Trainer(sets, configuration(run))
     trainer.run(lambda step, loss, news: None)
-    return partial(_embed, trainer), partial(match, temperature=trainer.config.encoder.temperature)
+    return partial(_embed, trainer.average), partial(match, temperature=trainer.config.encoder.temperature)
 
 
-def _embed(trainer: Trainer, clips: Sequence[Clip]) -> Float:
-    return embed_clips(trainer.average, list(clips))
+def _embed(encoder: Encoder, clips: Sequence[Clip], head: float | None = None) -> Float:
+    """With another share of the head in the embedding, where one is given."""
+    configured = encoder.config
+    if head is not None:
+        encoder.config = replace(configured, head=head)
+    try:
+        return embed_clips(encoder, list(clips))
+    finally:
+        encoder.config = configured
 
 
 def configuration(run: Run) -> TrainConfig:
@@ -130,6 +140,11 @@ def fold(method: str, number: int, run: Run) -> dict[str, Any]:
         return parts | {"categories": found.categories}
 
     out = {"as recorded": judge(data.clips, data.clips)}
+    if method.startswith("ours"):
+        for share in HEADS:
+            embed = partial(embed, head=share)
+            out[f"as recorded, head {share:g}"] = judge(data.clips, data.clips)
+        embed = partial(embed, head=None)
     if not method.startswith("paper"):
         flat = views(data.clips, seed=run.seed)
         out["2-D views, support from others"] = judge(flat, flat)
@@ -145,14 +160,21 @@ def without(method: str, name: str, run: Run) -> dict[str, Any]:
     others = [p for p in find_sets(run.data) if p.name != name]
     sets = [load_set(p, exclude=c.exclude, merge=c.merge) for p in others] if method != "floor" else []
     embed, distance = fit(method, [s for s in sets if len(s.names) > 1], run)
-    if name == PAIRED:
-        return {"correct against incorrect": paired(load_set(run.data / name), embed, distance, run)}
-    data = load_set(run.data / name, exclude=c.exclude, merge=c.merge)
+    pairs = name == PAIRED
+    data = load_set(run.data / name) if pairs else load_set(run.data / name, exclude=c.exclude, merge=c.merge)
     names = np.array(data.names)[data.label]
-    assert subject_split(data.subjects).any()
-    found = few_shot(embed(data.clips), names, data.subjects, draws=run.draws, seed=run.seed, distance=distance)
-    auroc = {"auroc": found.mean, "low": found.interval[0], "high": found.interval[1]}
-    return {"as recorded": {"unseen": auroc, "categories": found.categories}}
+
+    def judge(embed: Embed) -> dict[str, Any]:
+        if pairs:
+            return paired(data, embed, distance, run)
+        found = few_shot(embed(data.clips), names, data.subjects, draws=run.draws, seed=run.seed, distance=distance)
+        auroc = {"auroc": found.mean, "low": found.interval[0], "high": found.interval[1]}
+        return {"unseen": auroc, "categories": found.categories}
+
+    out = {"as recorded": judge(embed)}
+    if method.startswith("ours"):
+        out |= {f"as recorded, head {share:g}": judge(partial(embed, head=share)) for share in HEADS}
+    return out
 
 
 def paired(data: ClipSet, embed: Embed, distance: Distance, run: Run, shots: int = 5) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from edge.console import fail, say
 from edge.demo import CLIPS, NORMAL, SCRIPT, SHOTS
 from edge.errors import ClipError, HaadError
 from edge.motion import make_motion
-from edge.skeleton import Float, J
+from edge.skeleton import CORE15, Float, J
 from trainer.diffusion import absolute, with_bones_of
 from trainer.generate import Recipe, generate
 from trainer.motion_model import MotionModel, open_motion
@@ -66,9 +66,9 @@ class Act:
 ACTS: dict[str, Act] = {
     "walk": Act(8, (6, 10)),
     "wave": Act(4, (4, 8)),
-    "lift_box": Act(22, (4, 9)),
-    "stand": Act(22, (5, 9)),
-    "fall": Act(22, None, STRENGTH / 2),
+    "lift_box": Act(18, (4, 9)),
+    "stand": Act(18, (5, 9)),
+    "fall": Act(18, None, STRENGTH / 2),
 }
 
 
@@ -89,9 +89,17 @@ def played(model: MotionModel) -> dict[str, Clip]:
     made = {}
     for name, act in ACTS.items():
         long = act.loop[1] + max(CLOSED_S, model.manifest.span) if act.loop else lasts[name]
-        source = make_motion(name, seconds=long, fps=FPS, seed=act.seed)
+        source = ahead(make_motion(name, seconds=long, fps=FPS, seed=act.seed))
         made[name] = remade(model, source, act.strength, round_of(source, act.loop) if act.loop else None)
     return made
+
+
+def ahead(clip: Clip) -> Clip:
+    """The clip turned as a whole so that it begins facing −z: between two acts nobody spins round."""
+    across = clip.joints[0, CORE15.index("r_hip")] - clip.joints[0, CORE15.index("l_hip")]
+    c, s = across[[0, 2]] / np.hypot(across[0], across[2])
+    turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]], np.float32)
+    return replace(clip, joints=clip.joints @ turn)
 
 
 def round_of(source: Clip, between: tuple[float, float]) -> int:

@@ -23,7 +23,9 @@ EPS = 1e-6
 PRIOR = 1e-3
 """The weight, in bones, of the belief that joints come in metres."""
 NARROW = 32
-"""Features of a joint that the embedding is condensed from."""
+"""Features of a joint that the embedding is condensed from, and that the head looks at."""
+HEAD = 128
+"""Numbers that the loss compares."""
 LIMIT = 10.0
 """Nothing lies farther from the middle of the window, in metres of the reference body."""
 _LEFT = [CORE15.index(n) for n in ("l_shoulder", "l_hip")]
@@ -43,6 +45,8 @@ class EncoderConfig:
     width: int = 176
     blocks: int = 4
     embedding: int = 128
+    head: float = 0.25
+    """Share of the head in the embedding's cosine: 0 for categories all new, more for those that were trained on."""
     temperature: float = 0.15
     """Softness of the match: how far the nearest support windows outweigh the rest."""
 
@@ -153,12 +157,27 @@ class Block(nn.Module):
         return torch.relu(x + self.body(x))
 
 
+class Head(nn.Module):
+    """Features of the joints (B, 15, W) → what the loss of the training compares (B, 128)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.narrow = nn.Linear(width, NARROW)
+        self.leave = nn.Linear(J * NARROW + width, HEAD)
+
+    def forward(self, h: Tensor) -> Tensor:
+        narrow = torch.relu(self.narrow(h)).reshape(-1, J * NARROW)
+        z: Tensor = self.leave(torch.cat([narrow, h.sum(1) / J], -1))
+        return z
+
+
 class Encoder(nn.Module):
     """joints (B, T, 15, 3), visible (B, T, 15) → embedding (B, D) of unit length.
 
-    The embedding is what the joints' features hold, joint by joint, condensed by a fixed linear map. The loss of the
-    training sees more layers behind them (`trainer.head`), which forget what the trained categories have no use for;
-    a category that nobody trained on is told apart better before that. (Chen et al., arXiv 2002.05709, section 4.2.)
+    Two parts side by side, each of unit length before it is weighed: what the joints' features hold, condensed by a
+    fixed linear map, and what the loss sees behind them, the head. The head tells trained categories apart best, and
+    forgets what they have no use for; a category that nobody trained on is told apart better before it. (Chen et al.,
+    arXiv 2002.05709, section 4.2, for the latter.) `trainer.head` fits the fixed maps after training.
     """
 
     dct: Tensor
@@ -172,8 +191,11 @@ class Encoder(nn.Module):
         self.scale_in = Norm(J, features)
         self.enter = nn.Sequential(GraphConv(J, features, c.width), Norm(J, c.width), nn.ReLU())
         self.blocks = nn.Sequential(*(Block(J, c.width) for _ in range(c.blocks)))
+        self.head = Head(c.width)
+        behind = c.embedding * 3 // 8
         self.narrow = nn.Linear(c.width, min(NARROW, c.width), bias=False).requires_grad_(False)
-        self.leave = nn.Linear(J * self.narrow.out_features, c.embedding, bias=False).requires_grad_(False)
+        self.leave = nn.Linear(J * self.narrow.out_features, c.embedding - behind, bias=False).requires_grad_(False)
+        self.leave_head = nn.Linear(HEAD, behind, bias=False).requires_grad_(False)
 
     def spectrum(self, joints: Tensor, visible: Tensor) -> Tensor:
         """Each joint's DCT coefficients and how much of it was seen: (B, 15, 3·coefficients + 1)."""
@@ -188,10 +210,15 @@ class Encoder(nn.Module):
         return h
 
     def forward(self, joints: Tensor, visible: Tensor) -> Tensor:
-        h = self.narrow(self.features(joints, visible))
-        z = self.leave(h.reshape(-1, J * self.narrow.out_features))
-        unit: Tensor = z / torch.sqrt((z * z).sum(-1, keepdim=True) + 1e-12)
-        return unit
+        h = self.features(joints, visible)
+        before = _unit(self.leave(self.narrow(h).reshape(-1, J * self.narrow.out_features)))
+        behind = _unit(self.leave_head(self.head(h)))
+        share = self.config.head
+        return torch.cat([before * math.sqrt(1 - share), behind * math.sqrt(share)], -1)
+
+
+def _unit(z: Tensor) -> Tensor:
+    return z / torch.sqrt((z * z).sum(-1, keepdim=True) + 1e-12)
 
 
 class Match(nn.Module):

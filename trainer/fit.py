@@ -121,8 +121,7 @@ def validate(encoder: Encoder, sets: list[ClipSet], every: int, draws: int = 5) 
 class Trainer:
     """One run: weights, their running average, the optimiser, and the step they have reached.
 
-    `model` is `learner`, the encoder with its head, as Fabric wraps it: on its device, at its precision, with the other
-    processes. Of the encoder alone there is an average.
+    `model` is the encoder up to its head, as Fabric wraps it: on its device, its precision, with the other processes.
     """
 
     def __init__(self, sets: list[ClipSet], config: TrainConfig) -> None:
@@ -135,10 +134,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.encoder = Encoder(config.encoder)
         self.average = copy.deepcopy(self.encoder).eval().to(self.fabric.device)
-        self.learner = Learner(self.encoder)
-        weights = [w for w in self.learner.parameters() if w.requires_grad]
+        weights = [w for w in self.encoder.parameters() if w.requires_grad]
         optimiser = torch.optim.AdamW(weights, config.learning_rate, weight_decay=config.weight_decay)
-        self.model, self.optimiser = prepare(self.fabric, self.learner, optimiser, config.precision)
+        self.model, self.optimiser = prepare(self.fabric, Learner(self.encoder), optimiser, config.precision)
         self.rows = rows(self.fabric, config.batch)
         self.step, self.seconds = 0, 0.0
         train = [s.subset(~held_out(s.subjects, config.hold_out)) for s in sets]
@@ -189,7 +187,7 @@ class Trainer:
             g["lr"] = self.rate()
         self.optimiser.zero_grad()
         self.fabric.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self.learner.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
         keep = min(self.config.average, self.step / (self.step + 9))
@@ -245,7 +243,7 @@ class Trainer:
         state = self.identity() | {
             "step": self.step,
             "seconds": self.seconds,
-            "learner": self.learner.state_dict(),
+            "encoder": self.encoder.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
@@ -264,7 +262,7 @@ class Trainer:
                 why="its configuration or its data differ",
                 fix="delete it to start anew",
             )
-        self.learner.load_state_dict(state["learner"])
+        self.encoder.load_state_dict(state["encoder"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]

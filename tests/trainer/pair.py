@@ -22,7 +22,7 @@ def trainer(folder: Path) -> Trainer:
     """Of six steps, with a checkpoint at the fourth; without dropout, which alone depends on who holds a row."""
     sets = [load_set(folder / "first"), load_set(folder / "second")]
     t = Trainer(sets, tiny(steps=6, validate_every=4))
-    for m in t.learner.modules():
+    for m in t.encoder.modules():
         if isinstance(m, torch.nn.Dropout):
             m.p = 0.0
     return t
@@ -37,10 +37,10 @@ def train(folder: Path, checkpoint: Path) -> dict[str, Any]:
         found["losses"].append(loss)
         found["news"].append(news)
         if step == 1:
-            found["gradients"] = {k: p.grad.clone() for k, p in t.learner.named_parameters() if p.grad is not None}
+            found["gradients"] = {k: p.grad.clone() for k, p in t.encoder.named_parameters() if p.grad is not None}
 
     t.run(report, checkpoint)
-    return found | {"step": t.step, "learner": t.learner.state_dict(), "average": t.average.state_dict()}
+    return found | {"step": t.step, "encoder": t.encoder.state_dict(), "average": t.average.state_dict()}
 
 
 def main(folder: Path, out: Path) -> None:

@@ -186,7 +186,7 @@ def test_validation_is_few_shot_with_the_encoders_own_temperature(
 def test_a_loss_that_is_no_number_stops_the_run(sets: list[ClipSet]) -> None:
     t = Trainer(sets, tiny())
     with torch.no_grad():
-        t.learner.leave.bias.fill_(float("nan"))
+        t.encoder.head.leave.bias.fill_(float("nan"))
     with pytest.raises(SettingsError, match=r"loss is nan at step 1.*learning_rate"):
         t.run(silent)
 

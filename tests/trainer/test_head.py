@@ -1,8 +1,11 @@
-"""The map that the embedding is condensed by, against numpy's own decomposition."""
+"""The maps that the embedding is condensed by, against numpy's own decomposition."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 
 from tests.trainer.made import ENCODER, windows
@@ -10,6 +13,7 @@ from trainer.encoder import Encoder, EncoderConfig
 from trainer.head import Learner, condense
 
 MOTIONS = ("walk", "squat", "wave", "clap", "jog", "lift_box")
+SMALL = EncoderConfig(frames=16, seconds=1.0, coefficients=6, width=12, blocks=1)
 
 
 def cosines(x: np.ndarray) -> np.ndarray:
@@ -17,34 +21,39 @@ def cosines(x: np.ndarray) -> np.ndarray:
     return x @ x.T
 
 
-def test_with_room_for_all_the_embedding_keeps_the_features_cosines() -> None:
+@torch.no_grad()
+def fitted(**given: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The features, what the head makes of them, and the embeddings of some motions."""
     torch.manual_seed(0)
-    encoder = Encoder(EncoderConfig(frames=16, seconds=1.0, coefficients=6, width=12, blocks=1, embedding=180))
+    encoder = Encoder(replace(SMALL, **given))  # type: ignore[arg-type]
     joints, visible = windows(*MOTIONS, frames=16)
-    condense(encoder, [(joints, visible)])
-    with torch.no_grad():
-        features, z = encoder.features(joints, visible).flatten(1).numpy(), encoder(joints, visible).numpy()
-    np.testing.assert_allclose(z @ z.T, cosines(features), atol=1e-4)
+    condense(encoder, [(joints[:4], visible[:4]), (joints[4:], visible[4:])])
+    h = encoder.features(joints, visible)
+    return h.flatten(1).numpy(), encoder.head(h).numpy(), encoder(joints, visible).numpy()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_with_room_for_all_the_embedding_keeps_both_parts_cosines(share: float) -> None:
+    features, behind, z = fitted(embedding=300, head=share)
+    np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)
+    expected = (1 - share) * cosines(features) + share * cosines(behind)
+    np.testing.assert_allclose(z @ z.T, expected, atol=1e-4)
 
 
 def test_with_little_room_it_keeps_what_numpys_decomposition_does() -> None:
-    torch.manual_seed(1)
-    encoder = Encoder(EncoderConfig(frames=16, seconds=1.0, coefficients=6, width=12, blocks=1, embedding=3))
-    joints, visible = windows(*MOTIONS, frames=16)
-    condense(encoder, [(joints[:4], visible[:4]), (joints[4:], visible[4:])])
-    with torch.no_grad():
-        features, z = encoder.features(joints, visible).flatten(1).numpy(), encoder(joints, visible).numpy()
-    rows = np.linalg.svd(features.astype(float), full_matrices=False)[2][:3]
-    np.testing.assert_allclose(z @ z.T, cosines(features @ rows.T), atol=1e-3)
-    assert torch.equal(encoder.leave.weight.gather(1, encoder.leave.weight.abs().argmax(1, keepdim=True)) > 0,
-                       torch.ones(3, 1, dtype=torch.bool))  # fmt: skip
+    features, behind, z = fitted(embedding=8, head=0.25)  # five and three numbers
+    kept = []
+    for x, count in ((features, 5), (behind / np.linalg.norm(behind, axis=1, keepdims=True), 3)):
+        rows = np.linalg.svd(x.astype(float), full_matrices=False)[2][:count]
+        kept.append(cosines(x @ rows.T))
+    np.testing.assert_allclose(z @ z.T, 0.75 * kept[0] + 0.25 * kept[1], atol=1e-3)
 
 
-def test_the_loss_sees_the_head_and_trains_all_but_the_condensed_map() -> None:
+def test_the_loss_sees_the_head_and_trains_all_but_the_fixed_maps() -> None:
     torch.manual_seed(2)
-    learner = Learner(Encoder(ENCODER))
-    z = learner(*windows(*MOTIONS, frames=16))
+    encoder = Encoder(ENCODER)
+    z = Learner(encoder)(*windows(*MOTIONS, frames=16))
     torch.testing.assert_close(z.norm(dim=1), torch.ones(len(z)))
     (z[0] * z[1]).sum().backward()
-    without = {k for k, p in learner.named_parameters() if p.grad is None}
-    assert without == {"encoder.narrow.weight", "encoder.leave.weight"}
+    without = {k for k, p in encoder.named_parameters() if p.grad is None}
+    assert without == {"narrow.weight", "leave.weight", "leave_head.weight"}

@@ -81,20 +81,20 @@ def assert_same_model(found: dict[str, Any], one: dict[str, Any]) -> None:
     """Weights, averaged weights, and what both make of a batch: the idle weights must not matter."""
     apart = idle(one["gradients"])
     joints, visible = windows("walk", "squat", "wave", "clap", "jog", "lift_box", frames=16)
-    for k, v in one["learner"].items():
+    for k, v in one["encoder"].items():
         drifts = k in apart or k.endswith("running_mean")  # the mean follows the bias ahead of it
-        torch.testing.assert_close(found["learner"][k], v, atol=0.02 if drifts else 1e-5, rtol=1e-5, msg=k)
+        torch.testing.assert_close(found["encoder"][k], v, atol=0.02 if drifts else 1e-5, rtol=1e-5, msg=k)
     for k, v in one["average"].items():
-        if k.split(".")[0] in ("narrow", "leave"):
+        if k.split(".")[0] in ("narrow", "leave", "leave_head"):
             continue  # eigenvectors: what they make of motion is compared
-        drifts = f"encoder.{k}" in apart or k.endswith("running_mean")
+        drifts = k in apart or k.endswith("running_mean")
         torch.testing.assert_close(found["average"][k], v, atol=0.02 if drifts else 1e-5, rtol=1e-5, msg=k)
     made, alike = [], []
     for state in (found, one):
-        learner = Learner(Encoder(ENCODER))
-        learner.load_state_dict(state["learner"])
+        encoder = Encoder(ENCODER)
+        encoder.load_state_dict(state["encoder"])
         torch.manual_seed(0)  # the same dropout
-        made.append(learner(joints, visible))
+        made.append(Learner(encoder)(joints, visible))
         average = Encoder(ENCODER).eval()
         average.load_state_dict(state["average"])
         with torch.no_grad():
@@ -115,7 +115,7 @@ def test_two_processes_end_where_one_does(one: dict[str, Any], two: dict[str, An
 
 def test_both_processes_hold_the_same_weights(two: dict[str, Any]) -> None:
     first, second = (f["whole"] for f in two["found"])
-    for part in ("learner", "average"):
+    for part in ("encoder", "average"):
         for k, v in first[part].items():
             assert torch.equal(v, second[part][k]), k
 
@@ -185,9 +185,9 @@ def test_mixed_precision_learns_the_same_and_spares_the_geometry(sets: list[Clip
     seen: list[Tensor] = []
     mixed.encoder.normalise.register_forward_hook(lambda m, given, out: seen.extend((given[0], out[0])))
     mixed.encoder.scale_in.register_forward_pre_hook(lambda m, given: seen.append(given[0]))
-    mixed.learner.leave.register_forward_hook(lambda m, given, out: seen.append(out))
+    mixed.encoder.head.leave.register_forward_hook(lambda m, given, out: seen.append(out))
     for t, found in zip((exact, mixed), losses, strict=True):
         t.run(lambda step, loss, news, found=found: found.append(loss))  # type: ignore[misc]
     assert [x.dtype for x in seen[:4]] == [torch.float32] * 3 + [torch.bfloat16]
     assert losses[1] == pytest.approx(losses[0], rel=0.05) and losses[1] != losses[0]
-    assert {v.dtype for v in mixed.learner.state_dict().values()} == {torch.float32, torch.int64}
+    assert {v.dtype for v in mixed.encoder.state_dict().values()} == {torch.float32, torch.int64}

@@ -1,0 +1,256 @@
+"""The graph with a float16 body and float32 islands: one file whose types say themselves what runs in which.
+
+    joints, visible ──► normalise ─► DCT ──Cast─► graph convolutions ──Cast─► unit length ─► match ──► outputs
+                       └──── float32 ────┘        └──── float16 ────┘        └────── float32 ─────┘
+
+A strongly typed engine (TensorRT 10 on, by the STRONGLY_TYPED flag) computes each operation in the type that the graph
+gives it; ONNX Runtime runs the same file, so it is judged without a GPU. Islands are prefixes of node names, which the
+float32 graph has as well: where precision is a flag and not a type (TensorRT 8), the same list names its layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from edge.errors import BundleError
+
+ISLANDS = (
+    "/encoder/normalise/",
+    "/encoder/MatMul",
+    "/encoder/Mul",
+    "/encoder/ReduceSum",
+    "/encoder/Add",
+    "/encoder/Sqrt",
+    "/encoder/Div",
+    "/match/",
+)
+# These only move values: they keep the type of what they move, so that nothing is rounded between two islands.
+_MOVES = frozenset("Concat Expand Gather Identity Reshape Slice Squeeze Transpose Unsqueeze".split())
+_FLOATS = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
+_NUMPY = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+LARGEST = float(np.finfo(np.float16).max)
+
+
+def in_island(name: str, islands: Sequence[str]) -> bool:
+    """Whether a node of this name stays float32."""
+    return any(name.startswith(prefix) for prefix in islands)
+
+
+def part_of(name: str) -> str:
+    """The prefix of the part that a node belongs to: the step in which islands are tried.
+
+    '/encoder/blocks/blocks.2/body/body.0/linear/MatMul' → '/encoder/blocks/blocks.2/'; an operation of the encoder's
+    own, as '/encoder/ReduceSum_1', → '/encoder/ReduceSum'. Nodes without a place (constants) have ''.
+    """
+    scope = name.split("/")[1:-1]
+    if not scope:
+        return ""
+    if scope == ["encoder"]:
+        operation, _, number = name.rpartition("_")
+        return operation if number.isdigit() else name
+    deep = 3 if len(scope) > 2 and scope[2].startswith(f"{scope[1]}.") else 2
+    return "/" + "/".join(scope[:deep]) + "/"
+
+
+def parts(model: onnx.ModelProto, islands: Sequence[str] = ()) -> list[str]:
+    """The parts outside `islands` that compute something, in the graph's order."""
+    names = (
+        n.name for n in model.graph.node if n.op_type not in _MOVES | {"Constant", "Shape"} and not n.name.endswith("/")
+    )
+    found = (part_of(n) for n in names if not in_island(n, islands))
+    return [p for p in dict.fromkeys(found) if p]
+
+
+def to_half(data: bytes, islands: Sequence[str] = ISLANDS) -> bytes:
+    """Rewrite a float32 graph into a float16 one whose nodes under `islands`, inputs and outputs stay float32.
+
+    Batch normalisations become a product and a sum first, from float64 constants: a running variance may be too small
+    for float16. Raises BundleError for a constant that float16 cannot hold, naming its part.
+    """
+    model = onnx.load_from_string(data)
+    _drop_aliases(model.graph)
+    _fold_batch_norm(model.graph)
+    rewriter = _Rewriter(model, islands)
+    for node in model.graph.node:
+        rewriter.take(node)
+    rewriter.finish()
+    onnx.checker.check_model(model, full_check=True)
+    out: bytes = model.SerializeToString()
+    return out
+
+
+def rounded(typed: bytes) -> bytes:
+    """A typed graph as float32 arithmetic that rounds to float16 whatever the typed graph makes in float16.
+
+    ONNX Runtime has few float16 kernels on a CPU: it runs the float32 ones, and takes its own casts between two of them
+    out again, so that the typed graph comes out nearly as float32 does. Casts that stand in the graph are kept.
+    Sums are kept in float32 within an operation, as numpy and tensor cores do.
+    """
+    model = onnx.load_from_string(typed)
+    kinds = types_of(model)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT16:
+            value = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        for a in node.attribute:
+            if node.op_type == "Cast" and a.name == "to" and a.i == TensorProto.FLOAT16:
+                a.i = TensorProto.FLOAT
+        nodes.append(node)
+        for i, name in enumerate(node.output):
+            if kinds.get(name) == TensorProto.FLOAT16 and node.op_type not in _MOVES:
+                node.output[i] = f"{name}/exact"
+                nodes.append(
+                    helper.make_node("Cast", [node.output[i]], [f"{name}/short"], f"{name}/r", to=TensorProto.FLOAT16)
+                )
+                nodes.append(helper.make_node("Cast", [f"{name}/short"], [name], f"{name}/w", to=TensorProto.FLOAT))
+    for field, values in (("node", nodes), ("value_info", [])):
+        repeated = getattr(model.graph, field)
+        del repeated[:]
+        repeated.extend(values)
+    out: bytes = model.SerializeToString()
+    return out
+
+
+def types_of(model: onnx.ModelProto) -> dict[str, int]:
+    """The element type of every tensor of a graph, by its name."""
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
+    found = {v.name: v.type.tensor_type.elem_type for v in (*inferred.input, *inferred.value_info, *inferred.output)}
+    return found | {t.name: t.data_type for t in inferred.initializer}
+
+
+def _drop_aliases(graph: onnx.GraphProto) -> None:
+    """Replace Identity of an initializer, which the exporter writes for equal weights, by the initializer."""
+    known = {t.name for t in graph.initializer}
+    alias: dict[str, str] = {}
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            node.input[i] = alias.get(name, name)
+        if node.op_type == "Identity" and node.input[0] in known:
+            alias[node.output[0]] = node.input[0]
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _fold_batch_norm(graph: onnx.GraphProto) -> None:
+    """y = (x − mean) · weight / √(variance + ε) + bias as one Mul and one Add on (N, C)."""
+    constants = {t.name: t for t in graph.initializer}
+    nodes: list[NodeProto] = []
+    for node in graph.node:
+        if node.op_type != "BatchNormalization":
+            nodes.append(node)
+            continue
+        weight, bias, mean, variance = (
+            numpy_helper.to_array(constants[name]).astype(np.float64) for name in node.input[1:]
+        )
+        epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
+        scale = weight / np.sqrt(variance + epsilon)
+        values = {"scale": scale, "shift": bias - mean * scale}
+        for name, value in values.items():
+            graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), f"{node.name}/{name}"))
+        middle = f"{node.name}/scaled"
+        nodes.append(helper.make_node("Mul", [node.input[0], f"{node.name}/scale"], [middle], f"{node.name}/Mul"))
+        nodes.append(helper.make_node("Add", [middle, f"{node.name}/shift"], [node.output[0]], f"{node.name}/Add"))
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+class _Rewriter:
+    """Takes the nodes in their order, and gives each its inputs in its type, through a Cast where they differ."""
+
+    def __init__(self, model: onnx.ModelProto, islands: Sequence[str]) -> None:
+        self.graph, self.islands = model.graph, islands
+        # What every tensor was before: only float32 ones take part.
+        self.was = types_of(model)
+        self.now = {v.name: v.type.tensor_type.elem_type for v in self.graph.input}
+        self.constants: dict[str, NDArray[np.float32]] = {
+            t.name: numpy_helper.to_array(t) for t in self.graph.initializer if t.data_type == TensorProto.FLOAT
+        }
+        self.nodes: list[NodeProto] = []
+        self.made: dict[tuple[str, int], str] = {}
+        self.initializers: list[TensorProto] = []
+
+    def take(self, node: NodeProto) -> None:
+        """Type one node. Constants become initializers of the type that their user needs."""
+        if node.op_type == "Constant" and self.was[node.output[0]] == TensorProto.FLOAT:
+            value = next((a.t for a in node.attribute if a.name == "value"), None)
+            if value is None:
+                raise BundleError(f"constant '{node.name}' has no tensor", why="the graph is not one of haad-edge build")
+            self.constants[node.output[0]] = numpy_helper.to_array(value)
+            return
+        floats = [name for name in node.input if self.was.get(name) == TensorProto.FLOAT]
+        makes = [name for name in node.output if self.was.get(name) == TensorProto.FLOAT]
+        kind = self._type_of(node, floats)
+        if floats and node.op_type != "Shape":  # which reads any type
+            for i, name in enumerate(node.input):
+                if name in floats:
+                    node.input[i] = self._as(name, kind, node)
+        elif floats:
+            node.input[0] = self._any(node.input[0], node)
+        if node.op_type == "Cast":
+            for a in node.attribute:
+                if a.name == "to" and a.i == TensorProto.FLOAT:
+                    a.i = kind
+        for name in makes:
+            self.now[name] = kind
+        self.nodes.append(node)
+
+    def finish(self) -> None:
+        """Give the outputs back as float32, and put the nodes and constants in place."""
+        for output in self.graph.output:
+            if self.now.get(output.name) == TensorProto.FLOAT16:
+                half = f"{output.name}/float16"
+                for node in self.nodes:
+                    for names in (node.input, node.output):
+                        for i, name in enumerate(names):
+                            if name == output.name:
+                                names[i] = half
+                self.nodes.append(
+                    helper.make_node("Cast", [half], [output.name], f"/{output.name}/out", to=TensorProto.FLOAT)
+                )
+        whole = [t for t in self.graph.initializer if t.data_type != TensorProto.FLOAT]
+        for field, values in (("node", self.nodes), ("initializer", [*whole, *self.initializers]), ("value_info", [])):
+            repeated = getattr(self.graph, field)
+            del repeated[:]
+            repeated.extend(values)
+
+    def _type_of(self, node: NodeProto, floats: list[str]) -> int:
+        """float32 in an island and where no float comes in; what it moves, if it moves; else float16."""
+        if not floats or in_island(node.name, self.islands):
+            return int(TensorProto.FLOAT)
+        if node.op_type in _MOVES:
+            moved = {self.now[name] for name in floats if name not in self.constants}
+            return int(TensorProto.FLOAT16 if moved == {TensorProto.FLOAT16} else TensorProto.FLOAT)
+        return int(TensorProto.FLOAT16)
+
+    def _any(self, name: str, node: NodeProto) -> str:
+        return self._as(name, TensorProto.FLOAT, node) if name in self.constants else name
+
+    def _as(self, name: str, kind: int, node: NodeProto) -> str:
+        """The name under which a tensor is to be had in this type."""
+        if name not in self.constants and self.now[name] == kind:
+            return name
+        if (name, kind) not in self.made:
+            new = name if name in self.constants and kind == TensorProto.FLOAT else f"{name}/{_FLOATS[kind]}"
+            if name in self.constants:
+                value = self.constants[name]
+                if kind == TensorProto.FLOAT16 and np.abs(value[np.isfinite(value)], dtype=np.float64).max(initial=0) > LARGEST:
+                    raise BundleError(
+                        f"'{node.name}' has a constant that float16 cannot hold",
+                        why=f"'{name}' reaches {np.abs(value).max():.3g}, float16 ends at {LARGEST:g}",
+                        fix=f"keep '{part_of(node.name)}' in float32",
+                    )
+                self.initializers.append(numpy_helper.from_array(value.astype(_NUMPY[kind]), new))
+            else:
+                self.nodes.append(helper.make_node("Cast", [name], [new], f"/{new.strip('/')}", to=kind))
+            self.made[name, kind] = new
+        return self.made[name, kind]
