@@ -43,8 +43,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
+from benchmarks.scaling_table import GROWTH, Row, tables
 from benchmarks.stream import cpu
 from edge.bundle import Bundle, open_bundle
 from edge.clip import Clip
@@ -55,9 +55,8 @@ from edge.skeleton import Float
 from trainer.baselines import raw_dct
 from trainer.datasets import ClipSet, load_set, subject_split
 from trainer.evaluate import auroc
-from trainer.one_class import Basis, FlowConfig, OneClass, SvddConfig, fit_flow, fit_svdd
+from trainer.one_class import Basis, FlowConfig, OneClass, SvddConfig, fit_flow, fit_gaussian, fit_svdd
 
-GROWTH = (10, 100, 1000)
 TEMPERATURE = 0.05
 ROUNDS = 5
 MANY = 4096
@@ -93,32 +92,6 @@ class Method:
     seconds_once: float | None = 0.0
     seconds_each_match: float | None = None
     """To judge one clip against one category more, where it is known better than by timing `score`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A line of the table; None is not known. For `numbers`, `seconds` and `ms`: once, and for each category."""
-
-    method: str
-    clips: float
-    numbers: tuple[float, float]
-    seconds: tuple[float | None, float]
-    auroc: float
-    interval: tuple[float, float]
-    auroc_not_trained_on: float | None
-    ms: tuple[float, float]
-    draws: int
-
-    def grown(self, categories: int) -> dict[str, float | None]:
-        """Once + categories × each."""
-        once, each = self.seconds
-        return {
-            "categories": categories,
-            "numbers": self.numbers[0] + categories * self.numbers[1],
-            "seconds": None if once is None else once + categories * each,
-            "seconds_of_categories": categories * each,
-            "ms_a_clip": self.ms[0] + categories * self.ms[1],
-        }
 
 
 def cost(work: Callable[[], object], count: int) -> float:
@@ -244,11 +217,16 @@ def methods(data: ClipSet, bundle: Bundle, shots: int, steps: int | None) -> lis
     def a_svdd(rows: Float, seed: int) -> OneClass:
         return fit_svdd(rows, SvddConfig(**asdict(svdd) | {"seed": seed}))
 
-    for fit in (a_flow, a_svdd):  # what a first call imports and sets up is no category's cost
+    def a_gaussian(rows: Float, seed: int) -> OneClass:
+        return fit_gaussian(rows)
+
+    for fit in (a_gaussian, a_flow, a_svdd):  # what a first call imports and sets up is no category's cost
         fit(projected[np.flatnonzero(pool)[:shots]], 0)
     minutes = m.training.get("minutes")
     return [
         Method("no learning: raw DCT", shots, dct, lambda rows, seed: Neighbours(rows, TEMPERATURE), dct_seconds),
+        learned("a Gaussian each", shots, a_gaussian),
+        learned("a Gaussian each, all clips", None, a_gaussian),
         learned("a flow each", shots, a_flow),
         learned("a flow each, all clips", None, a_flow),
         learned("deep SVDD each", shots, a_svdd),
@@ -264,39 +242,6 @@ def methods(data: ClipSet, bundle: Bundle, shots: int, steps: int | None) -> lis
             match_cost(engine, bundle, shots),
         ),
     ]
-
-
-def tables(rows: list[Row], categories: int) -> list[Table]:
-    """The comparison, and its growth."""
-
-    def number(x: float | None) -> str:
-        return "–" if x is None else f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
-
-    first = Table(
-        "method", "clips", "numbers once", f"of {categories}", "each", "seconds once", f"of {categories}", "each new",
-        "AUROC", "95 % of draws", "not trained on", "ms a clip once", "each",
-        title="one model, or one for each category",
-    )  # fmt: skip
-    for r in rows:
-        total = r.numbers[0] + categories * r.numbers[1]
-        free = "–" if r.auroc_not_trained_on is None else f"{r.auroc_not_trained_on:.4f}"
-        first.add_row(
-            r.method, f"{r.clips:.3g}",
-            number(r.numbers[0]), number(total), number(r.numbers[1]),
-            number(r.seconds[0]), number(categories * r.seconds[1]), number(r.seconds[1]),
-            f"{r.auroc:.4f}", f"{r.interval[0]:.4f} – {r.interval[1]:.4f}", free, number(r.ms[0]), number(r.ms[1]),
-        )  # fmt: skip
-    second = Table(
-        "method", "clips", "categories", "numbers", "seconds, without once", "ms a clip", title="growth, computed"
-    )
-    for r in rows:
-        for g in GROWTH:
-            at = r.grown(g)
-            second.add_row(
-                r.method, f"{r.clips:.3g}", str(g), number(at["numbers"]), number(at["seconds_of_categories"]),
-                number(at["ms_a_clip"]),
-            )  # fmt: skip
-    return [first, second]
 
 
 def main() -> None:

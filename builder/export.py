@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections import Counter
 from dataclasses import fields
 from typing import Any
 
@@ -15,23 +14,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
+from builder.examples import example_windows
+from builder.operations import OPSET, check_graph
 from edge.bundle import GRAPH, WEIGHTS, Bundle, write_bundle
 from edge.errors import BundleError
-from edge.motion import MOTIONS, make_motion
 from edge.skeleton import Float, J
-from edge.support import clip_windows
-from trainer.encoder import Encoder, EncoderConfig, Graph
+from trainer.encoder import Encoder, EncoderConfig, Graph, merged
 
-OPSET = 17
 TOLERANCE = 1e-4
-# What TensorRT 8.5 to 11 and ONNX Runtime read alike at opset 17. ReduceMean and ReduceL2 are left out on purpose:
-# torch writes their axes in a form that older parsers ignore. ReduceMax has them as an attribute.
-ALLOWED = frozenset(
-    """
-    Add BatchNormalization Cast Clip Concat Constant ConstantOfShape Cos Div Equal Exp Expand Gather Gemm Identity
-    MatMul Min Mul Neg Pow ReduceMax ReduceSum Relu Reshape Shape Sin Slice Sqrt Squeeze Sub Transpose Unsqueeze Where
-    """.split()
-)
 
 
 def load_graph(bundle: Bundle) -> Graph:
@@ -55,11 +45,12 @@ def export(graph: Graph) -> bytes:
         torch.zeros(3, 8, c.embedding),
         torch.ones(3, 8),
     )
+    slim = Graph(merged(graph.encoder)).eval()
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            graph,
+            slim,
             example,
             buffer,  # type: ignore[arg-type]  # the stubs forget file objects
             input_names=["joints", "visible", "support", "support_mask"],
@@ -79,28 +70,6 @@ def export(graph: Graph) -> bytes:
     data = buffer.getvalue()
     check_graph(onnx.load_from_string(data))
     return data
-
-
-def check_graph(model: onnx.ModelProto) -> None:
-    """Raises BundleError for another opset, or for an operation off the list."""
-    opsets = {o.domain or "ai.onnx": o.version for o in model.opset_import}
-    if opsets != {"ai.onnx": OPSET}:
-        raise BundleError(f"the exported graph has opset {opsets}", why=f"the device reads {OPSET}")
-    used = Counter(node.op_type for node in model.graph.node)
-    if strange := sorted(set(used) - ALLOWED):
-        raise BundleError(
-            f"the exported graph uses {', '.join(strange)}", why="not every supported runtime reads these alike"
-        )
-    onnx.checker.check_model(model, full_check=True)
-
-
-def example_windows(frames: int, seconds: float, seed: int = 0) -> tuple[Float, Float]:
-    """Windows of made motion, whole and with a tenth of the joints hidden: (N, T, 15, 3), (N, T, 15)."""
-    rng = np.random.default_rng(seed)
-    parts = [clip_windows(make_motion(name, seconds=3, seed=seed), frames, seconds) for name in MOTIONS]
-    joints, visible = (np.concatenate(x) for x in zip(*parts, strict=True))
-    hidden = visible * (rng.random(visible.shape) > 0.1).astype(np.float32)
-    return np.concatenate([joints, joints * hidden[..., None]]), np.concatenate([visible, hidden])
 
 
 def parity(graph: Graph, data: bytes, windows: tuple[Float, Float]) -> dict[str, Any]:

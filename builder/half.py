@@ -19,6 +19,9 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edge.errors import BundleError
 
+# Measured on the shipped model, as the share of the gate's nearest limit (builder/gate.py) that is used up, 0.54 with
+# these islands. In float16, one at a time: the normalisation overflows on millimetres; the match takes 0.78; the
+# operations of the unit length up to 0.64; the DCT 0.61, for a hundredth of the work.
 ISLANDS = (
     "/encoder/normalise/",
     "/encoder/MatMul",
@@ -31,8 +34,8 @@ ISLANDS = (
 )
 # These only move values: they keep the type of what they move, so that nothing is rounded between two islands.
 _MOVES = frozenset("Concat Expand Gather Identity Reshape Slice Squeeze Transpose Unsqueeze".split())
-_FLOATS = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
-_NUMPY = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
+_FLOATS: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
+_NUMPY: dict[int, type[np.floating]] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -59,9 +62,7 @@ def part_of(name: str) -> str:
 
 def parts(model: onnx.ModelProto, islands: Sequence[str] = ()) -> list[str]:
     """The parts outside `islands` that compute something, in the graph's order."""
-    names = (
-        n.name for n in model.graph.node if n.op_type not in _MOVES | {"Constant", "Shape"} and not n.name.endswith("/")
-    )
+    names = (n.name for n in model.graph.node if n.op_type not in _MOVES | {"Constant", "Shape"})
     found = (part_of(n) for n in names if not in_island(n, islands))
     return [p for p in dict.fromkeys(found) if p]
 
@@ -184,7 +185,9 @@ class _Rewriter:
         if node.op_type == "Constant" and self.was[node.output[0]] == TensorProto.FLOAT:
             value = next((a.t for a in node.attribute if a.name == "value"), None)
             if value is None:
-                raise BundleError(f"constant '{node.name}' has no tensor", why="the graph is not one of haad-edge build")
+                raise BundleError(
+                    f"constant '{node.name}' has no tensor", why="the graph is not one of haad-edge build"
+                )
             self.constants[node.output[0]] = numpy_helper.to_array(value)
             return
         floats = [name for name in node.input if self.was.get(name) == TensorProto.FLOAT]
@@ -243,7 +246,7 @@ class _Rewriter:
             new = name if name in self.constants and kind == TensorProto.FLOAT else f"{name}/{_FLOATS[kind]}"
             if name in self.constants:
                 value = self.constants[name]
-                if kind == TensorProto.FLOAT16 and np.abs(value[np.isfinite(value)], dtype=np.float64).max(initial=0) > LARGEST:
+                if kind == TensorProto.FLOAT16 and np.abs(value).max(initial=0) > LARGEST:
                     raise BundleError(
                         f"'{node.name}' has a constant that float16 cannot hold",
                         why=f"'{name}' reaches {np.abs(value).max():.3g}, float16 ends at {LARGEST:g}",

@@ -66,7 +66,7 @@ def test_scaling(tmp_path: Path) -> None:
     report = json.loads(found.read_text())
     assert report["machine"] in text and str(tmp_path) not in found.read_text()
     by_name = {(row["method"].split(":")[0], row["clips"]): row for row in report["rows"]}
-    assert {clips for _, clips in by_name} == {3, 4} and len(by_name) == 6
+    assert {clips for _, clips in by_name} == {3, 4} and len(by_name) == 8
     floor, flow, ours = (by_name[k, 3] for k in ("no learning", "a flow each", "one model"))
     # The clips drawn are those of `evaluate`, and so is the figure.
     data = load_set(tmp_path / "data")

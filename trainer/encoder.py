@@ -11,6 +11,7 @@ are sums (older parsers ignore the axes input of ReduceMean), norms are written 
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -215,6 +216,19 @@ class Encoder(nn.Module):
         behind = _unit(self.leave_head(self.head(h)))
         share = self.config.head
         return torch.cat([before * math.sqrt(1 - share), behind * math.sqrt(share)], -1)
+
+
+@torch.no_grad()
+def merged(encoder: Encoder) -> Encoder:
+    """A copy that computes the same with fewer weights, the head's last two maps as one: what is exported."""
+    out = copy.deepcopy(encoder)
+    first, second = encoder.head.leave, encoder.leave_head
+    both = nn.Linear(first.in_features, second.out_features)
+    both.weight.copy_(second.weight @ first.weight)
+    both.bias.copy_(second.weight @ first.bias)
+    out.head.leave = both
+    out.add_module("leave_head", nn.Identity())
+    return out
 
 
 def _unit(z: Tensor) -> Tensor:

@@ -15,17 +15,9 @@ import torch
 from onnx import TensorProto, helper
 
 import builder.export
-from builder.export import (
-    ALLOWED,
-    OPSET,
-    TOLERANCE,
-    build_onnx,
-    check_graph,
-    example_windows,
-    export,
-    load_graph,
-    parity,
-)
+from builder.examples import example_windows
+from builder.export import TOLERANCE, build_onnx, export, load_graph, parity
+from builder.operations import ALLOWED, OPSET, check_graph
 from edge.bundle import GRAPH, WEIGHTS, Bundle, open_bundle, write_bundle
 from edge.engine import open_engine
 from edge.errors import BundleError

@@ -13,7 +13,7 @@ from edge.errors import ClipError
 from edge.skeleton import Float
 from tests.trainer.made import made
 from trainer.baselines import raw_dct
-from trainer.one_class import Basis, FlowConfig, OneClass, SvddConfig, fit_flow, fit_svdd
+from trainer.one_class import Basis, FlowConfig, OneClass, SvddConfig, fit_flow, fit_gaussian, fit_svdd
 
 Fit = Callable[[Float, Any], OneClass]
 BOTH = pytest.mark.parametrize(
@@ -85,3 +85,17 @@ def test_a_flow_tells_made_motions_apart_by_three_clips() -> None:
         flow = fit_flow(basis(own[:3]), FlowConfig(steps=50))
         others = np.concatenate([c[3:] for n, c in clips.items() if n != name])
         assert flow.score(basis(own[3:])).max() < flow.score(basis(others)).min(), name
+
+
+def test_the_gaussian_is_sklearns() -> None:
+    from sklearn.covariance import LedoitWolf
+
+    x, judged = gaussian(20), gaussian(50, seed=1)
+    model = fit_gaussian(x)
+    centred = (x - x.mean(0)).astype(float)
+    spread = np.sqrt((centred**2).mean())
+    exact = LedoitWolf(assume_centered=True).fit(centred / spread).mahalanobis((judged - x.mean(0)) / spread)
+    np.testing.assert_allclose(model.score(judged), exact, rtol=1e-4)
+    assert model.numbers == 4 + 10
+    with pytest.raises(ClipError, match="2 clips or more"):
+        fit_gaussian(x[:1])

@@ -1,0 +1,109 @@
+"""Which graphs each TensorRT reads as they are meant: operations and traps, as data, and the checks of an export.
+
+Versions are compared by their lists alone. What a parser does not know it refuses, which is harmless; what it reads
+differently it computes wrongly without a word, and that is what the checks are for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge.errors import BundleError
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 17
+ALLOWED = frozenset(
+    """
+    Add BatchNormalization Cast Clip Concat Constant ConstantOfShape Cos Div Equal Exp Expand Gather Gemm Identity
+    MatMul Min Mul Neg Pow ReduceMax ReduceSum Relu Reshape Shape Sin Slice Sqrt Squeeze Sub Transpose Unsqueeze Where
+    """.split()
+)
+"""What TensorRT 8.5 to 11 and ONNX Runtime read alike at opset 17. ReduceMean and ReduceL2 are left out on purpose:
+torch writes their axes in a form that older parsers ignore. ReduceMax has them as an attribute."""
+# Inputs that TensorRT's parser takes only from a constant (onnx-tensorrt, docs/operators.md), by operation.
+_CONSTANT_INPUT = {"ReduceSum": 1, "Slice": 3, "Squeeze": 1, "Unsqueeze": 1}
+_READ = {1: "float32", 6: "int32", 7: "int64", 9: "bool", 10: "float16"}
+"""Element types by their number in ONNX. Of int64 TensorRT before 10 keeps 32 bits: enough for shapes and indices."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parser:
+    """The ONNX parser of one TensorRT version: the highest opset it reads, and what it reads beyond ALLOWED."""
+
+    version: str
+    opset: int
+    typed: bool
+    """Whether a graph's own types can be made binding: float16 in the graph means float16 in the engine."""
+    reads_axes: bool
+    """Whether a reduction's axes may be an input (opset 18). Parsers that do not know them reduce over everything."""
+    extra: frozenset[str] = frozenset()
+
+
+_MORE = frozenset({"LayerNormalization"})
+# Of 10.13 and 11 no more is known for certain than that they read what 10.3 does.
+TENSORRT = (
+    Parser("8.5", 17, typed=False, reads_axes=False),
+    Parser("8.6", 17, typed=False, reads_axes=False, extra=_MORE),
+    Parser("10.3", 20, typed=True, reads_axes=True, extra=_MORE),
+    Parser("10.13", 20, typed=True, reads_axes=True, extra=_MORE),
+    Parser("11", 20, typed=True, reads_axes=True, extra=_MORE),
+)
+TYPED = tuple(p for p in TENSORRT if p.typed)
+
+
+def opsets_of(model: onnx.ModelProto) -> dict[str, int]:
+    """The opset of each domain that a graph uses."""
+    return {o.domain or "ai.onnx": o.version for o in model.opset_import}
+
+
+def objections(model: onnx.ModelProto, parser: Parser) -> list[str]:
+    """Why this parser would refuse the graph, or read it differently; empty if it would not."""
+    out = []
+    opsets = opsets_of(model)
+    if set(opsets) - {"ai.onnx"}:
+        out.append(f"operations of {', '.join(sorted(set(opsets) - {'ai.onnx'}))}")
+    if opsets.get("ai.onnx", 0) > parser.opset:
+        out.append(f"opset {opsets['ai.onnx']}, it reads {parser.opset}")
+    if strange := sorted({n.op_type for n in model.graph.node} - ALLOWED - parser.extra):
+        out.append(f"{', '.join(strange)} not on its list")
+    constant = {t.name for t in model.graph.initializer}
+    constant |= {name for n in model.graph.node if n.op_type == "Constant" for name in n.output}
+    for n in model.graph.node:
+        if n.op_type.startswith("Reduce") and n.op_type != "ReduceSum" and len(n.input) > 1 and not parser.reads_axes:
+            out.append(f"{n.op_type} '{n.name}' has its axes as an input, which it ignores")
+        i = _CONSTANT_INPUT.get(n.op_type, len(n.input))
+        if i < len(n.input) and n.input[i] and n.input[i] not in constant:
+            out.append(f"{n.op_type} '{n.name}' has axes that are not constant")
+    out += _type_objections(model, parser)
+    return out
+
+
+def _type_objections(model: onnx.ModelProto, parser: Parser) -> list[str]:
+    used = {t.data_type for t in model.graph.initializer}
+    used |= {v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output)}
+    used |= {a.t.data_type for n in model.graph.node for a in n.attribute if a.HasField("t")}
+    used |= {a.i for n in model.graph.node if n.op_type == "Cast" for a in n.attribute if a.name == "to"}
+    out = [f"tensors of ONNX's type {k}" for k in sorted(used - set(_READ))]
+    if 10 in used and not parser.typed:
+        out.append("float16 in the graph: it takes precision as a flag, and the float32 graph")
+    return out
+
+
+def check_graph(model: onnx.ModelProto, parsers: tuple[Parser, ...] = TENSORRT) -> None:
+    """Raises BundleError for another opset, an operation off the list, or what one of the parsers objects to."""
+    import onnx
+
+    opsets = opsets_of(model)
+    if opsets != {"ai.onnx": OPSET}:
+        raise BundleError(f"the exported graph has opset {opsets}", why=f"the device reads {OPSET}")
+    if strange := sorted({node.op_type for node in model.graph.node} - ALLOWED):
+        raise BundleError(
+            f"the exported graph uses {', '.join(strange)}", why="not every supported runtime reads these alike"
+        )
+    for parser in parsers:
+        if why := objections(model, parser):
+            raise BundleError(f"the exported graph is not for TensorRT {parser.version}", why="; ".join(why[:3]))
+    onnx.checker.check_model(model, full_check=True)
