@@ -11,7 +11,7 @@ in float32, so the graph as it runs there says too little of a device that does 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -56,10 +56,6 @@ class Verdict:
         """How much of the limits is used up: 1 at the limit that is nearest or most exceeded; inf for NaN."""
         used = (1 - self.cosine) / (1 - COSINE), self.distance / DISTANCE, self.auroc / AUROC
         return max(used) if np.isfinite(used).all() else np.inf
-
-    def as_json(self) -> dict[str, object]:
-        """Figures and limits, for engine.json."""
-        return {**asdict(self), "limits": {"cosine": COSINE, "distance": DISTANCE, "auroc": AUROC}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +154,6 @@ def accept(data: bytes, examples: Examples, islands: Sequence[str] = ISLANDS) ->
         raise BundleError(
             "the float16 graph is not accepted",
             why="; ".join(verdict.failures),
-            fix="keep in float32: " + " ".join(f"--float32 {p}" for p in keep),
+            fix="keep in float32, by building with " + " ".join(f"--float32 {p}" for p in keep),
         )
     return typed, verdict

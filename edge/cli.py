@@ -201,16 +201,9 @@ def support_show(
 
 def doctor() -> None:
     """What is installed, which engines work here, and what to do about the rest."""
-    from edge.doctor import examine
+    from edge.doctor import examine, show
 
-    findings = examine()
-    colour = {"ok": "green", "absent": "yellow", "broken": "red"}
-    for f in findings:
-        out.print(f"[{colour[f.verdict]}]{f.verdict:7}[/] [bold]{f.name}[/]  ", end="")
-        say(f.detail)
-        if f.fix:
-            say(f"        → {f.fix}")
-    if any(f.verdict == "broken" for f in findings):
+    if show(examine()):
         raise typer.Exit(1)
 
 

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from rich.markup import escape
 
 from edge import __version__
 from edge.bundle import open_bundle
+from edge.console import out, say
 from edge.endpoint import Endpoint
 from edge.engine import embed, open_engine
 from edge.errors import HaadError
@@ -142,3 +144,16 @@ def examine() -> list[Finding]:
         except HaadError as e:
             out.append(Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix))
     return out
+
+
+def show(findings: list[Finding]) -> bool:
+    """Print one finding a line, with what to do below it. Returns whether one is broken."""
+    colour = {"ok": "green", "absent": "yellow", "broken": "red"}
+    for f in findings:
+        # A file of a bundle can have any name: no markup, and nothing that moves a terminal's cursor.
+        name, detail, fix = (x if x.isprintable() else ascii(x) for x in (f.name, f.detail, f.fix))
+        out.print(f"[{colour[f.verdict]}]{f.verdict:7}[/] [bold]{escape(name)}[/]  ", end="")
+        say(detail)
+        if fix:
+            say(f"        → {fix}")
+    return any(f.verdict == "broken" for f in findings)

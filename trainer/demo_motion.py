@@ -35,7 +35,8 @@ from trainer.motion_model import MotionModel, open_motion
 
 FPS = 20.0
 """Frames a second of the files. The model's motion ends at 2.5 Hz; three frames are the bridge of a looped clip."""
-SHOT_S = 4.0
+SHOT_S = 6.0
+"""More than a round of every motion, so that the support has all its phases."""
 FIRST_SEED = 100
 """Of the people in the support clips; those whom the cameras see are others."""
 STRENGTH = 0.2

@@ -1,0 +1,91 @@
+"""Builds what the bundle holds beside its float32 graph: engines/<target>/, accepted by the gate or not written."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from builder.examples import gate_examples
+from builder.export import build_onnx
+from builder.gate import AUROC, COSINE, DISTANCE, accept
+from builder.half import ISLANDS, parts
+from builder.operations import OPSET, TENSORRT, TYPED, check_graph, objections
+from builder.record import FOLDER, RECORD, EngineRecord, Gate
+from edge.bundle import GRAPH, Bundle, write_bundle
+from edge.errors import BundleError
+from edge.skeleton import J
+
+HALF = "onnx-fp16"
+BATCHES = (1, 16, 64)
+
+
+def build_half(bundle: Bundle, float32: Sequence[str] = ()) -> tuple[Bundle, EngineRecord]:
+    """Build encoder.onnx, then its float16 form as engines/onnx-fp16/, with the parts `float32` kept in float32 too.
+
+    Raises BundleError for a part that the graph does not have, and for a graph that does not pass the gate; the
+    float32 graph, which passed its own check, is written all the same.
+    """
+    start = time.perf_counter()
+    bundle = build_onnx(bundle)
+    m, data = bundle.manifest, bundle.read(GRAPH)
+    model = onnx.load_from_string(data)
+    if unknown := [p for p in float32 if not p or not any(n.name.startswith(p) for n in model.graph.node)]:
+        raise BundleError(
+            f"no operation of the graph has a name that begins with {unknown[0]!r}",
+            fix=f"use one of: {' '.join(parts(model, ISLANDS))}",
+        )
+    islands = list(dict.fromkeys((*ISLANDS, *float32)))
+    typed, verdict = accept(data, gate_examples(m.frames, m.seconds), islands)
+    built = onnx.load_from_string(typed)
+    check_graph(built, TYPED)
+    record = EngineRecord(
+        target=HALF,
+        precision="fp16",
+        file="engine.onnx",
+        sha256=hashlib.sha256(typed).hexdigest(),
+        graph=m.files[GRAPH],
+        model=bundle.model,
+        opset=OPSET,
+        islands=islands,
+        inputs=_shapes(built.graph.input),
+        outputs=_shapes(built.graph.output),
+        reads=[p.version for p in TENSORRT if not objections(built, p)],
+        gate=Gate(**asdict(verdict), limits={"cosine": COSINE, "distance": DISTANCE, "auroc": AUROC}),
+        runtime=f"onnxruntime {ort.__version__}",
+        machine=platform.machine(),
+        build_seconds=round(time.perf_counter() - start, 2),
+        latency_ms=_latency(typed, m.frames, m.embedding),
+    )
+    root = f"{FOLDER}/{HALF}"
+    text = record.model_dump_json(indent=2) + "\n"
+    return write_bundle(bundle.root, m, {f"{root}/{record.file}": typed, f"{root}/{RECORD}": text.encode()}), record
+
+
+def _shapes(values: Sequence[onnx.ValueInfoProto]) -> dict[str, list[int | str]]:
+    return {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+
+
+def _latency(data: bytes, frames: int, embedding: int, runs: int = 5) -> dict[str, float]:
+    """Median milliseconds of a batch on one thread, against 4 categories of 16 windows."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    bound = {"support": np.ones((4, 16, embedding), np.float32), "support_mask": np.ones((4, 16), np.float32)}
+    out = {}
+    for n in BATCHES:
+        joints = np.random.default_rng(n).random((n, frames, J, 3), np.float32)
+        feed = {"joints": joints, "visible": np.ones(joints.shape[:3], np.float32), **bound}
+        times = []
+        for _ in range(runs + 1):
+            t = time.perf_counter()
+            session.run(None, feed)
+            times.append(time.perf_counter() - t)
+        out[str(n)] = round(1000 * float(np.median(times[1:])), 3)
+    return out

@@ -1,0 +1,175 @@
+"""`haad-edge inspect`: what a bundle or an engine is, what can run it, and why not here. Needs neither torch nor onnx.
+
+Nothing is loaded whose hash does not match, and nothing is said of what could not be looked at.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from pathlib import Path
+
+import onnxruntime as ort
+
+from builder.operations import TENSORRT, objections, opsets_of
+from builder.record import FOLDER, RECORD, EngineRecord, again, engine_names, read_record
+from edge.bundle import GRAPH, Bundle, open_bundle
+from edge.doctor import Finding, cuda_device, version_of
+from edge.errors import BundleError
+
+
+def find(path: Path) -> tuple[Bundle, str | None]:
+    """The bundle that a path names, and the target when it is one of its engine folders (or a file in one)."""
+    if path.is_file():
+        path = path.parent
+    if (path / RECORD).is_file() and path.resolve().parent.name == FOLDER:
+        bundle, target = open_bundle(path.resolve().parent.parent), path.resolve().name
+        if target not in engine_names(bundle):
+            raise BundleError(
+                f"{path}: its bundle's manifest does not list it", why="so nothing vouches for it", fix=again(bundle)
+            )
+        return bundle, target
+    return open_bundle(path), None
+
+
+def inspect(path: Path) -> list[Finding]:
+    """Everything there is to say of a bundle or an engine. Raises BundleError where neither is found."""
+    bundle, target = find(path)
+    if target:
+        return _engine(bundle, target)
+    m = bundle.manifest
+    sets = m.training.get("sets")
+    names = [str(s.get("name")) for s in sets if isinstance(s, dict)] if isinstance(sets, list) else []
+    out = [
+        Finding("bundle", "ok", f"{bundle.model}, format {m.format}"),
+        Finding("windows", "ok", f"{m.frames} frames over {m.seconds:g} s of {m.layout}, embedding of {m.embedding}"),
+        Finding("trained on", "ok", ", ".join(names) or "not said"),
+        *files(bundle),
+    ]
+    data = intact(bundle, GRAPH)
+    if data is None:
+        missing = GRAPH not in m.files
+        fix = f"haad-edge build {bundle.root} --target onnx"
+        out.append(Finding("graph", "absent", "not built yet" if missing else "not looked at: see its file above", fix))
+    else:
+        found = m.parity
+        if found:
+            text = ", ".join(
+                f"{k} {found[k]:.1e}" for k in ("embedding", "distance") if isinstance(found.get(k), float)
+            )
+            out.append(Finding("parity when built", "ok", f"with {found.get('against')}: {text}"))
+        out += graph(data)
+        out.append(_runs("runs on ONNX Runtime", data, f"haad-edge run --bundle {bundle.root}"))
+    for name in engine_names(bundle):
+        out += _engine(bundle, name)
+    return [*out, _tensorrt()]
+
+
+def files(bundle: Bundle) -> list[Finding]:
+    """Each file of the manifest: whether its sha256 matches; then what the manifest does not know of."""
+    out = []
+    for name in bundle.manifest.files:
+        try:
+            size = len(bundle.read(name))
+            out.append(Finding(f"file {name}", "ok", f"{size / 1e3:.0f} kB, sha256 matches"))
+        except BundleError as e:
+            out.append(Finding(f"file {name}", "broken", e.what + (f": {e.why}" if e.why else ""), e.fix))
+    known = {*bundle.manifest.files, "manifest.json"}
+    here = (p.relative_to(bundle.root).as_posix() for p in sorted(bundle.root.rglob("*")) if p.is_file())
+    if strange := [name for name in here if name not in known]:
+        out.append(Finding("other files", "absent", f"not in the manifest, never read: {', '.join(strange[:8])}"))
+    return out
+
+
+def intact(bundle: Bundle, name: str) -> bytes | None:
+    """The bytes of a file whose hash matches; None otherwise."""
+    try:
+        return bundle.read(name)
+    except BundleError:
+        return None
+
+
+def graph(data: bytes) -> list[Finding]:
+    """Opset, operations, and for each TensorRT version whether its parser takes the graph as it is meant."""
+    if importlib.util.find_spec("onnx") is None:
+        return [
+            Finding(
+                "operations",
+                "absent",
+                "opset, operations and TensorRT's lists: not looked at without the package onnx",
+                "where there is a network: pip install onnx",
+            )
+        ]
+    import onnx
+
+    try:
+        model = onnx.load_from_string(data)
+    except Exception as e:  # protobuf's own
+        return [Finding("operations", "broken", f"not an ONNX graph: {e}", "build it anew")]
+    count = Counter(n.op_type for n in model.graph.node)
+    weights = sum(len(t.raw_data) for t in model.graph.initializer)
+    kinds = " ".join(f"{name}×{n}" for name, n in sorted(count.items()))
+    opset = ", ".join(f"{d} {v}" for d, v in opsets_of(model).items())
+    out = [Finding("operations", "ok", f"opset {opset}; {weights / 1e6:.2f} MB of weights; {kinds}")]
+    for parser in TENSORRT:
+        why = objections(model, parser)
+        name = f"parser of TensorRT {parser.version}"
+        out.append(Finding(name, "absent", "; ".join(why[:3])) if why else Finding(name, "ok", "takes it, by its list"))
+    return out
+
+
+def stale(bundle: Bundle, record: EngineRecord) -> str:
+    """Why an engine does not belong to the bundle's graph, or ''."""
+    if record.graph != bundle.manifest.files.get(GRAPH):
+        return f"made of another graph ({record.graph[:12]}…) than the {GRAPH} beside it"
+    if record.sha256 != bundle.manifest.files.get(f"{FOLDER}/{record.target}/{record.file}"):
+        return f"{RECORD} and manifest.json name different hashes of {record.file}"
+    return ""
+
+
+def _engine(bundle: Bundle, target: str) -> list[Finding]:
+    name = f"engine {target}"
+    try:
+        record = read_record(bundle, target)
+        data = bundle.read(f"{FOLDER}/{target}/{record.file}")
+    except BundleError as e:
+        return [Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix)]
+    if why := stale(bundle, record):
+        return [Finding(name, "broken", why, again(bundle))]
+    g, times = record.gate, ", ".join(f"{n}: {t:g}" for n, t in record.latency_ms.items())
+    return [
+        Finding(
+            name, "ok", f"{record.precision} of {record.model}, graph {record.graph[:12]}, {len(data) / 1e6:.2f} MB"
+        ),
+        Finding(f"{name}: float32 in", "ok", " ".join(record.islands)),
+        Finding(
+            f"{name}: gate",
+            "ok",
+            f"cosine ≥ {g.cosine:.6f}, distance within {g.distance:.1e}, AUROC within {g.auroc:.1e}, "
+            f"over {g.windows} windows",
+        ),
+        Finding(f"{name}: built on", "ok", f"{record.runtime}, {record.machine}; ms by batch size: {times}"),
+        Finding(
+            f"{name}: for", "ok", f"TensorRT {', '.join(record.reads)}, strongly typed: by their lists, none was tried"
+        ),
+        _runs(f"{name} on ONNX Runtime", data, "", note=", to be checked; `run` uses the float32 graph"),
+    ]
+
+
+def _runs(name: str, data: bytes, how: str, note: str = "") -> Finding:
+    """Whether ONNX Runtime takes the graph here, with its inputs as it names them."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what it refuses is said below
+    try:
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as e:  # it raises kinds of its own, without a common base
+        return Finding(name, "broken", f"version {ort.__version__} refuses it: {e!s:.300}", "upgrade onnxruntime")
+    shapes = ", ".join(f"{i.name} {i.shape}" for i in (*session.get_inputs(), *session.get_outputs()))
+    return Finding(name, "ok", f"{ort.__version__}: {shapes}{note}" + (f"; {how}" if how else ""))
+
+
+def _tensorrt() -> Finding:
+    device, trt = cuda_device(), version_of("tensorrt")
+    why = "this version builds and runs no plans"
+    here = f"here: tensorrt {trt or 'not installed'}, GPU {device or 'none found'}"
+    return Finding("runs on TensorRT", "absent", f"{why}; {here}")

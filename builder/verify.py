@@ -1,0 +1,132 @@
+"""`haad-edge verify`: whether a bundle is whole, and computes on this machine what it computed where it was built.
+
+    hashes ─► graph and lists ─► runs here: unit length, the match as numpy has it, batch by batch ─► torch ─► engines
+
+Each check says when it could not be made; what needs torch or onnx is left out without them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+
+import numpy as np
+
+from builder.examples import example_windows
+from builder.inspect import files, graph, intact, stale
+from builder.record import FOLDER, again, engine_names, read_record
+from edge.bundle import GRAPH, WEIGHTS, Bundle
+from edge.doctor import Finding
+from edge.engine import Engine, open_engine, run_all
+from edge.errors import HaadError
+from edge.score import match
+from edge.skeleton import Float
+
+TOLERANCE = 1e-4
+"""Between ONNX Runtime and numpy, and between the sizes of a batch."""
+
+
+def verify(bundle: Bundle) -> list[Finding]:
+    """All checks, in the order of reading. A verdict of 'broken' means that the bundle should not be run here."""
+    out = files(bundle)
+    out.append(Finding("signature", "absent", "none: this version signs nothing, hashes guard against damage alone"))
+    checks: list[tuple[str, Callable[[], list[Finding]]]] = []
+    data = intact(bundle, GRAPH)
+    if data is None:
+        fix = f"haad-edge build {bundle.root} --target onnx"
+        out.append(Finding("graph", "broken", "missing or damaged: nothing of it was run", fix))
+    else:
+        checks = [("operations", lambda: _lists(data)), ("runs here", lambda: _runs(bundle))]
+        if intact(bundle, WEIGHTS) is not None:
+            checks.append(("parity with torch", lambda: _torch(bundle, data)))
+        checks += [(f"engine {n}", lambda n=n: _engine(bundle, data, n)) for n in engine_names(bundle)]  # type: ignore[misc]
+    for name, check in checks:
+        try:
+            found = check()
+        except HaadError as e:
+            found = [Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix)]
+        out += found
+        if name == "runs here" and found[0].verdict == "broken":
+            break  # whatever is compared with it would say the same once more
+    return out
+
+
+def _lists(data: bytes) -> list[Finding]:
+    """The float32 graph must be one that every version's parser takes."""
+    return [Finding(f.name, "broken", f.detail) if "parser" in f.name and f.verdict != "ok" else f for f in graph(data)]
+
+
+def _support(embedding: Float) -> tuple[Float, Float]:
+    """Three categories of 16, 5 and 1 of the embeddings, padded with rows that must not count."""
+    mask = (np.arange(16) < np.array([[16], [5], [1]])).astype(np.float32)
+    return embedding[: 3 * 16].reshape(3, 16, -1), mask
+
+
+def _runs(bundle: Bundle) -> list[Finding]:
+    m = bundle.manifest
+    joints, visible = example_windows(m.frames, m.seconds)
+    engine: Engine = open_engine(bundle, max_batch=64)
+    embedding, _ = run_all(engine, joints, visible)
+    support, mask = _support(embedding)
+    engine.bind(support, mask)
+    embedding, distance = run_all(engine, joints, visible)
+    kept = [s[k > 0] for s, k in zip(support, mask, strict=True)]
+    expected = np.stack([match(embedding, s, m.temperature) for s in kept], 1)
+    some = slice(None, None, 10)
+    one = [run_all(engine, j[None], v[None]) for j, v in zip(joints[some], visible[some], strict=True)]
+    differences = {
+        "unit length": float(np.abs(np.linalg.norm(embedding.astype(np.float64), axis=1) - 1).max()),
+        "the match in numpy": float(np.abs(distance - expected).max()),
+        "one by one": max(
+            float(np.abs(np.concatenate([x[i] for x in one]) - whole[some]).max())
+            for i, whole in enumerate((embedding, distance))
+        ),
+    }
+    name, text = "runs here", ", ".join(f"{k} {v:.1e}" for k, v in differences.items())
+    detail = f"{engine.name} on {len(joints)} windows, differences: {text}"
+    if not all(v <= TOLERANCE for v in differences.values()):  # so that NaN fails too
+        return [Finding(name, "broken", detail, f"{TOLERANCE:g} is allowed; try another version of onnxruntime")]
+    return [Finding(name, "ok", detail)]
+
+
+def _torch(bundle: Bundle, data: bytes) -> list[Finding]:
+    name = "parity with torch"
+    if missing := _missing("torch", "onnx", "safetensors"):
+        return [
+            Finding(name, "absent", f"not compared: no {missing} here", "on a workstation: haad-edge verify BUNDLE")
+        ]
+    from builder.export import TOLERANCE, load_graph, parity
+
+    m = bundle.manifest
+    found = parity(load_graph(bundle), data, example_windows(m.frames, m.seconds))
+    detail = f"{found['against']}: embedding {found['embedding']:.1e}, distance {found['distance']:.1e}"
+    if not (found["embedding"] <= TOLERANCE and found["distance"] <= TOLERANCE):
+        return [Finding(name, "broken", detail, f"haad-edge build {bundle.root} --target onnx")]
+    return [Finding(name, "ok", detail)]
+
+
+def _engine(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
+    """An engine belongs to the graph beside it, and passes the gate on this machine."""
+    name = f"engine {target}"
+    record = read_record(bundle, target)
+    if why := stale(bundle, record):
+        return [Finding(name, "broken", why, again(bundle))]
+    typed = bundle.read(f"{FOLDER}/{target}/{record.file}")
+    if missing := _missing("onnx"):
+        return [Finding(name, "absent", f"belongs to the graph; not run through the gate: no {missing} here")]
+    from builder.examples import gate_examples
+    from builder.gate import judge, outputs
+
+    examples = gate_examples(bundle.manifest.frames, bundle.manifest.seconds)
+    try:
+        verdict = judge(outputs(data, examples), typed, examples)
+    except Exception as e:  # its hash matched, so it was built so; ONNX and ONNX Runtime raise kinds of their own
+        return [Finding(name, "broken", f"cannot be run: {e!s:.300}", again(bundle))]
+    detail = f"cosine ≥ {verdict.cosine:.6f}, distance within {verdict.distance:.1e}, AUROC within {verdict.auroc:.1e}"
+    if verdict.failures:
+        return [Finding(name, "broken", "; ".join(verdict.failures), again(bundle))]
+    return [Finding(name, "ok", detail)]
+
+
+def _missing(*modules: str) -> str:
+    return ", ".join(m for m in modules if importlib.util.find_spec(m) is None)
