@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
             list[str] | None, typer.Option(help="fp16: a part to keep in float32, by how its operations' names begin")
         ] = None,
     ) -> None:
-        """Export the encoder and the match as one graph, checked against torch."""
+        """Export the encoder and the match as one graph, checked against torch; with fp16 its float16 form as well."""
         if target != "onnx":
             raise typer.BadParameter(f"unknown target '{target}'; this version builds 'onnx'", param_hint="--target")
         if precision not in ("fp32", "fp16"):
@@ -50,7 +50,10 @@ def register(app: typer.Typer) -> None:
         )
         if precision == "fp16":
             path, gate = built.root / FOLDER / record.target / record.file, record.gate
-            say(f"{path}: {path.stat().st_size / 1e6:.2f} MB, for TensorRT {', '.join(record.reads)}")
+            say(
+                f"{path}: {path.stat().st_size / 1e6:.2f} MB, typed; "
+                f"by their lists for TensorRT {', '.join(record.reads)}"
+            )
             say(
                 f"gate over {gate.windows} windows: cosine ≥ {gate.cosine:.6f}, "
                 f"distance within {gate.distance:.1e}, few-shot AUROC within {gate.auroc:.1e}"

@@ -159,6 +159,15 @@ def test_parts(name: str, part: str) -> None:
     assert part_of(name) == part and (not part or in_island(name, [part]))
 
 
+def test_every_island_is_there_in_the_float32_graph_too(data: bytes) -> None:
+    """The same list names the layers where precision is a flag; a renamed module must not slip out of it."""
+    names = [n.name for n in onnx.load_from_string(data).graph.node if n.op_type != "Constant"]
+    for prefix in ISLANDS:
+        assert any(in_island(name, [prefix]) for name in names), prefix
+    divided = [n for n in onnx.load_from_string(data).graph.node if n.op_type in ("Div", "Sqrt", "Exp")]
+    assert [n.name for n in divided if not in_island(n.name, ISLANDS) and "/head/" not in n.name] == []
+
+
 def test_every_part_is_named_once_in_the_graph_s_order(data: bytes) -> None:
     model = onnx.load_from_string(data)
     found = parts(model)

@@ -1,4 +1,4 @@
-"""`haad-edge inspect` and `verify`: what is said of whole, damaged, altered and foreign bundles, with and without onnx."""
+"""`haad-edge inspect` and `verify`: whole, damaged, altered and odd bundles, on a workstation and on a bare device."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_whole_bundle_is_described(copy: Bundle) -> None:
 def test_an_engine_is_described_by_its_folder_or_a_file_of_it(copy: Bundle) -> None:
     folder = copy.root / "engines" / "onnx-fp16"
     found = inspect(folder)
-    assert broken(found) == [] and {f.name.split(":")[0].split(" on")[0] for f in found} == {"engine onnx-fp16"}
+    assert broken(found) == [] and all(f.name.startswith("engine onnx-fp16") for f in found)
     assert inspect(folder / "engine.json") == found
     stray = shutil.copytree(folder, copy.root / "engines" / "other")
     with pytest.raises(BundleError, match="manifest does not list it"):
@@ -118,9 +118,7 @@ def test_a_whole_bundle_passes_verify(copy: Bundle) -> None:
 
 
 def test_altered_weights_under_a_matching_hash_are_found_out(copy: Bundle) -> None:
-    data = altered(
-        copy.read(GRAPH), "encoder.leave.weight" if b"encoder.leave.weight" in copy.read(GRAPH) else largest(copy)
-    )
+    data = altered(copy.read(GRAPH), largest(copy))
     wrong = write_bundle(copy.root, copy.manifest, {GRAPH: data})
     found = by_name(verify(wrong))
     assert broken(list(found.values())) == ["parity with torch", "engine onnx-fp16"]
@@ -148,16 +146,15 @@ def test_an_engine_that_is_another_graph_s_fails_the_gate_here(copy: Bundle) -> 
     )
 
 
-@pytest.mark.parametrize("rubbish", [b"", b"no graph at all", one_operation("Relu").SerializeToString()])
+@pytest.mark.parametrize("rubbish", [b"", b"no graph at all", one_operation("Relu").SerializeToString()], ids=len)
 def test_rubbish_under_a_matching_hash_is_no_traceback(copy: Bundle, rubbish: bytes) -> None:
+    graph = copy.read(GRAPH)
     wrong = write_bundle(copy.root, copy.manifest, {GRAPH: rubbish})
     inspect(wrong.root)
     assert "runs here" in broken(verify(wrong))
     engine = write_bundle(copy.root, copy.manifest, {FILES[0]: rubbish})
     record = copy.read(FILES[1]).decode().replace(copy.manifest.files[FILES[0]], engine.manifest.files[FILES[0]])
-    engine = write_bundle(
-        copy.root, engine.manifest, {FILES[1]: record.encode(), GRAPH: (copy.root / GRAPH).read_bytes()}
-    )
+    engine = write_bundle(copy.root, engine.manifest, {FILES[1]: record.encode(), GRAPH: graph})
     inspect(engine.root)
     assert "engine onnx-fp16" in broken(verify(engine))
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from prometheus_client.core import CounterMetricFamily, InfoMetricFamily
 
+from builder.operations import TENSORRT
+from builder.record import EngineRecord
 from edge.bundle import Manifest
 from edge.clip import HELP
 from edge.page import RuntimeCollector
@@ -54,6 +56,21 @@ def test_training_tables() -> None:
 def test_manifest_table() -> None:
     named = [n.strip() for r in under("docs/train.md", "## The manifest") for n in r[0].split(",")]
     assert named == list(Manifest.model_fields)
+
+
+def test_engine_tables() -> None:
+    named = [n.strip() for r in under("docs/build.md", "## The float16 graph") for n in r[0].split(",")]
+    assert named == list(EngineRecord.model_fields)
+    assert under("docs/build.md", "## Which TensorRT reads the graph") == [
+        [
+            p.version,
+            str(p.opset),
+            "float32, float16" if p.typed else "float32",
+            ", ".join(sorted(p.extra)) or "–",
+            "read" if p.reads_axes else "ignored",
+        ]
+        for p in TENSORRT
+    ]
 
 
 def test_metrics_table() -> None:
