@@ -11,7 +11,7 @@ ship inside `edge`, so that the demo needs neither torch nor the model. The same
 
 What is played is a loop: its end runs into its beginning, with the heading, the place and the phase it began with, so
 that a demo of any length has no seam to report. The fall alone is no loop. The model has seen people sit down and
-squat, never fall, so the fall gets half the strength: arms and legs differ from the formula, and it is still a fall.
+squat, never fall, so the fall gets less noise: arms and legs differ from the formula, and it is still a fall.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ from trainer.motion_model import MotionModel, open_motion
 FPS = 20.0
 """Frames a second of the files. The model's motion ends at 2.5 Hz; three frames are the bridge of a looped clip."""
 SHOT_S = 6.0
-"""More than a round of every motion, so that the support has all its phases."""
-FIRST_SEED = 100
+"""More than the longest motion that repeats takes, lifting a box: the support must hold all its phases."""
+FIRST_SEED = 109
 """Of the people in the support clips; those whom the cameras see are others."""
-STRENGTH = 0.2
+STRENGTH = 0.15
 """At 0.3 some walkers carry their arms bent, at 0.4 some wavers no longer wave."""
+FALL_STRENGTH = 0.1
 HOP = 0.7
 """From one stretch's start to the next's, at most, as a share of the model's span: the rest is the cross-fade."""
 CLOSED_S = 1.0
@@ -67,9 +68,9 @@ class Act:
 ACTS: dict[str, Act] = {
     "walk": Act(8, (6, 10)),
     "wave": Act(4, (4, 8)),
-    "lift_box": Act(18, (4, 9)),
-    "stand": Act(18, (5, 9)),
-    "fall": Act(18, None, STRENGTH / 2),
+    "lift_box": Act(20, (4, 9)),
+    "stand": Act(20, (5, 9)),
+    "fall": Act(20, None, FALL_STRENGTH),
 }
 
 
