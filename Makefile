@@ -30,7 +30,7 @@ base: .venv/.dev
 
 # Makes the clips that the demo plays, which ship inside the package: make demo-motion MOTION=what train-motion wrote
 demo-motion: .venv/.dev
-	$(BIN)/python -m trainer.demo_motion --motion $(MOTION)
+	$(BIN)/python -m trainer.motion.demo --motion $(MOTION)
 
 # What a device needs, without torch.
 .venv/.plain: pyproject.toml

@@ -43,9 +43,9 @@ from trainer.datasets import ClipSet, find_sets, load_set
 from trainer.encoder import Encoder
 from trainer.evaluate import Distance, few_shot
 from trainer.fit import Trainer, embed_clips
-from trainer.generate import Recipe, widen
-from trainer.motion_config import MotionConfig
-from trainer.motion_fit import MotionTrainer, make_model
+from trainer.motion.config import MotionConfig
+from trainer.motion.fit import MotionTrainer, make_model
+from trainer.motion.generate import Recipe, widen
 from trainer.paper import PaperConfig, embed_paper, mean_euclidean, prepare, train_paper
 from trainer.protocols import by_subject, leave_out
 

@@ -34,10 +34,10 @@ from trainer.config import TrainConfig
 from trainer.datasets import Batch, ClipSet, Sampler, find_sets, held_out, load_set
 from trainer.encoder import Encoder, Graph
 from trainer.evaluate import few_shot
-from trainer.generate import Recipe, widen
 from trainer.head import Learner, condense
 from trainer.losses import supervised_contrastive
-from trainer.motion_model import open_motion
+from trainer.motion.generate import Recipe, widen
+from trainer.motion.model import open_motion
 from trainer.parallel import agree, gather, join, prepare, rows, together
 
 CHECKPOINT = "checkpoint.pt"

@@ -12,12 +12,12 @@ from edge.demo import CLIPS, NORMAL, SCRIPT, SHOTS
 from edge.errors import ClipError
 from edge.motion import make_motion
 from trainer.datasets import ClipSet
-from trainer.demo_motion import ACTS, main, remade, round_of
-from trainer.diffusion import MotionShape
-from trainer.generate import GENERATED
-from trainer.motion_config import MotionConfig
-from trainer.motion_fit import MotionTrainer, make_model
-from trainer.motion_model import MotionModel, open_motion
+from trainer.motion.config import MotionConfig
+from trainer.motion.demo import ACTS, main, remade, round_of
+from trainer.motion.diffusion import MotionShape
+from trainer.motion.fit import MotionTrainer, make_model
+from trainer.motion.generate import GENERATED
+from trainer.motion.model import MotionModel, open_motion
 
 
 @pytest.fixture(scope="module")

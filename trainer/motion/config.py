@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edge.errors import SettingsError
-from trainer.diffusion import MotionShape
+from trainer.motion.diffusion import MotionShape
 
 
 class MotionConfig(BaseModel):

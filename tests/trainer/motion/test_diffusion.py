@@ -19,7 +19,8 @@ from edge.skeleton import PARENTS
 from tests.trainer.made import made, windows
 from trainer.augment import rotation
 from trainer.datasets import ClipSet
-from trainer.diffusion import (
+from trainer.motion.config import MotionConfig, load_motion_config
+from trainer.motion.diffusion import (
     NOISE_STEPS,
     MotionNet,
     MotionShape,
@@ -30,14 +31,13 @@ from trainer.diffusion import (
     sample,
     with_bones_of,
 )
-from trainer.generate import COMPLETE, GENERATED, Recipe, generate
-from trainer.motion_config import MotionConfig, load_motion_config
-from trainer.motion_fit import MotionTrainer, load_clip_sets, make_model, split, stretch
-from trainer.motion_model import MANIFEST, WEIGHTS, MotionModel, open_motion
+from trainer.motion.fit import MotionTrainer, load_clip_sets, make_model, split, stretch
+from trainer.motion.generate import COMPLETE, GENERATED, Recipe, generate
+from trainer.motion.model import MANIFEST, WEIGHTS, MotionModel, open_motion
 
 SHAPE = MotionShape(frames=24, coefficients=8, width=16, layers=1, heads=2)
 JOINTS, VISIBLE = windows("walk", "wave", "fall", frames=24)
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def tiny(**given: object) -> MotionConfig:

@@ -9,12 +9,12 @@ import pytest
 
 from tests.trainer.made import tiny
 from trainer.datasets import ClipSet, held_out
-from trainer.diffusion import MotionShape
 from trainer.fit import Trainer
-from trainer.generate import GENERATED, widen
-from trainer.motion_config import MotionConfig
-from trainer.motion_fit import MotionTrainer, make_model
-from trainer.motion_model import open_motion
+from trainer.motion.config import MotionConfig
+from trainer.motion.diffusion import MotionShape
+from trainer.motion.fit import MotionTrainer, make_model
+from trainer.motion.generate import GENERATED, widen
+from trainer.motion.model import open_motion
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ from edge.clip import Clip
 from edge.errors import ClipError
 from edge.motion import make_motion
 from edge.skeleton import CORE15, J
-from tests.trainer.test_diffusion import silent, tiny
-from trainer import motion_report
+from tests.trainer.motion.test_diffusion import silent, tiny
 from trainer.datasets import ClipSet, load_set
-from trainer.motion_fit import MotionTrainer, make_model
-from trainer.motion_model import MotionModel, open_motion
-from trainer.motion_quality import (
+from trainer.motion import report as motion_report
+from trainer.motion.fit import MotionTrainer, make_model
+from trainer.motion.model import MotionModel, open_motion
+from trainer.motion.quality import (
     bone_drift,
     copied,
     distances,
@@ -28,8 +28,8 @@ from trainer.motion_quality import (
     jerk,
     nearest,
 )
-from trainer.motion_report import FREE, MEASURES, WAYS, gather, measure, pictures, rows, write_report
-from trainer.stick import FIGURES, Strip, draw_strips
+from trainer.motion.report import FREE, MEASURES, WAYS, gather, measure, pictures, rows, write_report
+from trainer.motion.stick import FIGURES, Strip, draw_strips
 
 POSE = make_motion("stand", seconds=1, seed=0).joints[0]
 L_WRIST, L_ANKLE, R_ANKLE = (CORE15.index(n) for n in ("l_wrist", "l_ankle", "r_ankle"))
@@ -156,7 +156,7 @@ def test_the_report_tells_copies_from_new_clips(
     assert honest["varied 0.15"]["from_source_m"] < honest["varied 0.5"]["from_source_m"]
 
     monkeypatch.setattr(
-        "trainer.motion_report.generate", lambda model, clips, n, **_: [m.training[0] for _ in clips for _ in range(n)]
+        "trainer.motion.report.generate", lambda model, clips, n, **_: [m.training[0] for _ in clips for _ in range(n)]
     )
     copies = measure(model, m, 0)["completed"]
     assert copies["nearest_training_m"] == pytest.approx(0, abs=1e-3) and copies["diversity_m"] < 1e-3

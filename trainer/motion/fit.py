@@ -21,9 +21,9 @@ from edge.clip import Clip, natural
 from edge.errors import ClipError, SettingsError
 from trainer.augment import mirror
 from trainer.datasets import ClipSet, find_sets, held_out, load_set
-from trainer.diffusion import NOISE_STEPS, MotionNet, cosine_schedule
-from trainer.motion_config import MotionConfig
-from trainer.motion_model import MotionModel, write_motion
+from trainer.motion.config import MotionConfig
+from trainer.motion.diffusion import NOISE_STEPS, MotionNet, cosine_schedule
+from trainer.motion.model import MotionModel, write_motion
 
 CHECKPOINT = "checkpoint.pt"
 VALIDATED = 512

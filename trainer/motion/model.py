@@ -18,7 +18,7 @@ from safetensors.torch import save as save_tensors
 
 from edge.bundle import MAX_FILE_BYTES, replace
 from edge.errors import BundleError
-from trainer.diffusion import MotionNet, MotionShape
+from trainer.motion.diffusion import MotionNet, MotionShape
 
 FORMAT = 1
 MANIFEST, WEIGHTS = "motion.json", "motion.safetensors"

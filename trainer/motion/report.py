@@ -21,13 +21,13 @@ from rich.table import Table
 from edge.bundle import replace as replace_file
 from edge.clip import Clip
 from edge.errors import ClipError
-from trainer import motion_quality as q
 from trainer.datasets import ClipSet, find_sets, load_set
-from trainer.diffusion import NOISE_STEPS, absolute, cosine_schedule
-from trainer.generate import COMPLETE, Recipe, as_clip, bodies, draw, generate, kept_frames
-from trainer.motion_fit import stretch
-from trainer.motion_model import MotionModel
-from trainer.stick import Strip, draw_strips
+from trainer.motion import quality as q
+from trainer.motion.diffusion import NOISE_STEPS, absolute, cosine_schedule
+from trainer.motion.fit import stretch
+from trainer.motion.generate import COMPLETE, Recipe, as_clip, bodies, draw, generate, kept_frames
+from trainer.motion.model import MotionModel
+from trainer.motion.stick import Strip, draw_strips
 
 WAYS = {
     "completed": COMPLETE,

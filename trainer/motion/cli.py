@@ -41,8 +41,8 @@ def train_motion(
     need("train", "torch", "safetensors")
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from trainer.motion_config import load_motion_config
-    from trainer.motion_fit import CHECKPOINT, MotionTrainer, load_clip_sets, make_model
+    from trainer.motion.config import load_motion_config
+    from trainer.motion.fit import CHECKPOINT, MotionTrainer, load_clip_sets, make_model
 
     settings = load_motion_config(config, steps=steps, seed=seed)
     trainer = MotionTrainer(load_clip_sets(data, settings), settings)
@@ -73,8 +73,8 @@ def motion_report(
 ) -> None:
     """Measure generated clips beside real ones of people the model never saw, and draw some of both."""
     need("train", "torch", "safetensors", "scipy")
-    from trainer.motion_model import open_motion
-    from trainer.motion_report import write_report
+    from trainer.motion.model import open_motion
+    from trainer.motion.report import write_report
 
     out.print(write_report(open_motion(motion), data, output, most=clips, seed=seed))
     say(f"{output}: quality.json, and {len(list(output.glob('*.svg')))} pictures")
@@ -94,14 +94,14 @@ def support_grow(
 ) -> None:
     """Add generated clips to a support folder, in place of those added before. Real clips are never touched."""
     need("train", "torch", "safetensors", "scipy")
-    from trainer.generate import Recipe, grow, ungrow
+    from trainer.motion.generate import Recipe, grow, ungrow
 
     if remove:
         say(f"{folder}: {ungrow(folder)} generated clips removed")
         return
     if motion is None:
         raise typer.BadParameter("name the motion model to generate with", param_hint="--motion")
-    from trainer.motion_model import open_motion
+    from trainer.motion.model import open_motion
 
     model = open_motion(motion)
     done = grow(folder, model, per_clip, seed=seed, recipe=Recipe(strength=strength, keep=keep), out=output)

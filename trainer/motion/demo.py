@@ -1,9 +1,9 @@
 """Make the clips that `haad-edge demo` plays: `make demo-motion MOTION=DIR`, or with torch installed
 
-    python -m trainer.demo_motion --motion DIR [--out FOLDER]
+    python -m trainer.motion.demo --motion DIR [--out FOLDER]
 
     edge.motion's formulas ──► stretches of the model's span ──► noised, denoised ──► cross-faded ──► edge/demo_clips
-     walk, wave, …, fall        each overlapping the next         trainer.generate      into one       support/, played/
+     walk, wave, …, fall        each overlapping the next     by generate.py            into one       support/, played/
 
 A formula moves like clockwork. Noised a little and denoised by a model of recorded movements, it varies as they do, and
 is still nobody's recording: the clips lie as far from those that the model learnt from as the formulas do. The files
@@ -29,9 +29,9 @@ from edge.demo import CLIPS, NORMAL, SCRIPT, SHOTS
 from edge.errors import ClipError, HaadError
 from edge.motion import make_motion
 from edge.skeleton import CORE15, Float, J
-from trainer.diffusion import absolute, with_bones_of
-from trainer.generate import Recipe, generate
-from trainer.motion_model import MotionModel, open_motion
+from trainer.motion.diffusion import absolute, with_bones_of
+from trainer.motion.generate import Recipe, generate
+from trainer.motion.model import MotionModel, open_motion
 
 FPS = 20.0
 """Frames a second of the files. The model's motion ends at 2.5 Hz; three frames are the bridge of a looped clip."""

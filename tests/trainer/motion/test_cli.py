@@ -17,12 +17,12 @@ from edge.clip import load_clip, save_clip
 from edge.errors import ClipError
 from tests.docs.pages import under
 from tests.trainer.made import made, write_set
-from trainer import motion_cli
-from trainer.diffusion import MotionShape
-from trainer.generate import GENERATED, Recipe, grow, is_generated, ungrow
-from trainer.motion_config import MotionConfig
-from trainer.motion_fit import CHECKPOINT, MotionTrainer, load_clip_sets
-from trainer.motion_model import open_motion
+from trainer.motion import cli as motion_cli
+from trainer.motion.config import MotionConfig
+from trainer.motion.diffusion import MotionShape
+from trainer.motion.fit import CHECKPOINT, MotionTrainer, load_clip_sets
+from trainer.motion.generate import GENERATED, Recipe, grow, is_generated, ungrow
+from trainer.motion.model import open_motion
 
 CONFIG = """
 name: small
@@ -69,7 +69,7 @@ def test_training_leaves_a_model_and_no_checkpoint(trained: tuple[Path, Path, st
 
 
 def test_training_goes_on_from_its_checkpoint(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
-    from trainer.motion_config import load_motion_config
+    from trainer.motion.config import load_motion_config
 
     data, root, _ = trained
     config = root.parent / "motion.yaml"
