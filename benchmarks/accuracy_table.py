@@ -18,7 +18,7 @@ HEADS = {
 ORDER = tuple(HEADS)
 MORE = {
     "ours, head 0": "ours, head 0",
-    "ours, head 0.5": "ours, head 0.5",
+    "ours, head 0.25": "ours, head 0.25",
     "share": "our error over the floor's",
 }
 

@@ -113,7 +113,7 @@ def test_accuracy(tmp_path: Path) -> None:
     assert floor["categories"] == pytest.approx(exact)
     assert floor["unseen"]["auroc"] == pytest.approx(exact[sorted(exact)[1]])
     assert made["without-ui_prmd-floor.json"]["figures"]["as recorded"]["unseen"]["auroc"] == 1
-    assert len(made["fold-1-ours.json"]["figures"]) == 7 and made["fold-1-ours.json"]["seed"] == 0
+    assert len(made["fold-1-ours.json"]["figures"]) == 5 and made["fold-1-ours.json"]["seed"] == 0
     # What is there is not made again.
     again = accuracy("fold-1", "floor,paper,ours-generated")
     assert "fold-1 floor:" not in again and "fold-1 paper:" in again and "fold-1 ours-generated:" in again

@@ -46,7 +46,7 @@ class EncoderConfig:
     width: int = 176
     blocks: int = 4
     embedding: int = 128
-    head: float = 0.25
+    head: float = 0.5
     """Share of the head in the embedding's cosine: 0 for categories all new, more for those that were trained on."""
     temperature: float = 0.15
     """Softness of the match: how far the nearest support windows outweigh the rest."""
@@ -182,11 +182,14 @@ class Encoder(nn.Module):
     """
 
     dct: Tensor
+    share: Tensor
 
     def __init__(self, config: EncoderConfig | None = None) -> None:
         super().__init__()
         self.config = c = config or EncoderConfig()
         self.normalise = Normalise(c.frames)
+        # Among the weights, whose hash names the model in every result: with another share it is another model.
+        self.register_buffer("share", torch.tensor(c.head))
         self.register_buffer("dct", dct_matrix(c.frames, c.coefficients) / math.sqrt(c.frames), persistent=False)
         features = c.coefficients * 3 + 1
         self.scale_in = Norm(J, features)
@@ -214,8 +217,7 @@ class Encoder(nn.Module):
         h = self.features(joints, visible)
         before = _unit(self.leave(self.narrow(h).reshape(-1, J * self.narrow.out_features)))
         behind = _unit(self.leave_head(self.head(h)))
-        share = self.config.head
-        return torch.cat([before * math.sqrt(1 - share), behind * math.sqrt(share)], -1)
+        return torch.cat([before * torch.sqrt(1 - self.share), behind * torch.sqrt(self.share)], -1)
 
 
 @torch.no_grad()
