@@ -51,7 +51,7 @@ TINY = {
     "encoder": {"frames": 16, "seconds": 2.0, "coefficients": 8, "width": 16, "blocks": 1, "embedding": 16},
 }
 LOOKED_UP = ("make", "pip", "systemctl", "python3", ".")
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 @pytest.fixture(scope="session")
