@@ -21,7 +21,7 @@ bench: .venv/.dev
 
 # Trains two dozen encoders, hours of it: make accuracy DATA=dir of clip sets. It goes on where it was cut off.
 accuracy: .venv/.dev
-	$(BIN)/python -m benchmarks.accuracy --data $(DATA) --steps 3000
+	$(BIN)/python -m benchmarks.accuracy --data $(DATA) --steps 3000 --bundle edge/bundles/base
 
 # Trains and builds the bundle that ships inside the package: make base DATA=dir of clip sets
 base: .venv/.dev

@@ -31,8 +31,9 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.accuracy_table import write_table
+from benchmarks.accuracy_table import summary, write_table
 from benchmarks.stream import cpu
+from edge.bundle import open_bundle, write_bundle
 from edge.clip import Clip
 from edge.score import match
 from edge.skeleton import Float
@@ -235,6 +236,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=2, help="jobs at a time, one thread each")
+    parser.add_argument("--bundle", type=Path, help="also write the figures of the recipe into its manifest")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     o = parser.parse_args()
     run = Run(o.data, o.config, o.steps, o.epochs, o.motion_steps, o.strength, o.draws, o.seed)
@@ -254,6 +256,10 @@ def main() -> None:
             (folder / f"{j}-{m}.json").write_text(json.dumps(found, indent=1) + "\n")
             print(f"{j} {m}: {found['minutes']} min  {short(found['figures'])}", flush=True)
     print(write_table(folder, o.out / "accuracy.md"))
+    if o.bundle:
+        bundle = open_bundle(o.bundle)
+        accuracy = bundle.manifest.accuracy | {"recipe": summary(folder)}
+        write_bundle(o.bundle, bundle.manifest.model_copy(update={"accuracy": accuracy}), {})
 
 
 def short(figures: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ HEADS = {
     "ours-generated": "ours, with generated clips",
 }
 ORDER = tuple(HEADS)
+PARTS = ("seen", "unseen")
 MORE = {
     "ours, head 0": "ours, head 0",
     "ours, head 0.25": "ours, head 0.25",
@@ -60,13 +61,33 @@ def write_table(folder: Path, page: Path) -> str:
     return text
 
 
+def summary(folder: Path) -> dict[str, Any]:
+    """The means of our encoder's jobs, for a manifest: what its recipe does where categories or sets were left out."""
+    jobs = [json.loads(p.read_text()) for p in sorted(folder.glob("*-ours.json"))]
+    of_folds = [j["figures"] for j in jobs if j["job"].startswith("fold-")]
+    return {
+        "utd_mhad_four_folds": {
+            condition: {
+                part: round(float(np.mean([f[condition][part]["auroc"] for f in of_folds])), 4) for part in PARTS
+            }
+            for condition in (of_folds[0] if of_folds else ())
+        },
+        "one_set_left_out": {
+            j["job"].removeprefix("without-"): round(j["figures"]["as recorded"]["unseen"]["auroc"], 4)
+            for j in jobs
+            if j["job"].startswith("without-")
+        },
+        "made_by": "python -m benchmarks.accuracy",
+    }
+
+
 def folds(jobs: list[dict[str, Any]]) -> list[str]:
     """A row for each condition and kind of category; the mean over all categories of the folds that were run."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for method in ORDER:
         mine = [j for j in jobs if j["method"] == method and j["job"].startswith("fold-")]
         for condition in dict.fromkeys(c for j in mine for c in j["figures"]):
-            for part in ("seen", "unseen"):
+            for part in PARTS:
                 found = [j["figures"][condition][part] for j in mine]
                 auroc, low, high = (np.mean([f[k] for f in found]) for k in ("auroc", "low", "high"))
                 note = "" if len(found) == 4 else f" ({len(found)} of 4 folds)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edge.bundle import open_bundle
 from edge.clip import save_clip
 from edge.motion import make_motion
 from trainer.baselines import raw_dct, raw_distance
@@ -94,11 +96,11 @@ def test_accuracy(tmp_path: Path) -> None:
         "encoder: {frames: 16, seconds: 1.0, coefficients: 6, width: 8, blocks: 1, embedding: 16}\n"
     )
 
-    def accuracy(jobs: str, methods: str) -> str:
+    def accuracy(jobs: str, methods: str, *more: str) -> str:
         return run(
             "benchmarks.accuracy", "--data", str(tmp_path / "data"), "--config", str(tmp_path / "small.yaml"),
             "--out", str(tmp_path / "out"), "--steps", "3", "--epochs", "1", "--motion-steps", "2", "--draws", "2",
-            "--jobs-named", jobs, "--methods", methods,
+            "--jobs-named", jobs, "--methods", methods, *more,
         )  # fmt: skip
 
     text = accuracy("fold-1,without-ui_prmd", "floor,ours")
@@ -115,7 +117,13 @@ def test_accuracy(tmp_path: Path) -> None:
     assert made["without-ui_prmd-floor.json"]["figures"]["as recorded"]["unseen"]["auroc"] == 1
     assert len(made["fold-1-ours.json"]["figures"]) == 5 and made["fold-1-ours.json"]["seed"] == 0
     # What is there is not made again.
-    again = accuracy("fold-1", "floor,paper,ours-generated")
+    bundle = tmp_path / "bundle"
+    shutil.copytree(ROOT / "edge" / "bundles" / "base", bundle)
+    again = accuracy("fold-1", "floor,paper,ours-generated", "--bundle", str(bundle))
     assert "fold-1 floor:" not in again and "fold-1 paper:" in again and "fold-1 ours-generated:" in again
+    recipe = open_bundle(bundle).manifest.accuracy["recipe"]
+    ours = made["fold-1-ours.json"]["figures"]["as recorded"]["seen"]["auroc"]
+    assert recipe["utd_mhad_four_folds"]["as recorded"]["seen"] == round(ours, 4)
+    assert set(recipe["one_set_left_out"]) == {"ui_prmd"}
     page = (tmp_path / "out" / "accuracy.md").read_text()
     assert page.strip() in again and "(1 of 4 folds)" in page and str(tmp_path) not in page
