@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -61,6 +61,14 @@ class TrainConfig(BaseModel):
 
 def load_config(path: Path | None, **given: Any) -> TrainConfig:
     """The file's values, then those `given` that are not None. Raises SettingsError that names the field."""
+    return from_yaml(TrainConfig, "training", path, given)
+
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def from_yaml(kind: type[Config], name: str, path: Path | None, given: dict[str, Any]) -> Config:
+    """Settings of any kind, as `load_config` reads them; `name` is theirs in an error."""
     values: dict[str, Any] = {}
     if path is not None:
         try:
@@ -71,8 +79,8 @@ def load_config(path: Path | None, **given: Any) -> TrainConfig:
             raise SettingsError(f"{path}: not a list of settings", why="it holds no 'name: value' lines")
     values.update({k: v for k, v in given.items() if v is not None})
     try:
-        return TrainConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as e:
         first = e.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise SettingsError(f"training setting '{field}' from {path or 'the command line'}", why=first["msg"]) from None
+        raise SettingsError(f"{name} setting '{field}' from {path or 'the command line'}", why=first["msg"]) from None

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from edge.errors import SettingsError
+from trainer.config import from_yaml
 from trainer.motion.diffusion import MotionShape
 
 
@@ -48,18 +47,4 @@ class MotionConfig(BaseModel):
 
 def load_motion_config(path: Path | None, **given: Any) -> MotionConfig:
     """The file's values, then those `given` that are not None. Raises SettingsError that names the field."""
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = yaml.safe_load(path.read_text()) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-            raise SettingsError(f"{path}: cannot be read as YAML", why=str(e)) from None
-        if not isinstance(values, dict):
-            raise SettingsError(f"{path}: not a list of settings", why="it holds no 'name: value' lines")
-    values.update({k: v for k, v in given.items() if v is not None})
-    try:
-        return MotionConfig.model_validate(values)
-    except ValidationError as e:
-        first = e.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise SettingsError(f"motion setting '{field}' from {path or 'the command line'}", why=first["msg"]) from None
+    return from_yaml(MotionConfig, "motion", path, given)
