@@ -17,6 +17,7 @@ lint: .venv/.dev
 	$(BIN)/mypy
 
 bench: .venv/.dev
+	$(PIP) install -q -e '.[bench]'
 	$(BIN)/python -m benchmarks.stream
 
 # Trains two dozen encoders, hours of it: make accuracy DATA=dir of clip sets. It goes on where it was cut off.

@@ -32,7 +32,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.accuracy_table import summary, write_table
-from benchmarks.stream import cpu
+from edge.bench.machine import cpu
 from edge.bundle import open_bundle, write_bundle
 from edge.clip import Clip
 from edge.score import match

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.stream import cpu
 from edge.alerts import AlertBook
+from edge.bench.machine import cpu
 from edge.bundle import Bundle, open_bundle
 from edge.engine import Engine, embed, open_engine
 from edge.score import limit_of, match

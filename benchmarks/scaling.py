@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.scaling_table import GROWTH, Row, tables
-from benchmarks.stream import cpu
+from edge.bench.machine import cpu
 from edge.bundle import Bundle, open_bundle
 from edge.clip import Clip
 from edge.engine import Engine, embed, open_engine, run_all

@@ -18,7 +18,7 @@ class Batch:
         size = staging.size
         self.n, self.since = 0, 0.0
         self._slots = np.zeros(size, np.intp)
-        self._born, self._ends = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        self._ends = np.zeros(size, np.int64)
         self._arrived = np.zeros(size)
 
     def add(self, slots: Slots, ends: NDArray[np.int64], now: float) -> int:
@@ -29,7 +29,6 @@ class Batch:
         part = slice(self.n, self.n + n)
         self._windows.gather(slots[:n], self._staging.joints[part], self._staging.visible[part])
         self._slots[part], self._ends[part], self._arrived[part] = slots[:n], ends[:n], now
-        self._born[part] = self._windows.born[slots[:n]]
         self.n += n
         return n
 
@@ -55,11 +54,6 @@ class Batch:
         """The share of joints visible in each window."""
         share: Float = self._staging.visible[: self.n].mean((1, 2))
         return share
-
-    @property
-    def gone(self) -> NDArray[np.bool_]:
-        """Windows whose track has been forgotten meanwhile."""
-        return np.asarray(self._born[: self.n] != self._windows.born[self.slots])
 
     def window(self, i: int) -> tuple[Float, Float]:
         """A copy of one staged window: joints (T, 15, 3), visible (T, 15)."""

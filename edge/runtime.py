@@ -28,7 +28,8 @@ from edge.score import Scorer
 from edge.settings import Settings
 from edge.skeleton import CORE15, Float, J
 from edge.support import SupportSet
-from edge.windows import Stream, Windows, WindowSpec
+from edge.wave import Wave, waves
+from edge.windows import Slots, Stream, Windows, WindowSpec
 from edge.wire import Limits, PoseFrame, Provenance, Status, decode_pose
 
 HEARTBEAT_S = 1.0
@@ -117,8 +118,8 @@ class Runtime:
         """One turn: receive, stage, run what is due. Returns how many messages there were."""
         messages = self.source.receive(timeout)
         now = self.clock()
-        for parts in messages:
-            self._accept(parts, now)
+        if messages:
+            self._accept(messages, now)
         if self.batch.n and self.clock() >= self.batch.since + self.settings.batch_deadline:
             self.flush()
         self._housekeeping()
@@ -130,45 +131,66 @@ class Runtime:
             return 0.1
         return max(0.0, min(0.1, self.batch.since + self.settings.batch_deadline - self.clock()))
 
-    def _accept(self, parts: list[bytes], now: float) -> None:
-        """Take one message through decoding and accounting to its windows. Whatever it is, the loop goes on."""
-        try:
-            frame = decode_pose(parts, self.limits)
-        except WireError as e:
-            self.ledger.dropped[e.reason] += 1
-            self.notices.say(f"message dropped: {e}", e.reason)
-            return
+    def _accept(self, messages: list[list[bytes]], now: float) -> None:
+        """Take messages through decoding and accounting to their windows. Whatever they are, the loop goes on."""
+        frames = []
+        for parts in messages:
+            try:
+                frames.append(decode_pose(parts, self.limits))
+            except WireError as e:
+                self.ledger.dropped[e.reason] += 1
+                self.notices.say(f"message dropped: {e}", e.reason)
+        for wave in waves(frames, self.settings.min_confidence):
+            self._watch(wave, now)
+
+    def _watch(self, wave: Wave, now: float) -> None:
+        """Account for a wave's frames, write their people into their windows, and stage those that are due."""
+        slots: list[int] = []
+        ended: list[Stream] = []
+        for i, frame in enumerate(wave.frames):
+            stream = self._enter(frame, now)
+            if stream is None:
+                slots += [-1] * len(frame.ids)
+                continue
+            slots += self.windows.slots_of(stream, frame.ids.tolist())
+            if frame.end:
+                ended.append(stream)
+            if bad := wave.bad.get(i):
+                self.ledger.bad_joints += bad
+                self.notices.say(f"stream {frame.stream}: {bad} joints at no real place, taken as hidden", "bad_joints")
+        if slots:
+            full = self.windows.fate["tracks_full"]
+            t = np.repeat([frame.t for frame in wave.frames], [len(frame.ids) for frame in wave.frames])
+            for due, ends in self.windows.push(np.array(slots), t, wave.joints, wave.visible):
+                self._stage(due, ends, now)
+            if self.windows.fate["tracks_full"] > full:
+                most = self.settings.max_tracks
+                self.notices.say(f"no room for another track: max_tracks is {most}", "tracks_full")
+        for stream in ended:
+            self._release(list(stream.slots.values()))
+            self.windows.drop_stream(stream)
+
+    def _enter(self, frame: PoseFrame, now: float) -> Stream | None:
+        """Account for a frame and let go of who is gone by its time; its stream, or None when there is no room."""
         stream = self.windows.stream_named(frame.stream)
         if stream is None:
             most = self.settings.max_streams
             self.notices.say(f"stream {frame.stream} is one too many: max_streams is {most}", "streams_full")
-            return
+            return None
         stream.heard = now
         if missing := self.ledger.enter(stream, frame.seq):
             self.notices.say(f"stream {frame.stream}: {missing} messages lost before seq {frame.seq}", frame.stream)
-        self._release(self.windows.advance(stream, frame.t))
-        if len(frame.ids):
-            self._watch(stream, frame, now)
-        if frame.end:
-            self._release(list(stream.slots.values()))
-            self.windows.drop_stream(stream)
-
-    def _watch(self, stream: Stream, frame: PoseFrame, now: float) -> None:
-        """Write a frame's people into their windows, and stage those that are due."""
-        joints, visible, bad = frame.core15(self.settings.min_confidence)
         self.ledger.people += len(frame.ids)
-        if bad:
-            self.ledger.bad_joints += bad
-            self.notices.say(f"stream {stream.name}: {bad} joints at no real place, taken as hidden", "bad_joints")
-        full = self.windows.fate["tracks_full"]
-        for slots, ends in self.windows.push(stream, frame.t, frame.ids, joints, visible):
-            while len(slots):
-                taken = self.batch.add(slots, ends, now)
-                slots, ends = slots[taken:], ends[taken:]
-                if self.batch.full:
-                    self.flush()
-        if self.windows.fate["tracks_full"] > full:
-            self.notices.say(f"no room for another track: max_tracks is {self.settings.max_tracks}", "tracks_full")
+        if gone := self.windows.advance(stream, frame.t):
+            self._release(gone)
+        return stream
+
+    def _stage(self, slots: Slots, ends: NDArray[np.int64], now: float) -> None:
+        while len(slots):
+            taken = self.batch.add(slots, ends, now)
+            slots, ends = slots[taken:], ends[taken:]
+            if self.batch.full:
+                self.flush()
 
     def flush(self) -> None:
         """Run the staged windows and publish what they say. A support swap takes effect here, between batches."""
@@ -193,15 +215,11 @@ class Runtime:
     def _judge(self, distance: Float) -> None:
         """Score a batch's distances (n, G), publish what changed, and the scores to those who listen."""
         batch = self.batch
-        poor, gone, odd = batch.seen < self.settings.min_visible, batch.gone, ~np.isfinite(distance).all(1)
-        for reason, mask in (
-            ("track_gone", gone),
-            ("too_few_joints", poor & ~gone),
-            ("not_finite", odd & ~gone & ~poor),
-        ):
+        poor, odd = batch.seen < self.settings.min_visible, ~np.isfinite(distance).all(1)
+        for reason, mask in (("too_few_joints", poor), ("not_finite", odd & ~poor)):
             if mask.any():
                 self.counts.skipped[reason] += int(mask.sum())
-        keep = np.flatnonzero(~(poor | gone | odd))
+        keep = np.flatnonzero(~(poor | odd))
         if not len(keep):
             return
         self.counts.windows += len(keep)

@@ -65,6 +65,11 @@ class Layout:
         return m
 
     @cached_property
+    def spread(self) -> Float:
+        """`matrix` for coordinates side by side, (J·3, 45): one product maps many people at once."""
+        return np.ascontiguousarray(np.kron(self.matrix.T, np.eye(3, dtype=np.float32)))
+
+    @cached_property
     def pick(self) -> NDArray[np.intp] | None:
         """Column indices when every core15 joint is simply one of this layout's joints, else None."""
         m = self.matrix
@@ -76,13 +81,14 @@ class Layout:
         Hidden joints come out as zeros with visibility 0; nothing downstream reads their position.
         """
         if self.pick is not None:
-            v = visible[..., self.pick]
-            return joints[..., self.pick, :] * (v > 0)[..., None], v
-        weight = self.matrix @ visible[..., None]
-        total = self.matrix @ (joints * visible[..., None])
-        seen = np.asarray(weight > 0.5)
-        core = np.where(seen, total / np.where(seen, weight, 1), 0)
-        return core.astype(np.float32), (weight * seen)[..., 0].astype(np.float32)
+            v = np.take(visible, self.pick, -1)
+            return np.take(joints, self.pick, -2) * (v > 0)[..., None], v
+        shape = visible.shape[:-1]
+        weight = (visible @ self.matrix.T).astype(np.float32)
+        total = (joints * visible[..., None]).reshape(*shape, 3 * self.size).astype(np.float32) @ self.spread
+        seen = weight > 0.5
+        scale = np.divide(1, weight, out=np.zeros_like(weight), where=seen)
+        return total.reshape(*shape, J, 3) * scale[..., None], weight * seen
 
 
 def lift(joints: NDArray[np.floating], size: tuple[float, float] | None = None) -> Float:
@@ -107,13 +113,14 @@ def mask_bad(joints: Float, visible: Float | None, min_confidence: float = 0.3) 
     `joints` (…, J, 3), `visible` (…, J) confidences or None for all seen. Returns clean joints, visible in {0, 1}
     and how many joints were claimed visible at no real place. The inputs are not changed.
     """
-    good: NDArray[np.bool_] = np.asarray((np.abs(joints) < COORDINATE_LIMIT).all(-1))
     if visible is None:
         visible = np.ones(joints.shape[:-1], np.float32)
     else:
         visible = (visible >= min_confidence).astype(np.float32)  # NaN compares false: hidden
-    if good.all():
+    size = np.abs(joints)
+    if size.max(initial=0) < COORDINATE_LIMIT:  # the usual case; a NaN makes it false
         return joints, visible, 0
+    good: NDArray[np.bool_] = np.asarray((size < COORDINATE_LIMIT).all(-1))
     bad = int((~good & (visible > 0)).sum())
     return np.where(good[..., None], joints, 0).astype(np.float32), visible * good.astype(np.float32), bad
 

@@ -17,7 +17,7 @@ A track that the arena has no room for is dropped and counted (`tracks_full`), l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,6 +51,10 @@ class WindowSpec:
         """Nanoseconds from a track's first frame to its row `n`."""
         return n * round(self.seconds * SECOND) // self.frames
 
+    def rows(self, since: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many rows a track has whose first frame was `since` ns ago: `grid(n) ≤ since` for all of them."""
+        return -(-(since + 1) * self.frames // round(self.seconds * SECOND))
+
     @property
     def step(self) -> float:
         """Seconds between two rows."""
@@ -79,16 +83,14 @@ class Windows:
         self.spec, self.max_streams = spec, max_streams
         t = spec.frames
         # Zeroed pages cost no memory until a track uses them.
-        self.joints = np.zeros((max_tracks, t, J, 3), np.float32)
-        self.visible = np.zeros((max_tracks, t, J), np.float32)
+        self._joints = np.zeros((max_tracks * t, J, 3), np.float32)
+        self._visible = np.zeros((max_tracks * t, J), np.float32)
         self._last_joints = np.zeros((max_tracks, J, 3), np.float32)
         self._last_visible = np.zeros((max_tracks, J), np.float32)
         self._last_t = np.zeros(max_tracks, np.int64)
         self._t0 = np.zeros(max_tracks, np.int64)
         self.rows = np.zeros(max_tracks, np.int64)
         self.track = np.zeros(max_tracks, np.int64)
-        self.born = np.zeros(max_tracks, np.int64)
-        """Counts a slot's tenants, so that a result can tell that its track is gone."""
         self.stream: list[Stream | None] = [None] * max_tracks
         self.streams: dict[str, Stream] = {}
         self.fate = dict.fromkeys(FATES, 0)
@@ -111,54 +113,62 @@ class Windows:
         return found
 
     def push(
-        self, stream: Stream, t: int, ids: NDArray[np.int64], joints: Float, visible: Float
+        self, slots: Slots, t: NDArray[np.int64], joints: Float, visible: Float
     ) -> Iterator[tuple[Slots, NDArray[np.int64]]]:
-        """Take one frame: joints (P, 15, 3), visible (P, 15), t in ns; call `advance` with its time first.
+        """Take a frame's people, or those of one frame each of several streams; no slot may occur twice.
 
-        Yields (slots, end times in ns) of due windows; copy them with `gather` before asking for the next.
+        slots (P,) as `slots_of` found them, −1 for who has no room; t (P,) ns; joints (P, 15, 3), visible (P, 15).
+        Call `advance` with each frame's time first. Yields (slots, end times in ns) of due windows; copy them with
+        `gather` before asking for the next.
         """
-        slots = self._slots(stream, ids)
-        keep = slots >= 0
         age = t - self._last_t[slots]
-        fresh = self.rows[slots] == 0
+        usual = (age > 0) & (age <= self.spec.max_gap) & (self.rows[slots] > 0) & (slots >= 0)
+        if not usual.all():
+            self._unusual(slots, t, joints, visible, age)
+            slots, t, joints, visible = slots[usual], t[usual], joints[usual], visible[usual]
+        if len(slots):
+            yield from self._advance(slots, t, joints, visible)
+
+    def _unusual(
+        self, slots: Slots, t: NDArray[np.int64], joints: Float, visible: Float, age: NDArray[np.int64]
+    ) -> None:
+        """Begin the windows of who is new or was away for too long; count the fate of every frame that is dropped."""
+        keep, fresh = slots >= 0, self.rows[slots] == 0
         known = keep & ~fresh
         gap, repeated, late = known & (age > self.spec.max_gap), known & (age == 0), known & (age < 0)
-        for name, mask in (("gaps", gap), ("repeated", repeated), ("late", late)):
-            if mask.any():
-                self.fate[name] += int(mask.sum())
-        begin = keep & (fresh | gap)
-        if begin.any():
-            self._begin(slots[begin], t, joints[begin], visible[begin])
-        go = known & ~(gap | repeated | late)
-        if go.any():
-            yield from self._advance(slots[go], t, joints[go], visible[go])
-
-    def _begin(self, slots: Slots, t: int, joints: Float, visible: Float) -> None:
-        self._t0[slots] = self._last_t[slots] = t
-        self.joints[slots, 0] = self._last_joints[slots] = joints
-        self.visible[slots, 0] = self._last_visible[slots] = visible
-        self.rows[slots] = 1
+        for name, mask in (("tracks_full", ~keep), ("gaps", gap), ("repeated", repeated), ("late", late)):
+            self.fate[name] += int(mask.sum())
+        begin = (keep & fresh) | gap
+        at = slots[begin]
+        self._t0[at] = self._last_t[at] = t[begin]
+        self._joints[at * self.spec.frames] = self._last_joints[at] = joints[begin]
+        self._visible[at * self.spec.frames] = self._last_visible[at] = visible[begin]
+        self.rows[at] = 1
 
     def _advance(
-        self, slots: Slots, t: int, joints: Float, visible: Float
+        self, slots: Slots, t: NDArray[np.int64], joints: Float, visible: Float
     ) -> Iterator[tuple[Slots, NDArray[np.int64]]]:
-        spec, last = self.spec, self._last_t[slots]
-        at = np.arange(len(slots))
+        """Fill the grid rows between each track's last frame and this one, a row of every track at a time."""
+        spec, frames = self.spec, self.spec.frames
+        last_t, last_joints, last_visible = self._last_t[slots], self._last_joints[slots], self._last_visible[slots]
+        t0, n = self._t0[slots], self.rows[slots]
+        left = spec.rows(t - t0) - n
+        s, end, j1, v1 = slots, t, joints, visible
         while True:
-            n = self.rows[slots[at]]
-            when = self._t0[slots[at]] + spec.grid(n)
-            more = when <= t
-            if not more.any():
-                break
-            at, n, when = at[more], n[more], when[more]
-            s = slots[at]
-            f = ((when - last[at]) / (t - last[at])).astype(np.float32)[:, None]
-            row = n % spec.frames
-            self.joints[s, row], self.visible[s, row] = blend(
-                self._last_joints[s], self._last_visible[s], joints[at], visible[at], f
-            )
-            self.rows[s] = n = n + 1
-            due = (n >= spec.frames) & ((n - spec.frames) % spec.stride == 0)
+            more = left > 0
+            if not more.all():
+                if not more.any():
+                    break
+                s, end, t0, n, left, last_t = s[more], end[more], t0[more], n[more], left[more], last_t[more]
+                j1, v1, last_joints, last_visible = j1[more], v1[more], last_joints[more], last_visible[more]
+            when = t0 + spec.grid(n)
+            f = ((when - last_t) / (end - last_t)).astype(np.float32)[:, None]
+            row = s * frames + n % frames
+            self._joints[row], self._visible[row] = blend(last_joints, last_visible, j1, v1, f)
+            n = n + 1
+            left = left - 1
+            self.rows[s] = n
+            due = (n >= frames) & ((n - frames) % spec.stride == 0)
             if due.any():
                 yield s[due], when[due]
         self._last_t[slots] = t
@@ -167,25 +177,20 @@ class Windows:
 
     def gather(self, slots: Slots, joints: Float, visible: Float) -> None:
         """Copy the newest window of each slot, oldest row first, into joints (n, T, 15, 3) and visible (n, T, 15)."""
-        order = (self._ring + self.rows[slots][:, None]) % self.spec.frames
-        joints[:] = self.joints[slots[:, None], order]
-        visible[:] = self.visible[slots[:, None], order]
+        frames = self.spec.frames
+        rows = (self._ring + self.rows[slots][:, None]) % frames + slots[:, None] * frames
+        np.take(self._joints, rows, 0, out=joints, mode="clip")  # any other mode would copy through a buffer
+        np.take(self._visible, rows, 0, out=visible, mode="clip")
 
-    def _slots(self, stream: Stream, ids: NDArray[np.int64]) -> Slots:
-        known = stream.slots
-        out = np.empty(len(ids), np.intp)
-        for i, track in enumerate(ids.tolist()):
-            slot = known.get(track)
-            if slot is None:
-                if not self._free:
-                    self.fate["tracks_full"] += 1
-                    out[i] = -1
-                    continue
-                slot = known[track] = self._free.pop()
-                self.stream[slot], self.track[slot], self.rows[slot] = stream, track, 0
-                self.born[slot] += 1
-            out[i] = slot
-        return out
+    def slots_of(self, stream: Stream, ids: Sequence[int]) -> list[int]:
+        """The slots of a stream's tracks, taken if need be; −1 where there is none left."""
+        found = [stream.slots.get(track, -1) for track in ids]
+        if -1 in found:
+            for i, track in enumerate(ids):
+                if found[i] < 0 and self._free:
+                    slot = found[i] = stream.slots[track] = self._free.pop()
+                    self.stream[slot], self.track[slot], self.rows[slot] = stream, track, 0
+        return found
 
     def advance(self, stream: Stream, t: int) -> list[int]:
         """Set the stream's clock to a frame's time; returns the slots of tracks that are gone by it, to be released.

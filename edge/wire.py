@@ -10,6 +10,7 @@ import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgpack
@@ -20,7 +21,7 @@ from edge.errors import WireError
 from edge.skeleton import LAYOUTS, Float, Layout, lift, mask_bad
 
 VERSION = 1
-INT64 = 2**63
+FLOAT32 = np.dtype("<f4")
 COUNT_LIMIT = 2**62
 """Of `seq` and `t`: sums of two still fit 64 bits. In ns since 1970 it is the year 2116."""
 
@@ -98,12 +99,13 @@ def _int(m: Mapping[str, Any], key: str) -> int:
 
 def _floats(value: Any, shape: tuple[int, ...], key: str) -> Float:
     """A float32 blob or nested lists as an array of `shape`."""
-    if isinstance(value, bytes):
+    if type(value) is bytes:
         if len(value) != 4 * math.prod(shape):
             raise WireError(
                 f"field_{key}", f"'{key}' has {len(value)} bytes", why=f"{shape} float32 are {4 * math.prod(shape)}"
             )
-        return np.frombuffer(value, "<f4").reshape(shape)
+        blob: Float = np.ndarray(shape, FLOAT32, value)
+        return blob
     try:
         # Before numpy sees it: of texts it would make an array as wide as the longest.
         if not _numbers(value, len(shape)):
@@ -124,6 +126,7 @@ def _numbers(value: Any, depth: int) -> bool:
     return type(value) is list and all(_numbers(v, depth - 1) for v in value)
 
 
+@lru_cache(4096)  # a camera's topic comes thirty times a second
 def stream_of(topic: bytes, limits: Limits) -> str:
     """The stream's name in a `pose/<stream>` topic."""
     kind, _, name = topic.partition(b"/")
@@ -178,13 +181,16 @@ def _pose(stream: str, m: Mapping[str, Any], limits: Limits) -> PoseFrame:
 
 
 def _ids(value: Any, limits: Limits) -> NDArray[np.int64]:
-    if not isinstance(value, list) or any(type(i) is not int or not -INT64 <= i < INT64 for i in value):
+    if type(value) is not list or not set(map(type, value)) <= {int}:
         raise WireError("field_ids", f"'ids' is {_show(value)}, not a list of integers")
     if len(value) > limits.people:
         raise WireError("too_many_people", f"{len(value)} people in a message", why=f"max_people is {limits.people}")
     if len(set(value)) != len(value):
         raise WireError("field_ids", "'ids' names a track twice")
-    return np.array(value, np.int64)
+    try:
+        return np.array(value, np.int64)
+    except OverflowError:
+        raise WireError("field_ids", f"'ids' is {_show(value)}: an id has 64 bits, one of them the sign") from None
 
 
 def _depth(joints: Any) -> Any:

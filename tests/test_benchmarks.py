@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
@@ -12,10 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zmq
 
+from benchmarks.peers import PEERS, Tally, installed, run_peer
+from edge.bench.site import prepare
+from edge.bench.traffic import Load, cameras, recorded
 from edge.bundle import open_bundle
 from edge.clip import save_clip
+from edge.engine import open_engine
 from edge.motion import make_motion
+from edge.support import FeatureCache, load_support
+from edge.wire import Scores
+from tests.edge.harness import bench
 from trainer.baselines import raw_dct, raw_distance
 from trainer.datasets import load_set
 from trainer.evaluate import few_shot
@@ -37,10 +46,54 @@ def run(module: str, *arguments: str) -> str:
 
 
 def test_stream(tmp_path: Path) -> None:
-    text = run("benchmarks.stream", "--seconds", "3", "--json", str(tmp_path / "f.json"))
-    report = json.loads((tmp_path / "f.json").read_text())
-    assert len(report["rows"]) == 4 and all(row["median"] > 0 for row in report["rows"].values())
-    assert "frames_lost 0" in text and report["machine"] in text
+    page = tmp_path / "speed.md"
+    page.write_text("before\n<!-- figures -->\nold\n<!-- /figures -->\nafter\n")
+    run(
+        "benchmarks.stream", "--seconds", "1", "--cameras", "2", "--rounds", "1", "--round-seconds", "0.5",
+        "--most-tracks", "10", "--out", str(tmp_path), "--page", str(page),
+    )  # fmt: skip
+    (made,) = tmp_path.glob("bench-*.json")
+    report = json.loads(made.read_text())
+    assert set(report["peers"]) == {"haad-edge", *installed()}
+    assert all(v > 0 for row in report["peers"].values() for v in row.values()) and made.with_suffix(".svg").exists()
+    text = page.read_text()
+    assert report["machine"] in text and "| plain: windows a second |" in text and "old" not in text
+    assert text.startswith("before\n") and text.endswith("after\n") and str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_gives_the_engines_distances(name: str, tmp_path: Path) -> None:
+    if name == "bytewax":
+        pytest.importorskip("bytewax")
+    support = load_support(prepare(tmp_path), open_bundle(), open_engine(open_bundle()), FeatureCache(tmp_path / "c"))
+    messages = recorded(cameras(Load(cameras=2, people=2, stay=4.0), seconds=5.0), 10.0)
+    expected = {
+        (e.stream, track, end): (category, distance)
+        for e in bench(support=support).play(messages, chunk=50).sink.events
+        if isinstance(e, Scores)
+        for track, end, category, distance in zip(e.track, e.end, e.category, e.distance, strict=True)
+    }
+    spawn = multiprocessing.get_context("spawn")
+    mine, theirs = spawn.Pipe()
+    tally = Tally(0.0, messages=len(messages), keep=True)
+    address = f"ipc://{tmp_path}/in"
+    child = spawn.Process(target=run_peer, args=(name, address, tmp_path, tally, 0.25, True, theirs), daemon=True)
+    child.start()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.PUSH)
+    try:
+        socket.connect(address)
+        for message in messages:
+            socket.send(message)
+        assert mine.poll(60)
+        found = mine.recv()
+    finally:
+        socket.close(0)
+        context.term()
+        child.join(10)
+    assert len(expected) > 60 and set(found) == set(expected)
+    for key, (category, distance) in expected.items():
+        assert found[key][support.names.index(category)] == pytest.approx(distance, abs=1e-3), key
 
 
 def test_alarms(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 What differs from a reader's terminal, and nothing else does:
 - addresses: every tcp://…:5555 and …:5556 becomes an ipc:// one of the test's own, and 127.0.0.1:9464 a free port, so
   that runs side by side do not meet; `haad-edge run|publish|listen` get those where a page relies on the defaults too;
-- length: `demo` gets `--seconds 5`; `train` two steps and a tiny model, whatever the page's configuration says of it;
-  `train-motion` two steps; `motion-report` two clips;
+- length: `demo` gets `--seconds 5`; `bench` a second of two cameras; `train` two steps and a tiny model, whatever the
+  page's configuration says of it; `train-motion` two steps; `motion-report` two clips;
 - order: what runs until it is stopped (`haad-edge run`, `listen`, a subscriber in Python) goes to the background. An
   engine serves the rest of its page, or up to the next one; a listener must print what it hears of a fall;
 - `make`, `pip`, `systemctl` and making a venv are not run: their targets, extras and unit are looked up instead.
@@ -148,6 +148,7 @@ class Reader:
         else:
             extra = {
                 "demo": ["--seconds", "5"],
+                "bench": ["--seconds", "1", "--cameras", "2", "--rounds", "1", "--most-tracks", "10"],
                 "publish": [] if "--to" in words else ["--to", f"pub+connect:{self.poses}"],
                 "train-motion": ["--steps", "2"],
                 "motion-report": ["--clips", "2"],

@@ -107,10 +107,8 @@ def test_reasons_and_fates() -> None:
     named = {n.strip() for r in table("docs/integrate.md", "| reason | |") for n in r[0].split(",")}
     assert named == reasons
     assert tuple(r[0] for r in table("docs/integrate.md", "| fate | when | then |"))[1:] == FATES
-    skipped = set(
-        re.findall(r'"(track_gone|too_few_joints|not_finite|engine_failed)"', (ROOT / "edge/runtime.py").read_text())
-    )
-    assert all(f"`{reason}`" in (ROOT / "docs/integrate.md").read_text() for reason in skipped) and len(skipped) == 4
+    skipped = set(re.findall(r'"(too_few_joints|not_finite|engine_failed)"', (ROOT / "edge/runtime.py").read_text()))
+    assert all(f"`{reason}`" in (ROOT / "docs/integrate.md").read_text() for reason in skipped) and len(skipped) == 3
 
 
 def test_endpoint_table() -> None:

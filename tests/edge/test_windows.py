@@ -36,7 +36,8 @@ class Recorder:
         self.windows.release(self.windows.advance(s, round(t * SECOND)))
         joints = np.stack(list(people.values()))
         seen = np.ones(joints.shape[:2], np.float32) if visible is None else visible
-        for slots, ends in self.windows.push(s, round(t * SECOND), np.array(list(people)), joints, seen):
+        mine = np.array(self.windows.slots_of(s, list(people)))
+        for slots, ends in self.windows.push(mine, np.full(len(mine), round(t * SECOND)), joints, seen):
             j, v = np.empty((len(slots), T, 15, 3), np.float32), np.empty((len(slots), T, 15), np.float32)
             self.windows.gather(slots, j, v)
             for i, slot in enumerate(slots):
@@ -212,5 +213,6 @@ def test_the_latest_time_that_a_message_can_have_is_handled() -> None:
     for k in range(70, -1, -1):
         ones = np.ones((1, 15, 3), np.float32)
         t = latest - k * SECOND // 30
-        found = list(r.windows.push(stream, t, np.array([1]), ones, np.ones((1, 15), np.float32)))
+        slots = np.array(r.windows.slots_of(stream, [1]))
+        found = list(r.windows.push(slots, np.array([t]), ones, np.ones((1, 15), np.float32)))
     assert r.windows.rows[0] > 48 and found is not None

@@ -1,0 +1,83 @@
+"""`haad-edge bench`: how fast the engine is on this machine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edge.cli import MODEL, BundleOption
+from edge.console import out, say
+from edge.errors import SettingsError
+
+SECTIONS = ("start", "sustained", "ceiling", "stages", "tracks")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(rich_help_panel=MODEL)(bench)
+
+
+def bench(
+    cameras: Annotated[int, typer.Option(min=1, max=65536, help="cameras of the made site")] = 64,
+    people: Annotated[int, typer.Option(min=1, max=200, help="people that each camera sees all the time")] = 4,
+    fps: Annotated[float, typer.Option(min=1, max=240, help="frames a second of each camera")] = 30.0,
+    seconds: Annotated[float, typer.Option(min=1, help="how long the paced load lasts")] = 30.0,
+    stride: Annotated[float, typer.Option(min=0.01, max=10, help="seconds between two windows of a person")] = 0.25,
+    max_batch: Annotated[int, typer.Option(min=1, max=4096, help="windows per inference at most")] = 64,
+    engine: Annotated[str, typer.Option(help="inference back end")] = "onnx",
+    threads: Annotated[int, typer.Option(min=1, max=64, help="threads of the back end")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="rounds of ceiling, and of tracks")] = 3,
+    most_tracks: Annotated[
+        int, typer.Option(min=10, max=100_000, help="tracks are counted from 10 up to so many")
+    ] = 10_000,
+    scores: Annotated[bool, typer.Option(help="listen to every window's score; if not, to alerts alone")] = True,
+    only: Annotated[str, typer.Option(help="sections, with commas between: " + ", ".join(SECTIONS))] = "",
+    seed: Annotated[int, typer.Option(min=0, help="of the made people")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
+    plot: Annotated[Path | None, typer.Option(help="write a picture here, SVG")] = None,
+    bundle: BundleOption = None,
+) -> None:
+    """Measure the engine here: made cameras in one process, a real engine in another.
+
+    start: seconds to the first score. sustained: the load at its own pace, what is lost and how late results come.
+    ceiling: the highest rate end to end beside the bare engine's. stages: CPU by station. tracks: cost and memory
+    from 10 tracks on.
+    """
+    import json
+
+    from edge.bench.measure import measure
+    from edge.bench.picture import picture
+    from edge.bench.report import tables
+    from edge.bench.traffic import Load
+
+    chosen = tuple(s.strip() for s in only.split(",")) if only else SECTIONS
+    if odd := [s for s in chosen if s not in SECTIONS]:
+        raise SettingsError(f"no section called {odd[0]!r:.40}", fix=f"use some of: {', '.join(SECTIONS)}")
+
+    def progress(text: str) -> None:
+        print(f"haad-edge: {text}", file=sys.stderr, flush=True)
+
+    report: dict[str, Any] = measure(
+        Load(cameras, people, fps, seed=seed),
+        sections=chosen,
+        seconds=seconds,
+        stride=stride,
+        max_batch=max_batch,
+        engine=engine,
+        threads=threads,
+        rounds=rounds,
+        most_tracks=most_tracks,
+        scores=scores,
+        bundle=bundle,
+        progress=progress,
+    )
+    for table in tables(report):
+        out.print(table)
+    for path, text in ((json_file, json.dumps(report, indent=1) + "\n"), (plot, picture(report) if plot else "")):
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            say(f"written: {path}")

@@ -1,0 +1,273 @@
+"""What the loop's time goes into, measured from within, without changing it: the engine's own loop in this process.
+
+A timer looks at the loop's thread a thousand times a second, and gives the CPU time since its last look to the
+station whose code is running, by the file that code is in. Python looks only between two steps of its own, and the
+inference is one long step: its time is taken by a clock around it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from statistics import median
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from edge.bench.machine import resident
+from edge.bench.traffic import Camera, Load, Trace, recorded
+from edge.bundle import Bundle, open_bundle
+from edge.engine import Engine, open_engine
+from edge.runtime import Runtime
+from edge.settings import Settings
+from edge.skeleton import Float, J
+from edge.support import FeatureCache, load_support
+
+EVERY_S = 0.001
+STATIONS: Mapping[str, str] = {
+    "ingest.py": "receive", "wire.py": "decode", "wave.py": "decode", "skeleton.py": "decode",
+    "windows.py": "window", "batch.py": "window", "score.py": "score", "alerts.py": "score",
+    "announce.py": "publish", "runtime.py": "loop",
+}  # fmt: skip
+"""Innermost file of ours on the stack → station. What is in none of them counts as the caller's."""
+PUBLISHING = ("send", "newcomers", "wanted", "encode_event", "join")
+"""Functions of the other stations' files that publish."""
+STAGES = ("receive", "decode", "window", "engine", "score", "publish", "loop")
+_HERE = str(Path(__file__).parents[1])
+
+
+class Stages:
+    """CPU seconds of the main thread by station, while `watching`; those of an engine that is `timed`."""
+
+    def __init__(self, stations: Mapping[str, str] = STATIONS, root: str = _HERE) -> None:
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._stations, self._root, self._last = stations, root, 0.0
+        self.inferred = 0
+        """Windows that a timed engine ran, those that explain an alert included."""
+        self._inference = False
+
+    def _station(self, frame: FrameType | None) -> str:
+        while frame is not None:
+            code = frame.f_code
+            if code.co_filename.startswith(self._root):
+                found = self._stations.get(code.co_filename.rpartition("/")[2])
+                if found:
+                    return "publish" if code.co_name in PUBLISHING else found
+            frame = frame.f_back
+        return "loop"
+
+    def timed(self, run: Callable[[int], Any]) -> Callable[[int], Any]:
+        """An engine's `run`, with its time taken exactly."""
+
+        def inference(n: int) -> Any:
+            self._inference, before = True, time.thread_time()
+            try:
+                return run(n)
+            finally:
+                took = time.thread_time() - before
+                self.seconds["engine"] += took
+                self.inferred += n
+                self._last += took  # what came before it is still for the next look to give
+                self._inference = False
+
+        return inference
+
+    def _look(self, _: int, frame: FrameType | None) -> None:
+        if self._inference:
+            return
+        now = time.thread_time()
+        self.seconds[self._station(frame)] += now - self._last
+        self._last = time.thread_time()  # looking costs nobody
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Only in the main thread: Python hands signals to no other."""
+        before = signal.signal(signal.SIGALRM, self._look)
+        self._last = time.thread_time()
+        signal.setitimer(signal.ITIMER_REAL, EVERY_S, EVERY_S)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+class Replay:
+    """A source that hands out ready messages, `chunk` at a time."""
+
+    def __init__(self, messages: list[bytes], chunk: int = 256) -> None:
+        self.messages, self.chunk, self.at = messages, chunk, 0
+
+    def receive(self, timeout: float) -> Any:
+        self.at += self.chunk
+        return [[m] for m in self.messages[self.at - self.chunk : self.at]]
+
+    def close(self) -> None: ...
+
+
+class Silent:
+    """A sink that nobody listens to."""
+
+    def send(self, message: bytes) -> None: ...
+
+    def newcomers(self) -> bool:
+        return False
+
+    def wanted(self, topic: bytes) -> bool:
+        return False
+
+    def close(self) -> None: ...
+
+
+class Remembering:
+    """An engine that computes each batch size once and then repeats itself: everything else is what is measured."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._known: dict[int, tuple[Float, Float]] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def run(self, n: int) -> tuple[Float, Float]:
+        if n not in self._known:
+            self._known[n] = self._engine.run(n)
+        return self._known[n]
+
+
+def runtime(root: Path, settings: Settings, source: Any, *, inference: bool, bundle: Bundle | None = None) -> Runtime:
+    """The loop between a source and a sink that is silent; without `inference` the engine repeats itself."""
+    model = bundle or open_bundle(settings.bundle)
+    engine: Any = open_engine(model, settings.engine, max_batch=settings.max_batch, threads=settings.threads)
+    support = load_support(root / "support", model, engine, FeatureCache(root / "cache"))
+    return Runtime(settings, model, engine if inference else Remembering(engine), support, source, Silent())
+
+
+def stages(root: Path, load: Load, settings: Settings, seconds: float, *, inference: bool = True) -> dict[str, Any]:
+    """CPU by station over real ZeroMQ, flat out; `front` is what one core does of the first three stations alone.
+
+    Without `inference` the engine repeats itself: `cpu_person_frames_s` is then the rate of all but the model.
+    """
+    import zmq
+
+    from edge.bench.generator import sending
+    from edge.endpoint import Endpoint
+    from edge.ingest import ZmqSource
+
+    address, context = f"ipc://{root}/stages{time.monotonic_ns():x}", zmq.Context()
+    source = ZmqSource(context, [Endpoint.parse(f"pull+bind:{address}")], settings.max_queue)
+    try:
+        loop, watch = runtime(root, settings, source, inference=inference), Stages()
+        loop.engine.run = watch.timed(loop.engine.run)  # type: ignore[method-assign, assignment]
+        with sending(load, f"push+connect:{address}", paced=False) as poses:
+            poses.started()
+            while loop.counts.windows < 2 * load.cameras * load.people:
+                loop.step(0.1)
+            people, windows, inferred = loop.ledger.people, loop.counts.windows, watch.inferred
+            wall, thread, process = time.perf_counter(), time.thread_time(), time.process_time()
+            with watch.watching():
+                while time.perf_counter() - wall < seconds:
+                    loop.step(0.1)
+            thread, process = time.thread_time() - thread, time.process_time() - process
+            wall = time.perf_counter() - wall
+            people, windows = loop.ledger.people - people, loop.counts.windows - windows
+    finally:
+        source.close()
+        context.term()
+    inferred = watch.inferred - inferred
+    front = sum(watch.seconds[s] for s in ("receive", "decode", "window"))
+    return {
+        "person_frames": people,
+        "windows": windows,
+        "windows_s": windows / wall,
+        "explaining_share": 1 - windows / inferred,
+        "engine_us_a_window": watch.seconds["engine"] / inferred * 1e6,
+        "cpu_person_frames_s": people / process,
+        "cpu_us_a_person_frame": {s: watch.seconds[s] / people * 1e6 for s in STAGES},
+        "io_thread_us_a_person_frame": (process - thread) / people * 1e6,
+        "front_person_frames_s": people / front,
+    }
+
+
+def array_bytes(loop: Runtime) -> int:
+    """Bytes a track takes in the arena and the alert book: of all arrays with a row, or a row of rows, for each."""
+    n, found = loop.settings.max_tracks, 0
+    for owner in (loop.windows, loop.book):
+        for value in vars(owner).values():
+            if isinstance(value, np.ndarray) and len(value) and len(value) % n == 0:
+                found += value.nbytes // n
+    return found
+
+
+def _tracks(root: Path, tracks: int, people: int, fps: float, seconds: float, pipe: Any) -> None:
+    """A process of its own, so that memory is its own: fill so many tracks, then count CPU and bytes."""
+    load = Load(cameras=tracks // people, people=people, fps=fps, passers=0, stay=1e9)
+    bundle = open_bundle()
+    given: dict[str, Any] = {"max_tracks": tracks + 64, "max_streams": max(256, load.cameras), "raise_after": 1000}
+    settings = Settings(**given, metrics="off")
+    source = Replay([])
+    loop = runtime(root, settings, source, inference=False, bundle=bundle)
+    traces = [Trace(load, k, 8.0) for k in range(min(4, load.cameras))]
+    seen = [
+        Camera(f"cam{c:05}", traces[c % len(traces)], start=37 * c, phase=c / load.cameras / fps)
+        for c in range(load.cameras)
+    ]
+    at, step = 0.0, min(0.5, 4000 / load.messages)
+    spare = recorded(seen, step)  # what the messages take is not the engine's
+    before = resident()
+    del spare
+    for camera in seen:
+        camera.sent = 0
+    used, done = 0.0, 0
+    # The window's length fills the ring, and as much again lets every array be touched.
+    while at < bundle.manifest.seconds + 0.5 or used < seconds:
+        messages = recorded(seen, step, at)
+        source.messages, source.at = messages, 0
+        people_before, start = loop.ledger.people, time.thread_time()
+        while source.at < len(messages):
+            loop.step(0)
+        if at >= bundle.manifest.seconds + 0.5:
+            used += time.thread_time() - start
+            done += loop.ledger.people - people_before
+        at += step
+        del messages
+        source.messages = []
+    pipe.send(
+        {
+            "tracks": loop.windows.live,
+            "us_a_person_frame": used / done * 1e6,
+            "grown_mb": (resident() - before) / 1e6,
+            "array_bytes_a_track": array_bytes(loop),
+            "bound_bytes_a_track": bundle.manifest.frames * J * 16 + 1024,
+        }
+    )
+
+
+def tracks(root: Path, counts: list[int], *, rounds: int = 3, people: int = 5, fps: float = 30.0) -> dict[str, Any]:
+    """Cost of a person-frame without the inference, and memory, by how many tracks are live. In turns, the median."""
+    spawn = multiprocessing.get_context("spawn")
+    rows: dict[int, list[dict[str, float]]] = {n: [] for n in counts}
+    for k in range(rounds):
+        for n in counts:
+            if k and n > 1000:  # takes long; once is enough for so many person-frames
+                continue
+            mine, theirs = spawn.Pipe()
+            child = spawn.Process(target=_tracks, args=(root, n, people, fps, 0.4, theirs), daemon=True)
+            child.start()
+            theirs.close()
+            rows[n].append(mine.recv())
+            child.join()
+    out = [{key: median(r[key] for r in found) for key in found[0]} for found in rows.values()]
+    first, last = out[0], out[-1]
+    more = max(1.0, last["tracks"] - first["tracks"])
+    return {
+        "rows": out,
+        "growth": last["us_a_person_frame"] / first["us_a_person_frame"] - 1,
+        "resident_bytes_a_track": (last["grown_mb"] - first["grown_mb"]) * 1e6 / more,
+    }
