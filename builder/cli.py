@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
         if precision == "fp16":
             from builder.engines import build_half
-            from edge.engine.record import FOLDER
+            from builder.record import FOLDER
 
             built, record = build_half(open_bundle(bundle), float32 or [])
         else:

@@ -12,9 +12,9 @@ from pathlib import Path
 import onnxruntime as ort
 
 from builder.operations import TENSORRT, objections, opsets_of
+from builder.record import FOLDER, RECORD, EngineRecord, again, engine_names, read_record
 from edge.bundle import GRAPH, Bundle, open_bundle
 from edge.doctor import Finding, cuda_device, version_of
-from edge.engine.record import FOLDER, RECORD, EngineRecord, again, engine_names, read_record
 from edge.errors import BundleError
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from builder.examples import example_windows
 from builder.inspect import files, graph, intact, stale
+from builder.record import FOLDER, again, engine_names, read_record
 from edge.bundle import GRAPH, WEIGHTS, Bundle
 from edge.doctor import Finding
 from edge.engine import Engine, open_engine, run_all
-from edge.engine.record import FOLDER, again, engine_names, read_record
 from edge.errors import HaadError
 from edge.score import match
 from edge.skeleton import Float

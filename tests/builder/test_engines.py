@@ -17,10 +17,10 @@ from builder import gate
 from builder.engines import HALF, build_half
 from builder.export import build_onnx
 from builder.half import ISLANDS, in_island, to_half, types_of
+from builder.record import EngineRecord, engine_names, read_record
 from edge.bundle import GRAPH, Bundle, open_bundle, write_bundle
 from edge.cli import make_app
 from edge.engine import open_engine
-from edge.engine.record import EngineRecord, engine_names, read_record
 from edge.errors import BundleError
 from tests.builder.test_export import inputs
 
