@@ -1,10 +1,7 @@
 """From scores to alerts: hysteresis per track, and the sink that publishes what is said.
 
-Each window is evidence: for an alert by how many steps of a fifth its score lies above the threshold, as a ratio, against
-it by how many below. Evidence adds up, never below nought (Page's cumulative sum, 1954), and `raise_after` steps of it
-raise an alert: three windows a fifth above the threshold, or one at 1.73 times the threshold. So what is plain is said
-at once, and what is faint must last. The alert ends when `clear_after` windows in a row lie below `release · threshold`;
-until then what comes again is the same alert. It ends as well when its track is gone.
+A track's alert begins when its score stays at or above the threshold for `raise_after` windows in a row, and ends when
+it stays below `release · threshold` for `clear_after`, or when the track is gone.
 """
 
 from __future__ import annotations
@@ -24,8 +21,6 @@ from edge.skeleton import Float
 from edge.windows import SECOND, Slots
 
 Label = Callable[[int], str]
-STEP = float(np.log(1.2))
-"""A piece of evidence: the logarithm of a fifth above the threshold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,7 @@ class AlertBook:
         self.raise_after, self.clear_after = raise_after, clear_after
         self.update_every = round(update_every * SECOND)
         self.raised = np.zeros(slots, bool)
-        self._evidence = np.zeros(slots)
+        self._above = np.zeros(slots, np.int32)
         self._below = np.zeros(slots, np.int32)
         self._start = np.zeros(slots, np.int64)
         self._end = np.zeros(slots, np.int64)
@@ -85,21 +80,17 @@ class AlertBook:
     def _update(
         self, index: NDArray[np.intp], slots: Slots, end: NDArray[np.int64], score: Float, label: Label
     ) -> list[Change]:
-        before = self._evidence[slots]
-        weight = np.log(np.maximum(score, 1e-6) / self.threshold) / STEP
-        evidence = np.maximum(before + weight, 0)
-        low = score < self.release
-        started = (evidence > 0) & (before == 0) & ~self.raised[slots]
+        high, low = score >= self.threshold, score < self.release
+        started = high & (self._above[slots] == 0) & ~self.raised[slots]
         self._start[slots[started]] = end[started]
         self._peak[slots[started]] = 0
-        self._evidence[slots] = evidence
+        self._above[slots] = np.where(high, self._above[slots] + 1, 0)
         self._below[slots] = np.where(low, self._below[slots] + 1, 0)
         self._peak[slots] = np.maximum(self._peak[slots], score)
         self._end[slots], self._score[slots] = end, score
 
         raised = self.raised[slots]
-        # Within a rounding error of enough is enough.
-        new = ~raised & (evidence >= self.raise_after - 1e-6)
+        new = ~raised & (self._above[slots] >= self.raise_after)
         over = raised & (self._below[slots] >= self.clear_after)
         more = raised & ~over & (end - self._said[slots] >= self.update_every)
         out: list[Change] = []
@@ -136,7 +127,7 @@ class AlertBook:
 
     def _clear(self, slot: int) -> None:
         self.raised[slot] = False
-        self._evidence[slot] = self._below[slot] = 0
+        self._above[slot] = self._below[slot] = 0
         self._id.pop(slot, None)
 
 

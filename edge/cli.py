@@ -37,9 +37,6 @@ def register(app: typer.Typer) -> None:
     support = typer.Typer(no_args_is_help=True, help="The support folder: what is normal.")
     support.command("show")(support_show)
     app.add_typer(support, name="support", rich_help_panel=MODEL)
-    from edge.bridge.cli import app as bridge
-
-    app.add_typer(bridge, name="bridge", rich_help_panel=DEVICE)
 
 
 def _with_settings(command: Any) -> Any:

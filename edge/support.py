@@ -15,7 +15,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from edge.bundle import Bundle, replace
 from edge.clip import Clip, categories, clip_bytes, parse_clip
 from edge.engine import Engine, embed
 from edge.errors import ClipError, SupportError
-from edge.score import level_of, margin_of
+from edge.score import limit_of
 from edge.skeleton import Float
 
 RULE = "2"
@@ -54,11 +54,7 @@ def clip_windows(clip: Clip, frames: int, seconds: float) -> tuple[Float, Float]
 
 @dataclass(frozen=True, slots=True)
 class SupportSet:
-    """What is normal. features (G, K, D) unit rows, mask (G, K), limit (G,) the distance where the score is 1.
-
-    `usual` (G,) is the score that a stranger's normal windows are expected to have; empty: not known. `clips` names
-    each category's files, and `origin` (G, K) says which of them a row of `features` was cut from.
-    """
+    """What is normal. features (G, K, D) unit rows, mask (G, K), limit (G,) the distance where the score is 1."""
 
     names: tuple[str, ...]
     features: Float
@@ -67,16 +63,6 @@ class SupportSet:
     shots: tuple[int, ...]
     version: str
     problems: tuple[str, ...] = ()
-    usual: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    clips: tuple[tuple[str, ...], ...] = ()
-    origin: NDArray[np.intp] = field(default_factory=lambda: np.zeros((0, 0), np.intp))
-
-    def nearest_clip(self, embedding: Float, category: int) -> str:
-        """The file of the category whose windows come nearest to an embedding (D,); empty where it is not known."""
-        if not self.clips:
-            return ""
-        near = np.where(self.mask[category] > 0, self.features[category] @ embedding, -2)
-        return self.clips[category][int(self.origin[category, near.argmax()])]
 
     @property
     def summary(self) -> str:
@@ -134,12 +120,10 @@ def load_support(root: Path | str, bundle: Bundle, engine: Engine, cache: Featur
     ]
     names: list[str] = []
     features: list[list[Float]] = []
-    used: list[tuple[str, ...]] = []
     version = hashlib.sha256()
     m = bundle.manifest
     for name, files in folders.items():
         clips: list[Float] = []
-        sources: list[str] = []
         for path in files:
             try:
                 data = clip_bytes(path)
@@ -148,40 +132,29 @@ def load_support(root: Path | str, bundle: Bundle, engine: Engine, cache: Featur
                 # The very bytes that were hashed are embedded: the file may change meanwhile.
                 make = partial(_embed_clip, data, str(path), bundle, engine)
                 clips.append(cache.get(key, m.embedding, make))
-                sources.append(os.fsencode(path.name).decode(errors="replace"))
                 version.update(os.fsencode(name) + f"/{digest}\n".encode())
             except ClipError as e:
                 problems.append(f"left out of the support: {e}")
         if clips:
             names.append(os.fsencode(name).decode(errors="replace"))
             features.append(clips)
-            used.append(tuple(sources))
         else:
             problems.append(f"category '{name}' has no usable clip and is not part of the support")
     if not names:
         raise SupportError(
             f"{root}: no usable clip in any category", why="; ".join(problems)[:600], fix="see haad-edge support show"
         )
-    fair = [[_thin(c, MAX_WINDOWS // len(clips)) for c in clips] for clips in features]
-    packed, mask = _pack([_thin(np.concatenate(clips), MAX_WINDOWS) for clips in fair])
-    origin = np.zeros(mask.shape, np.intp)
-    for row, clips in zip(origin, fair, strict=True):
-        whose = _thin(np.repeat(np.arange(len(clips)), [len(c) for c in clips]), MAX_WINDOWS)
-        row[: len(whose)] = whose
+    thinned = [np.concatenate([_thin(c, MAX_WINDOWS // len(clips)) for c in clips]) for clips in features]
+    packed, mask = _pack([_thin(f, MAX_WINDOWS) for f in thinned])
     calibration = bundle.calibration()
-    level = np.array([level_of(clips, calibration, m.temperature) for clips in features])
-    margin = np.array([margin_of(len(clips), calibration) for clips in features])
     return SupportSet(
         tuple(names),
         packed,
         mask,
-        level * margin,
+        np.array([limit_of(clips, calibration, m.temperature) for clips in features]),
         tuple(len(c) for c in features),
         version.hexdigest()[:12],
         tuple(problems),
-        1 / margin,
-        tuple(used),
-        origin,
     )
 
 
