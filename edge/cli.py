@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import io
+import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -28,7 +30,6 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=DEVICE)(_with_settings(run))
     app.command(rich_help_panel=DEVICE)(listen)
     app.command(rich_help_panel=DEVICE)(keys)
-    app.command(rich_help_panel=DEVICE)(calibrate)
     app.command(rich_help_panel=TRY)(demo)
     app.command(rich_help_panel=TRY)(publish)
     app.command(rich_help_panel=MODEL)(embed)
@@ -36,9 +37,6 @@ def register(app: typer.Typer) -> None:
     support = typer.Typer(no_args_is_help=True, help="The support folder: what is normal.")
     support.command("show")(support_show)
     app.add_typer(support, name="support", rich_help_panel=MODEL)
-    from edge.bridge.cli import app as bridge
-
-    app.add_typer(bridge, name="bridge", rich_help_panel=DEVICE)
 
 
 def _with_settings(command: Any) -> Any:
@@ -47,8 +45,6 @@ def _with_settings(command: Any) -> Any:
     # Not those of Settings: the command line may be put together more than once in a process.
     parameters = [p for p in own if p.kind != p.VAR_KEYWORD and p.name not in Settings.model_fields]
     for name, setting in Settings.model_fields.items():
-        if get_origin(setting.annotation) is dict:
-            continue  # a table stands in the file
         kinds = [k for k in get_args(setting.annotation) if k is not type(None)] or [setting.annotation]
         literal = get_origin(setting.annotation) is Literal
         kind = str if literal else kinds[0]
@@ -120,25 +116,26 @@ def listen(
     stream: Annotated[str, typer.Option(help="only streams whose name begins so")] = "",
     count: Annotated[int, typer.Option(help="stop after so many messages; 0: never")] = 0,
     timeout: Annotated[float | None, typer.Option(help="stop after so many seconds of silence")] = None,
-    since: Annotated[int | None, typer.Option(min=0, help="alerts on record too, from this number on")] = None,
-    cursor: Annotated[
-        Path | None, typer.Option(help="file that remembers how far it came; the next one goes on")
-    ] = None,
-    replay: Annotated[
-        str | None, typer.Option(help="where to ask for missed alerts; none: where the engine says")
-    ] = None,
     keys: KeysOption = None,
     allow_remote: Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")] = False,
 ) -> None:
-    """Print alerts as they come, and when the engine is gone or degraded."""
+    """Print alerts as they come."""
     from edge.client import AlertSubscriber
-    from edge.listen import listen as listen_to
+    from edge.report import line
 
-    topics = [f"alert/{stream}"] + [f"score/{stream}"] * scores + ["status"]
-    options: dict[str, Any] = {"since": since, "cursor": cursor, "replay": replay}
-    with AlertSubscriber(source, topics=topics, keys=keys, allow_remote=allow_remote, **options) as subscriber:
+    topics = [f"alert/{stream}"] + [f"score/{stream}"] * scores + ["status"] * status
+    with AlertSubscriber(source, topics=topics, timeout=timeout, keys=keys, allow_remote=allow_remote) as subscriber:
         try:
-            listen_to(subscriber, as_json=as_json, status=status, count=count, timeout=timeout)
+            for n, event in enumerate(subscriber, 1):
+                if as_json:
+                    print(json.dumps({"kind": type(event).__name__.lower(), **asdict(event)}), flush=True)
+                else:
+                    out.print(line(event), soft_wrap=True)
+                if subscriber.missed:
+                    say(f"{subscriber.missed} messages missed", style="yellow", to=err)
+                    subscriber.missed = 0
+                if n == count:
+                    break
         except KeyboardInterrupt:
             pass
 
@@ -150,20 +147,6 @@ def keys(folder: Annotated[Path, typer.Argument(help="where to make engine/ and 
     engine, client = make_keys(folder)
     say(f"{engine}: haad-edge run --keys {engine} …")
     say(f"{client}: haad-edge publish|listen --keys {client} … (copy it to the other host, privately)")
-
-
-def calibrate(
-    support: Annotated[Path, typer.Option(help="the support folder whose limits are refined")],
-    recording: Annotated[
-        Path | None, typer.Option("--from", help="recording of normal operation: some minutes")
-    ] = None,
-    bundle: BundleOption = None,
-    reset: Annotated[bool, typer.Option("--reset", help="take the folder's calibration away again")] = False,
-) -> None:
-    """Fit the limits to one place, from a recording of its normal operation. A running engine takes it up."""
-    from edge.refine import command
-
-    command(support, recording, bundle, reset=reset)
 
 
 def embed(

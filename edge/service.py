@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import zmq
 
@@ -15,15 +13,11 @@ from edge.alerts import ZmqSink
 from edge.bundle import Bundle, open_bundle
 from edge.endpoint import Endpoint
 from edge.engine import Engine, open_engine
-from edge.engine.fallback import Tell, open_first
-from edge.errors import EngineError, SettingsError
+from edge.errors import SettingsError
 from edge.ingest import ZmqSource
-from edge.journal import Bounds, Journal, JournalError
 from edge.keys import Keys, open_keys
 from edge.notices import Notices
-from edge.outbox import Outbox, SharedSink
 from edge.page import Page
-from edge.replay import ReplayServer
 from edge.runtime import Runtime
 from edge.settings import Settings
 from edge.support import FeatureCache, SupportSet, SupportWatcher, fingerprint, load_support
@@ -60,34 +54,22 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
     keys = open_keys(s.keys)
     poses, alerts = (endpoints(text, s.allow_remote, keys) for text in (s.ingest, s.alerts))
     bundle = open_bundle(s.bundle)
-    engine = open_first(
-        bundle,
-        s.engines,
-        max_batch=s.max_batch,
-        threads=s.threads,
-        build_missing=s.build_missing,
-        tell=lambda e, name: notices.say(f"engine {name or 'none'}, since {e}"),
-    )
+    engine = open_engine(bundle, s.engine, max_batch=s.max_batch, threads=s.threads)
     cache, root = FeatureCache(s.cache), s.support
     seen = fingerprint(root)
-    # Features are the reference's whichever engine compares with them: the cache and the support's version rely on it.
-    reader = engine if s.engines[0] == "onnx" else open_engine(bundle, max_batch=WATCHER_BATCH)
-    support = load_support(root, bundle, reader, cache)
+    support = load_support(root, bundle, engine, cache)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with contextlib.ExitStack() as stack:
-        stack.callback(engine.close)
         stack.callback(context.term)
         if keys:
             stack.enter_context(keys.guard(context))
         source = ZmqSource(context, poses, s.max_queue, keys)
         stack.callback(source.close)
-        sink = SharedSink(ZmqSink(context, alerts, s.max_queue, keys))
+        sink = ZmqSink(context, alerts, s.max_queue, keys)
         stack.callback(sink.close)
-        watcher = SupportWatcher(root, _reloader(bundle, engine, s, cache), s.reload_every, notices.say, seen)
+        watcher = SupportWatcher(root, _reloader(bundle, s, cache), s.reload_every, notices.say, seen)
         stack.callback(watcher.close)
         runtime = Runtime(s, bundle, engine, support, source, sink, feed=watcher, notices=notices)
-        engine.tell = _taking_over(runtime)
-        _keep_alerts(s, runtime, sink, notices, context, keys, stack)
         page = None
         if s.metrics != "off":
             page = Page(s.metrics, runtime)
@@ -95,71 +77,15 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         yield Service(runtime, page)
 
 
-def journal_path(setting: Path | None) -> Path | None:
-    """Where alerts are written down; None for 'off'."""
-    if setting is None:
-        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111
-        return Path(home) / "haad-edge" / "journal.db"
-    return None if str(setting) == "off" else setting
-
-
-def _keep_alerts(
-    s: Settings,
-    runtime: Runtime,
-    sink: SharedSink,
-    notices: Notices,
-    context: zmq.Context[zmq.Socket[bytes]],
-    keys: Keys | None,
-    stack: contextlib.ExitStack,
-) -> None:
-    """Put journal and replay behind the announcer. Without a disk to write on the engine serves on, degraded."""
-    announcer, path = runtime.announcer, journal_path(s.journal)
-    if path is None:
-        return
-    asked = [] if s.replay == "off" else endpoints(s.replay, s.allow_remote, keys)
-    try:
-        journal = Journal(path, Bounds(bytes=s.journal_mib << 20, days=s.journal_days))
-        if journal.note:
-            notices.say(journal.note)
-        outbox = Outbox(journal, sink, notices)
-        stack.callback(outbox.close)
-        announcer.write_to(outbox)
-    except JournalError as e:
-        announcer.trouble = str(e)
-        notices.say(f"degraded: {e}; alerts are published, and not kept")
-        return
-    if asked:
-        replay = ReplayServer(context, asked, journal.id, outbox, notices, keys)
-        stack.callback(replay.close)
-        announcer.replay, announcer.replays = replay.address, replay.answered
-    outbox.start()
-
-
-def _taking_over(runtime: Runtime) -> Tell:
-    """What happens when a device is lost: not ready, for that reason, until the next engine has judged a batch."""
-
-    def tell(e: EngineError, name: str) -> None:
-        runtime._fail(e)
-        runtime.notices.say(f"engine {name} takes over")
-        runtime.announcer.by = replace(runtime.announcer.by, engine=name)
-
-    return tell
-
-
-def _reloader(bundle: Bundle, judge: Engine, settings: Settings, cache: FeatureCache) -> Callable[[], SupportSet]:
-    """Loads the support folder with an engine of its own, opened when first needed: the loop's is not shared.
-
-    A set that `judge`, the loop's, has no room for is refused here, so that the old one stays.
-    """
+def _reloader(bundle: Bundle, settings: Settings, cache: FeatureCache) -> Callable[[], SupportSet]:
+    """Loads the support folder with an engine of its own, opened when first needed: the loop's is not shared."""
     engines: list[Engine] = []
 
     def load() -> SupportSet:
         assert settings.support is not None
         if not engines:
-            engines.append(open_engine(bundle, max_batch=WATCHER_BATCH))
-        support = load_support(settings.support, bundle, engines[0], cache)
-        judge.admit(support.features)
-        return support
+            engines.append(open_engine(bundle, settings.engine, max_batch=WATCHER_BATCH))
+        return load_support(settings.support, bundle, engines[0], cache)
 
     return load
 
@@ -177,8 +103,6 @@ def serve(settings: Settings) -> None:
             f"poses {settings.ingest}, alerts {settings.alerts}"
             + (f", page {service.page.address}" if service.page else "")
         )
-        if settings.journal is None or str(settings.journal) != "off":
-            notices.say(f"journal {journal_path(settings.journal)}, replay {r.announcer.replay or 'off'}")
         notices.say("ready")
         r.run()
         ledger, counts = r.ledger, r.counts

@@ -14,8 +14,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from edge.endpoint import Endpoint
 from edge.errors import SettingsError
 
-ENGINES = ("onnx", "tensorrt")
-
 
 class Settings(BaseSettings):
     """None means: found out by itself. Seconds are seconds of capture time unless a field says otherwise."""
@@ -26,19 +24,11 @@ class Settings(BaseSettings):
     bundle: Path | None = Field(None, description="trained model; none: the base model inside the package")
     ingest: str = Field("sub+bind:tcp://127.0.0.1:5555", description="pose frames come in here (sub or pull)")
     alerts: str = Field("pub+bind:tcp://127.0.0.1:5556", description="alerts, scores and status go out here")
-    replay: str = Field("router+bind:tcp://127.0.0.1:5557", description="answers for alerts on record; or 'off'")
     metrics: str = Field("127.0.0.1:9464", description="host:port of /metrics /healthz /readyz, or 'off'")
     keys: Path | None = Field(None, description="folder of CURVE keys: encrypts, and lets in only its peers")
     allow_remote: bool = Field(False, description="permit endpoints that other hosts reach, unencrypted")
 
-    journal: Path | None = Field(
-        None, description="alerts go on disk here before they are published; none: ~/.local/state/haad-edge; or 'off'"
-    )
-    journal_mib: int = Field(64, ge=1, le=65536, description="the journal's oldest alerts go beyond so many MiB")
-    journal_days: float = Field(30, gt=0, le=36500, description="and when they are so old")
-
-    engine: str = Field("onnx", description="inference back ends, the first that works: onnx, tensorrt,onnx")
-    build_missing: bool = Field(False, description="build a TensorRT plan for this GPU if the bundle has none")
+    engine: Literal["onnx"] = Field("onnx", description="inference back end")
     threads: int = Field(1, ge=1, le=64, description="threads of ONNX Runtime; one is best beside other load")
     max_batch: int = Field(64, ge=1, le=4096, description="windows per inference at most")
     batch_deadline: float = Field(0.02, ge=0, le=1, description="seconds (wall clock) a due window waits for others")
@@ -50,20 +40,9 @@ class Settings(BaseSettings):
     min_visible: float = Field(0.4, ge=0, le=1, description="a window with a smaller share of joints is not judged")
 
     threshold: float = Field(1.0, gt=0, le=1000, description="score that raises an alert; 1.0 is the limit of normal")
-    sensitivity: Literal["low", "default", "high"] = Field(
-        "default", description="1, 6 or 30 false alarms per camera-hour of normal activity, as far as calibrated"
-    )
-    false_alarms: float | None = Field(
-        None, gt=0, le=1000, description="per camera-hour, to aim for instead of what sensitivity stands for"
-    )
-    normal: dict[str, list[str]] = Field(
-        {}, description="stream (or a pattern such as 'cam*'): the categories that are normal there; none: all"
-    )
     release: float = Field(0.9, gt=0, le=1, description="an alert ends below this share of the threshold")
-    raise_after: int = Field(
-        4, ge=1, le=1000, description="windows a fifth above the threshold before an alert; stronger ones count more"
-    )
-    clear_after: int = Field(4, ge=1, le=1000, description="windows in a row below the release before it ends")
+    raise_after: int = Field(3, ge=1, le=1000, description="windows in a row above the threshold before an alert")
+    clear_after: int = Field(3, ge=1, le=1000, description="windows in a row below the release before it ends")
     update_every: float = Field(1.0, gt=0, le=3600, description="seconds between updates of a standing alert")
 
     reload_every: float = Field(
@@ -85,22 +64,6 @@ class Settings(BaseSettings):
             raise ValueError("is empty")
         return value
 
-    @field_validator("engine", mode="before")
-    @classmethod
-    def _engine(cls, value: Any) -> Any:
-        names = value if isinstance(value, list) else str(value).split(",")
-        names = [n.strip() if isinstance(n, str) else n for n in names]
-        if strange := [n for n in names if n not in ENGINES]:
-            raise ValueError(f"{strange[0]!r} is none of {', '.join(ENGINES)}")
-        if len(set(names)) < len(names) or not names:
-            raise ValueError("names each engine once")
-        return ",".join(names)
-
-    @property
-    def engines(self) -> tuple[str, ...]:
-        """The back ends, in the order of preference."""
-        return tuple(self.engine.split(","))
-
     @field_validator("ingest")
     @classmethod
     def _ingest(cls, value: str) -> str:
@@ -111,12 +74,7 @@ class Settings(BaseSettings):
     def _alerts(cls, value: str) -> str:
         return _endpoint(value, ("pub",))
 
-    @field_validator("replay")
-    @classmethod
-    def _replay(cls, value: str) -> str:
-        return value if value == "off" else _endpoint(value, ("router",))
-
-    @field_validator("metrics", "journal", "replay", mode="before")
+    @field_validator("metrics", mode="before")
     @classmethod
     def _off(cls, value: Any) -> Any:
         return "off" if value is False else value  # YAML reads a bare `off` as false

@@ -14,8 +14,6 @@ from edge.skeleton import Float
 class OnnxEngine:
     """The exported graph in one inference session. One thread, no spinning: it shares the machine."""
 
-    fallbacks = 0
-
     def __init__(self, bundle: Bundle, *, max_batch: int, threads: int = 1) -> None:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -34,21 +32,7 @@ class OnnxEngine:
             ) from None
         self.name = f"onnxruntime-{ort.__version__}"
         self.staging = Staging.empty(max_batch, bundle.manifest.frames)
-        self._done: list[tuple[Float, Float]] = []
         self.bind(np.zeros((1, 1, bundle.manifest.embedding), np.float32), np.ones((1, 1), np.float32))
-
-    @property
-    def pending(self) -> int:
-        """See `Engine.pending`: at most one."""
-        return len(self._done)
-
-    @property
-    def full(self) -> bool:
-        """See `Engine.full`."""
-        return bool(self._done)
-
-    def admit(self, support: Float) -> None:
-        """See `Engine.admit`: there is room for any."""
 
     def bind(self, support: Float, mask: Float) -> None:
         """See `Engine.bind`. The arrays are used as they are: do not change them afterwards."""
@@ -65,17 +49,3 @@ class OnnxEngine:
         except Exception as e:
             raise EngineError("ONNX Runtime failed on a batch", why=str(e)[:300]) from None
         return embedding, distance
-
-    def submit(self, n: int, *, embeddings: bool = False) -> None:
-        """See `Engine.submit`: it computes at once."""
-        if self._done:
-            raise RuntimeError("collect a result before another batch is submitted")
-        embedding, distance = self.run(n)
-        self._done.append((embedding if embeddings else embedding[:0], distance))
-
-    def collect(self) -> tuple[Float, Float]:
-        """See `Engine.collect`."""
-        return self._done.pop(0)
-
-    def close(self) -> None:
-        """See `Engine.close`: the session goes with the engine."""

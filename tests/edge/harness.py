@@ -86,7 +86,6 @@ class HeightEngine:
     """Distance = how far the mean height of the visible joints is from `normal`, for every category."""
 
     name = "height-1"
-    fallbacks = 0
 
     def __init__(self, size: int = 8, frames: int = 48, normal: float = 0.0) -> None:
         self.staging, self.normal = Staging.empty(size, frames), normal

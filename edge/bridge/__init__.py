@@ -1,1 +1,0 @@
-"""Alerts carried on to other systems: `core` is what all bridges share, each other module leads to one kind."""

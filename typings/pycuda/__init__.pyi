@@ -1,1 +1,0 @@
-VERSION_TEXT: str
