@@ -147,6 +147,7 @@ class Runtime:
         """Account for a wave's frames, write their people into their windows, and stage those that are due."""
         slots: list[int] = []
         ended: list[Stream] = []
+        full = self.windows.fate["tracks_full"]
         for i, frame in enumerate(wave.frames):
             stream = self._enter(frame, now)
             if stream is None:
@@ -159,7 +160,6 @@ class Runtime:
                 self.ledger.bad_joints += bad
                 self.notices.say(f"stream {frame.stream}: {bad} joints at no real place, taken as hidden", "bad_joints")
         if slots:
-            full = self.windows.fate["tracks_full"]
             t = np.repeat([frame.t for frame in wave.frames], [len(frame.ids) for frame in wave.frames])
             for due, ends in self.windows.push(np.array(slots), t, wave.joints, wave.visible):
                 self._stage(due, ends, now)

@@ -84,8 +84,9 @@ class Layout:
             v = np.take(visible, self.pick, -1)
             return np.take(joints, self.pick, -2) * (v > 0)[..., None], v
         shape = visible.shape[:-1]
-        weight = (visible @ self.matrix.T).astype(np.float32)
-        total = (joints * visible[..., None]).reshape(*shape, 3 * self.size).astype(np.float32) @ self.spread
+        weight = visible.astype(np.float32, copy=False) @ self.matrix.T
+        seen_only = (joints * visible[..., None]).astype(np.float32, copy=False)
+        total = seen_only.reshape(*shape, 3 * self.size) @ self.spread
         seen = weight > 0.5
         scale = np.divide(1, weight, out=np.zeros_like(weight), where=seen)
         return total.reshape(*shape, J, 3) * scale[..., None], weight * seen

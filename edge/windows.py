@@ -117,7 +117,7 @@ class Windows:
     ) -> Iterator[tuple[Slots, NDArray[np.int64]]]:
         """Take a frame's people, or those of one frame each of several streams; no slot may occur twice.
 
-        slots (P,) as `slots_of` found them, −1 for who has no room; t (P,) ns; joints (P, 15, 3), visible (P, 15).
+        slots (P,) as `slots_of` found them, −1 for who is passed over; t (P,) ns; joints (P, 15, 3), visible (P, 15).
         Call `advance` with each frame's time first. Yields (slots, end times in ns) of due windows; copy them with
         `gather` before asking for the next.
         """
@@ -136,7 +136,7 @@ class Windows:
         keep, fresh = slots >= 0, self.rows[slots] == 0
         known = keep & ~fresh
         gap, repeated, late = known & (age > self.spec.max_gap), known & (age == 0), known & (age < 0)
-        for name, mask in (("tracks_full", ~keep), ("gaps", gap), ("repeated", repeated), ("late", late)):
+        for name, mask in (("gaps", gap), ("repeated", repeated), ("late", late)):
             self.fate[name] += int(mask.sum())
         begin = (keep & fresh) | gap
         at = slots[begin]
@@ -183,13 +183,14 @@ class Windows:
         np.take(self._visible, rows, 0, out=visible, mode="clip")
 
     def slots_of(self, stream: Stream, ids: Sequence[int]) -> list[int]:
-        """The slots of a stream's tracks, taken if need be; −1 where there is none left."""
+        """The slots of a stream's tracks, taken if need be; −1, and counted, where there is none left."""
         found = [stream.slots.get(track, -1) for track in ids]
         if -1 in found:
             for i, track in enumerate(ids):
                 if found[i] < 0 and self._free:
                     slot = found[i] = stream.slots[track] = self._free.pop()
                     self.stream[slot], self.track[slot], self.rows[slot] = stream, track, 0
+            self.fate["tracks_full"] += found.count(-1)
         return found
 
     def advance(self, stream: Stream, t: int) -> list[int]:

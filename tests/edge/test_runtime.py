@@ -309,3 +309,17 @@ def test_a_refused_message_names_its_stream(capsys: pytest.CaptureFixture[str]) 
     b.runtime.notices = Notices()
     b.play([message("cam7", 0, 1, {1: person()}).replace(b"core15", b"core99")])
     assert "stream cam7: unknown layout 'core99'" in capsys.readouterr().err
+
+
+def test_people_of_a_stream_that_has_no_room_are_not_counted_as_tracks_without_room() -> None:
+    frames = [m for k in range(24) for s in ("a", "b") for m in [message(s, k, 5 + k / 24, {1: person(), 2: person()})]]
+    b = bench(HeightEngine(), max_streams=1).play(frames)
+    fate = b.runtime.windows.fate
+    assert (fate["streams_full"], fate["tracks_full"], b.runtime.windows.live) == (24, 0, 2)
+    assert b.runtime.ledger.people == 48
+
+
+def test_people_beyond_max_tracks_are_counted_once_each_and_the_others_served() -> None:
+    b = bench(HeightEngine(), max_tracks=2).play(stand("cam", 3, {1: 0.1, 2: 0.2, 3: 0.3}))
+    assert b.runtime.windows.fate["tracks_full"] == 72
+    assert {track for _, track, _ in b.sink.scores()} == {1, 2}
