@@ -16,12 +16,21 @@ import zmq
 from edge.errors import SettingsError
 from edge.keys import Keys
 
-PATTERNS = {"sub": zmq.SUB, "pull": zmq.PULL, "pub": zmq.XPUB, "push": zmq.PUSH}
+PATTERNS = {
+    "sub": zmq.SUB,
+    "pull": zmq.PULL,
+    "pub": zmq.XPUB,
+    "push": zmq.PUSH,
+    "router": zmq.ROUTER,
+    "dealer": zmq.DEALER,
+}
 _GRAMMAR = re.compile(r"(?P<pattern>[a-z]+)\+(?P<mode>bind|connect):(?P<address>(?:tcp|ipc|inproc)://\S+)")
 _PORT = re.compile(r"\*|[1-9][0-9]{0,4}")
 _LOCAL = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(\d+|\*)|(ipc|inproc)://.+")
 SOCKET_MESSAGE_CAP = 16 << 20
 """libzmq cuts off a peer that sends more than this; smaller excess is read, counted and named."""
+
+HEARTBEAT_MS = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,9 @@ class Endpoint:
         if self.pattern == "push":  # otherwise it queues for a peer that may never come, and seems to have one
             socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, SOCKET_MESSAGE_CAP)
+        if self.mode == "connect":  # a host that lost its power closes no connection
+            socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+            socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
         try:
             if keys:
                 keys.secure(socket, self.mode)

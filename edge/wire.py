@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -247,7 +247,8 @@ class Alert:
     """A new, updated or ended alert. Times are capture times in ns; `end` is that of the last window counted in.
 
     `score` is the newest, `peak` the highest so far; 1.0 is the limit of normal. `joints` are those whose hiding
-    brings the window nearest to normal, most first. `seq` counts this engine run's alert messages without a gap.
+    brings the window nearest to normal, most first. `seq` counts alert messages without a gap: within `journal`,
+    which outlives the process, or within `run`, this life of the process, where there is no journal.
     """
 
     id: str
@@ -264,6 +265,12 @@ class Alert:
     joints: tuple[str, ...]
     reason: str
     by: Provenance
+    journal: str = ""
+
+    @property
+    def row(self) -> str:
+        """Names the row of numbers that `seq` belongs to."""
+        return self.journal or self.run
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +290,10 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the engine is: sent on subscription, on change, and every second."""
+    """How the engine is: sent on subscription, on change, and every second.
+
+    `alert_seq` is the `seq` of the next alert message; `replay` the address that answers for those before it.
+    """
 
     seq: int
     run: str
@@ -297,6 +307,13 @@ class Status:
     frames_lost: int
     windows: int
     by: Provenance
+    journal: str = ""
+    replay: str = ""
+
+    @property
+    def row(self) -> str:
+        """Names the row of numbers that `alert_seq` belongs to."""
+        return self.journal or self.run
 
 
 Event = Alert | Scores | Status
@@ -314,7 +331,7 @@ def encode_event(event: Event) -> bytes:
 
 
 def decode_event(parts: Sequence[bytes]) -> Event:
-    """What `encode_event` made. Unknown fields are ignored, missing ones raise WireError."""
+    """What `encode_event` made. Unknown fields are ignored, missing ones without a default raise WireError."""
     topic, body = split(parts)
     kind = _KINDS.get(topic.split(b"/")[0].decode("utf-8", "replace"))
     if kind is None:
@@ -323,10 +340,15 @@ def decode_event(parts: Sequence[bytes]) -> Event:
     if m.get("v") != VERSION:
         raise WireError("version", f"'v' is {_show(m.get('v'))}", why=f"this program reads {VERSION}")
     try:
-        values = {f.name: m[f.name] for f in fields(kind)}
+        values = {f.name: m[f.name] for f in fields(kind) if f.name in m or f.default is MISSING}
         values["by"] = Provenance(**{f.name: values["by"][f.name] for f in fields(Provenance)})
         if "joints" in values:
             values["joints"] = tuple(values["joints"])
+        # What a subscriber counts and keys by; the rest it only shows.
+        for f in fields(kind):
+            expected = {"seq": int, "alert_seq": int, "id": str, "run": str, "journal": str, "replay": str}.get(f.name)
+            if expected and type(values.get(f.name, expected())) is not expected:
+                raise TypeError(f"{f.name} is {_show(values[f.name])}")
         return kind(**values)
     except (KeyError, TypeError) as e:
         raise WireError("event", f"an incomplete {kind.__name__} message", why=repr(e)) from None

@@ -268,7 +268,21 @@ def test_a_newer_engines_extra_fields_are_ignored() -> None:
     assert decode_event([join("status", {**m, "gpu": "H100"})]) == STATE
 
 
-@pytest.mark.parametrize("key", [*asdict(STATE)])
+def test_fields_that_older_engines_do_not_send_have_defaults() -> None:
+    m = event_body()
+    del m["journal"], m["replay"]
+    assert decode_event([join("status", m)]) == STATE and STATE.row == "r"
+    assert replace(STATE, journal="j").row == "j"
+
+
+@pytest.mark.parametrize("key", ["seq", "alert_seq", "run", "journal", "replay"])
+def test_what_a_subscriber_counts_by_is_of_its_type(key: str) -> None:
+    with pytest.raises(WireError, match=key) as e:
+        decode_event([join("status", {**event_body(), key: [1]})])
+    assert e.value.reason == "event"
+
+
+@pytest.mark.parametrize("key", sorted({*asdict(STATE)} - {"journal", "replay"}))
 def test_an_event_without_one_of_its_fields_is_refused(key: str) -> None:
     m = event_body()
     del m[key]

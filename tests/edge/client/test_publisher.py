@@ -137,7 +137,7 @@ def test_lists_and_nobody_in_view_can_be_sent_as_they_are(context: zmq.Context[S
 
 
 def test_without_a_time_it_is_now(context: zmq.Context[Socket], address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.client.time.time_ns", lambda: 1234)
+    monkeypatch.setattr("edge.client.publisher.time.time_ns", lambda: 1234)
 
     def camera() -> None:
         with PosePublisher(f"push+connect:{address}", stream="a") as publisher:

@@ -1,0 +1,1 @@
+"""Alerts carried on to other systems: `core` is what all bridges share, each other module leads to one kind."""

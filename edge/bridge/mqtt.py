@@ -1,0 +1,155 @@
+"""Alerts to an MQTT broker, QoS 1: delivered when the broker has acknowledged them.
+
+<prefix>/alert/<stream>   the alert as JSON
+<prefix>/status           retained: the engine's state as JSON; the broker itself says "offline" if this bridge dies
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import urllib.parse
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+from edge.bridge.core import Unavailable, as_json
+from edge.errors import SettingsError
+from edge.wire import Alert, Status
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+def level(stream: str) -> str:
+    """A stream's name as one level of a topic: what MQTT reserves is percent-encoded."""
+    return urllib.parse.quote(stream, safe=" !$&'()*,:;=@~").replace("*", "%2A")
+
+
+class Mqtt:
+    """See `edge.bridge.core.Target`."""
+
+    most = 100
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "haad-edge",
+        client_id: str = "haad-edge-bridge",
+        username: str | None = None,
+        password: str | None = None,
+        ca: str | None = None,
+        timeout: float = 10.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`url` is mqtt://HOST[:PORT], or mqtts:// with TLS. Raises SettingsError for another."""
+        parts = urllib.parse.urlsplit(url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = 0
+        if parts.scheme not in PORTS or not parts.hostname or port == 0:
+            raise SettingsError(f"{url!r:.120} is no broker's address", fix="mqtt://HOST:1883, or mqtts://HOST:8883")
+        if not prefix or any(c in prefix for c in "#+\0"):
+            raise SettingsError(f"{prefix!r} cannot begin a topic", why="# and + are wildcards", fix="--prefix site1")
+        self._host, self._port, self._tls = parts.hostname, port or PORTS[parts.scheme], parts.scheme == "mqtts"
+        self._prefix, self._id, self._timeout, self._clock = prefix, client_id, timeout, clock
+        self._username, self._password, self._ca = username, password, ca
+        self._client: mqtt.Client | None = None
+        self._status: dict[str, Any] = {"state": "offline", "reason": "nothing heard of the engine yet"}
+        self._told: dict[str, Any] | None = None
+
+    def _connected(self) -> mqtt.Client:
+        """The client, connected; a new one after any failure, so that nothing old waits inside it."""
+        if self._client and self._client.is_connected():
+            return self._client
+        self._drop()
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=self._id, reconnect_on_failure=False)
+        client.max_inflight_messages_set(1000)
+        if self._username:
+            client.username_pw_set(self._username, self._password)
+        if self._tls:
+            client.tls_set(self._ca)
+        gone = {"state": "offline", "reason": "the bridge is gone"}
+        client.will_set(f"{self._prefix}/status", json.dumps(gone), qos=1, retain=True)
+        refused: list[str] = []
+
+        def connected(_: Any, __: Any, ___: Any, code: Any, ____: Any) -> None:
+            if code.is_failure:
+                refused.append(str(code))
+
+        client.on_connect = connected
+        client.connect_timeout = self._timeout
+        try:
+            client.connect(self._host, self._port, keepalive=20)
+        except (OSError, ValueError) as e:
+            raise Unavailable(f"no broker at {self._host}:{self._port}", why=str(e)) from None
+        client.loop_start()
+        until = self._clock() + self._timeout
+        while not client.is_connected() and not refused and self._clock() < until:
+            time.sleep(0.01)
+        self._client, self._told = client, None
+        if not client.is_connected():
+            self._drop()
+            raise Unavailable(
+                f"the broker at {self._host}:{self._port} lets nobody in", why=(refused or ["silence"])[0]
+            )
+        return client
+
+    def deliver(self, alerts: Sequence[Alert]) -> int:
+        """See `Target`: all are sent at once, and counted as far as they are acknowledged."""
+        client = self._connected()
+        self._announce()
+        sent = []
+        try:
+            for a in alerts:
+                sent.append(client.publish(f"{self._prefix}/alert/{level(a.stream)}", as_json(a).encode(), qos=1))
+            until = self._clock() + self._timeout
+            for i, info in enumerate(sent):
+                while not info.is_published():
+                    left = until - self._clock()
+                    if left <= 0 or not client.is_connected():
+                        if i:
+                            self._drop()
+                            return i
+                        raise Unavailable("the broker does not acknowledge", why="connection lost" if left > 0 else "")
+                    info.wait_for_publish(min(left, 0.1))
+        except (RuntimeError, ValueError) as e:
+            self._drop()
+            raise Unavailable("the broker takes nothing", why=str(e)) from None
+        except Unavailable:
+            self._drop()
+            raise
+        return len(sent)
+
+    def tell(self, status: Status) -> None:
+        """Retained at every change of state."""
+        self._status = {"state": status.state, "reason": status.reason, "run": status.run}
+        with contextlib.suppress(Unavailable):
+            self._connected()
+            self._announce()
+
+    def _announce(self) -> None:
+        if self._client and self._told != self._status:
+            with contextlib.suppress(RuntimeError, ValueError):
+                self._client.publish(f"{self._prefix}/status", json.dumps(self._status), qos=1, retain=True)
+                self._told = self._status
+
+    def _drop(self) -> None:
+        if self._client:
+            self._client.on_connect = None
+            self._client.disconnect()
+            self._client.loop_stop()
+            self._client = None
+
+    def close(self) -> None:
+        """Say goodbye: the engine's state is not known any more."""
+        self._status = {"state": "offline", "reason": "the bridge was stopped"}
+        if self._client and self._client.is_connected():
+            with contextlib.suppress(RuntimeError, ValueError):
+                message = self._client.publish(f"{self._prefix}/status", json.dumps(self._status), qos=1, retain=True)
+                message.wait_for_publish(2)
+        self._drop()

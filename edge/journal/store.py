@@ -1,0 +1,288 @@
+"""Alerts on disk: the messages as they are published, by `seq`, bounded, whole after a crash.
+
+engine ── append (one commit, one fsync) ──► journal.db ◄── read ── replay
+                                             + -wal, -shm, .lock
+
+`journal` names the row of numbers; `seq` goes on in it over restarts. What exceeds a bound is trimmed from the oldest
+end. SQLite in WAL mode with synchronous=FULL: what `append` has returned from survives kill -9 and, if the disk keeps
+its word about flushes, a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.errors import HaadError
+from edge.journal.lock import FileLock
+
+FORMAT = 1
+BUSY_S = 5.0
+CLOCK_SET_NS = 1_577_836_800 * 10**9
+"""2020 began. A row written before is from a machine whose clock was not set yet; those after it date it."""
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS alert (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, message BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS standing (id TEXT PRIMARY KEY, message BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+
+class JournalError(HaadError):
+    """The journal cannot be opened, written or read; `damaged` when what is in the file is not what was written."""
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "", damaged: bool = False) -> None:
+        self.damaged = damaged
+        super().__init__(what, why=why, fix=fix)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One alert message on its way to disk: `message` is what is published, `over` whether it ends its alert."""
+
+    seq: int
+    id: str
+    over: bool
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the journal keeps at most: messages, bytes of messages, and days."""
+
+    rows: int = 100_000
+    bytes: int = 64 << 20
+    days: float = 30.0
+
+
+class Journal:
+    """One writer thread and any number of reading threads of one process; another process is refused."""
+
+    def __init__(self, path: Path, bounds: Bounds = Bounds(), *, now: Callable[[], int] = time.time_ns) -> None:
+        """Open or make it. A damaged file is set aside: see `note`. Raises JournalError; SettingsError if in use."""
+        self.path, self.note, self._bounds, self._now = path, "", bounds, now
+        self._reading = threading.Lock()
+        self.id, self.next = "", 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = FileLock(path, fix="give each engine a journal of its own: --journal PATH, or --journal off")
+        except OSError as e:
+            raise self._failed("open", e) from None
+        try:
+            try:
+                self._open("", 0)
+            except JournalError as e:
+                if not e.damaged:
+                    raise
+                self.note = f"{e}; set aside as {self._set_aside()}, and a new file begun at number {self.next}"
+                self._open(self.id, self.next)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _failed(self, verb: str, e: Exception) -> JournalError:
+        damaged = isinstance(e, sqlite3.Error) and any(
+            s in str(e) for s in ("malformed", "not a database", "no such table", "no such column", "datatype mismatch")
+        )
+        fix = "free space on that disk" if "full" in str(e) else "name a place that can be written: --journal PATH"
+        return JournalError(
+            f"journal {self.path}: cannot {verb}", why=str(e), fix="" if damaged else fix, damaged=damaged
+        )
+
+    def _open(self, id: str, first: int) -> None:
+        """Open the file; where there is none, begin one named `id` ("": a new name) whose next number is `first`."""
+        self._db: sqlite3.Connection | None = None
+        try:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # alerts are about people: for the owner only
+            self._db = db = self._connect()
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute(f"PRAGMA journal_size_limit={4 << 20}")
+            with self._transaction(db):
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    db.execute(statement)
+                for key, value in (("format", FORMAT), ("id", id or uuid.uuid4().hex[:12]), ("next", first)):
+                    db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
+            meta = dict(db.execute("SELECT key, value FROM meta"))
+            if meta["format"] != FORMAT:
+                raise JournalError(
+                    f"journal {self.path}: of format {meta['format']}",
+                    why=f"this program writes {FORMAT}",
+                    fix="move it away, or name another: --journal PATH",
+                )
+            # The name and the numbers first: they go on in a new file if the rest cannot be read.
+            (last,) = db.execute("SELECT max(seq) FROM alert").fetchone()
+            self.next = max(int(meta["next"]), -1 if last is None else last + 1)
+            self.id = str(meta["id"])
+            count, size, at = db.execute(
+                "SELECT count(*), coalesce(sum(length(message)), 0), max(at) FROM alert"
+            ).fetchone()
+            self.rows, self.size, self._at = int(count), int(size), int(at or 0)
+        except (sqlite3.Error, OSError, ValueError, TypeError, KeyError) as e:
+            self._shut()
+            raise self._failed("open", e) from None
+        except BaseException:
+            self._shut()
+            raise
+        self._reader: sqlite3.Connection | None = None
+
+    def _connect(self, mode: str = "rw") -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"{self.path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                db.execute("ROLLBACK")
+            raise
+
+    def check(self) -> None:
+        """Read every page. Raises JournalError when something in the file is not what was written."""
+        assert self._db
+        try:
+            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except sqlite3.Error as e:
+            raise self._failed("read", e) from None
+        if found != "ok":
+            raise JournalError(f"journal {self.path}: damaged", why=str(found)[:200], damaged=True)
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Commit messages whose `seq` are `next` and above, in order. All or none. Raises JournalError."""
+        if not entries:
+            return
+        # Never back: a clock that is set right after the start does not make what was written before look ancient.
+        at = max(self._now(), self._at)
+        try:
+            if self._db is None:
+                self._open(self.id, self.next)
+            db = self._db
+            assert db
+            with self._transaction(db):
+                # REPLACE: a commit that failed in its last step may have happened all the same.
+                fresh = [(e.seq, at, e.message) for e in entries]
+                db.executemany("INSERT OR REPLACE INTO alert VALUES (?, ?, ?)", fresh)
+                for e in entries:
+                    if e.over:
+                        db.execute("DELETE FROM standing WHERE id = ?", (e.id,))
+                    else:
+                        db.execute("INSERT OR REPLACE INTO standing VALUES (?, ?)", (e.id, e.message))
+                rows, size = self.rows + len(entries), self.size + sum(len(e.message) for e in entries)
+                rows, size = self._trim(db, rows, size, at, entries[-1].seq + 1)
+        except sqlite3.Error as e:
+            raise self._failed("write", e) from None
+        self.rows, self.size, self._at, self.next = rows, size, at, entries[-1].seq + 1
+
+    def tidy(self) -> None:
+        """Trim what has grown too old while nothing was appended. Raises JournalError."""
+        at = max(self._now(), self._at)
+        try:
+            if self._db is None:
+                self._open(self.id, self.next)
+            assert self._db
+            with self._transaction(self._db):
+                rows, size = self._trim(self._db, self.rows, self.size, at, self.next)
+        except sqlite3.Error as e:
+            raise self._failed("write", e) from None
+        self.rows, self.size = rows, size
+
+    def _trim(self, db: sqlite3.Connection, rows: int, size: int, at: int, following: int) -> tuple[int, int]:
+        """Delete from the oldest end what exceeds a bound; returns what is left. `next` outlives the last row."""
+        old = at - round(self._bounds.days * 86_400e9)
+        left, room, upto = rows, size, None
+        for seq, when, n in db.execute("SELECT seq, at, length(message) FROM alert ORDER BY seq"):
+            unset = when < CLOCK_SET_NS < at  # older than the first row whose time is known
+            if left <= self._bounds.rows and room <= self._bounds.bytes and when >= old and not unset:
+                break
+            over = left > self._bounds.rows or room > self._bounds.bytes
+            left, room = left - 1, room - n
+            if over or not unset:
+                rows, size, upto = left, room, seq
+        if upto is not None:
+            db.execute("DELETE FROM alert WHERE seq <= ?", (upto,))
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('next', ?)", (following,))
+        return rows, size
+
+    def standing(self) -> list[bytes]:
+        """The newest message of each alert that was raised and never ended. Raises JournalError."""
+        assert self._db
+        try:
+            return [bytes(m) for (m,) in self._db.execute("SELECT message FROM standing ORDER BY id")]
+        except sqlite3.Error as e:
+            raise self._failed("read", e) from None
+
+    def read(self, since: int, count: int, size: int) -> tuple[list[tuple[int, bytes]], int, int]:
+        """(seq, message) from `since` on, at most `count` and about `size` bytes; the first and the next `seq` on disk.
+
+        For other threads than the writer's; it never waits for the writer. Raises JournalError.
+        """
+        found: list[tuple[int, bytes]] = []
+        with self._reading:
+            try:
+                if self._reader is None:
+                    self._reader = self._connect("ro")
+                self._reader.execute("BEGIN")
+                try:
+                    # Two queries: SQLite answers min and max from the index only when each is asked for alone.
+                    (low,) = self._reader.execute("SELECT min(seq) FROM alert").fetchone()
+                    (high,) = self._reader.execute("SELECT max(seq) FROM alert").fetchone()
+                    (kept,) = self._reader.execute("SELECT value FROM meta WHERE key = 'next'").fetchone()
+                    following = max(int(kept), -1 if high is None else high + 1)
+                    rows = self._reader.execute(
+                        "SELECT seq, message FROM alert WHERE seq >= ? ORDER BY seq LIMIT ?", (since, count)
+                    )
+                    for seq, message in rows:
+                        found.append((seq, message))
+                        size -= len(message)
+                        if size <= 0:
+                            break
+                finally:
+                    self._reader.execute("ROLLBACK")
+            except sqlite3.Error as e:
+                raise self._failed("read", e) from None
+        return found, following if low is None else low, following
+
+    def begin_anew(self) -> str:
+        """Set a damaged file aside and go on in a new one under the same name and numbers. Returns where the old is."""
+        self._shut()
+        aside = self._set_aside()
+        self._open(self.id, self.next)
+        return aside
+
+    def _set_aside(self) -> str:
+        name = f"{self.path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        for end in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{self.path}{end}").rename(f"{name}{end}")
+        return name
+
+    def _shut(self) -> None:
+        with self._reading, contextlib.suppress(sqlite3.Error):
+            if getattr(self, "_reader", None):
+                self._reader.close()  # type: ignore[union-attr]
+            self._reader = None
+        with contextlib.suppress(sqlite3.Error):
+            if self._db:
+                self._db.close()
+        self._db = None
+
+    def close(self) -> None:
+        """Close the file and let another process have it."""
+        self._shut()
+        self._lock.close()

@@ -1,0 +1,378 @@
+"""An AlertSubscriber against a publishing end and a real replay server: gaps, restarts, late joins, silence."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import zmq
+
+from edge.client import AlertSubscriber
+from edge.client.cursor import Cursor
+from edge.endpoint import Endpoint
+from edge.errors import SettingsError
+from edge.notices import Notices
+from edge.journal.outbox import Page
+from edge.journal.replay import ReplayServer
+from edge.wire import Alert, Event, Provenance, Status, encode_event
+
+from ..harness import FakeClock
+
+BY = Provenance("m", "e", "s")
+STATUS = Status(0, "r1", "online", "", 1.0, 0, 0, 0, 0, 0, 0, BY)
+ALERT = Alert("i", "new", 0, "r1", "cam1", 5, 1, 2, 1.5, 1.5, "walk", (), "", BY)
+
+
+class Station:
+    """What an engine is to its subscribers: published alerts on record, of which the test sends what it likes."""
+
+    def __init__(self, folder: Path, journal: str = "j1") -> None:
+        self.folder, self.journal, self.run = folder, journal, "r1"
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.record: list[Alert] = []
+        self.first = 0
+        self.replay: ReplayServer | None = None
+        self.open()
+
+    def open(self) -> None:
+        self.pub = Endpoint.parse(f"pub+bind:ipc://{self.folder}/out").open(self.context, hwm=1000)
+        self.pub.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self.serve()
+
+    def serve(self) -> None:
+        where = [Endpoint.parse(f"router+bind:ipc://{self.folder}/replay")]
+        self.replay = ReplayServer(self.context, where, self.journal, self, Notices(io.StringIO()))
+
+    def read(self, since: int, count: int, size: int) -> Page:
+        first = max(since, self.first)
+        found = self.record[first : first + 4]  # small batches, so that one answer is never enough
+        upto = first + len(found) if found else len(self.record)
+        return Page([encode_event(a) for a in found], upto, self.first, len(self.record))
+
+    def joined(self, count: int = 2, again: AlertSubscriber | None = None) -> None:
+        """Until `count` subscriptions have come; `again` subscribes again while it is used."""
+        while count:
+            while again and not self.pub.poll(0):
+                assert again.receive(0.01) is None
+            assert self.pub.poll(10_000)
+            count -= self.pub.recv()[:1] == b"\1"
+
+    def alert(self, sent: bool = True, **changes: object) -> Alert:
+        """The next alert; on record, and published unless it is to be lost."""
+        a = replace(ALERT, seq=len(self.record), run=self.run, journal=self.journal, **changes)  # type: ignore[arg-type]
+        self.record.append(a)
+        if sent:
+            self.pub.send(encode_event(a))
+        return a
+
+    def status(self, **changes: object) -> None:
+        address = self.replay.address if self.replay else ""
+        s = replace(STATUS, run=self.run, journal=self.journal, alert_seq=len(self.record), replay=address)
+        self.pub.send(encode_event(replace(s, **changes)))  # type: ignore[arg-type]
+
+    def restart(self, run: str, journal: str = "j1") -> None:
+        self.close()
+        self.context = zmq.Context()
+        self.run, self.journal = run, journal
+        self.open()
+
+    def close_sockets(self) -> None:
+        self.pub.close(0)
+        if self.replay:
+            self.replay.close()
+        self.replay = None
+
+    def close(self) -> None:
+        self.close_sockets()
+        self.context.destroy(0)
+
+
+@pytest.fixture
+def station(tmp_path: Path) -> Iterator[Station]:
+    station = Station(tmp_path)
+    yield station
+    station.close()
+
+
+def subscribe(station: Station, **options: object) -> AlertSubscriber:
+    options = {"topics": ["alert"], **options}
+    return AlertSubscriber(f"sub+connect:ipc://{station.folder}/out", **options)  # type: ignore[arg-type]
+
+
+def hear(subscriber: AlertSubscriber, count: int) -> list[int]:
+    """The numbers of the next alerts."""
+    out = []
+    for _ in range(count):
+        event = subscriber.receive(10)
+        assert isinstance(event, Alert), (event, out, list(subscriber.gaps))
+        out.append(event.seq)
+    return out
+
+
+def test_lost_alerts_are_fetched_and_come_in_order(station: Station) -> None:
+    with subscribe(station) as s:
+        station.joined()
+        station.status()
+        station.alert()
+        assert hear(s, 1) == [0]
+        for _ in range(10):
+            station.alert(sent=False)
+        station.alert()
+        assert hear(s, 11) == list(range(1, 12)) and s.missed == 0
+        assert s.receive(0) is None
+
+
+def test_a_lost_last_alert_is_fetched_when_the_heartbeat_tells(station: Station) -> None:
+    with subscribe(station) as s:
+        station.joined()
+        station.status()
+        station.alert()
+        station.alert(sent=False)
+        station.status()
+        assert hear(s, 2) == [0, 1] and s.missed == 0
+
+
+def test_who_joins_late_hears_from_now_on_or_from_where_it_says(station: Station) -> None:
+    for _ in range(9):
+        station.alert(sent=False)
+    with subscribe(station) as now, subscribe(station, since=3) as late:
+        station.joined(4)
+        station.status()
+        station.alert()
+        assert hear(now, 1) == [9] and hear(late, 7) == [3, 4, 5, 6, 7, 8, 9]
+        assert now.missed == late.missed == 0
+
+
+def test_what_was_raised_while_the_engine_restarted_is_fetched(station: Station) -> None:
+    with subscribe(station) as s:
+        station.joined()
+        station.status()
+        station.alert()
+        assert hear(s, 1) == [0]
+        station.alert(sent=False)
+        station.restart("r2")
+        station.joined(again=s)
+        station.alert(sent=False, type="end")
+        station.status()
+        assert hear(s, 2) == [1, 2] and s.missed == 0
+
+
+def test_a_new_journal_in_place_of_the_old_is_heard_from_its_beginning(station: Station) -> None:
+    with subscribe(station) as s:
+        station.joined()
+        station.status()
+        station.alert()
+        assert hear(s, 1) == [0]
+        station.record.clear()
+        station.restart("r2", "j2")
+        station.joined(again=s)
+        station.alert(sent=False)
+        station.alert()
+        station.status()
+        assert hear(s, 2) == [0, 1] and s.missed == 0
+
+
+def test_streams_that_were_not_asked_for_leave_no_gap(station: Station) -> None:
+    with subscribe(station, topics=["alert/cam2"]) as s:
+        station.joined()
+        station.status()
+        station.alert(stream="cam1")
+        station.alert(stream="cam22", sent=False)
+        station.alert(stream="cam1", sent=False)
+        station.alert(stream="cam2")
+        assert hear(s, 2) == [1, 3] and s.missed == 0
+
+
+def test_what_the_journal_let_go_is_reported(station: Station) -> None:
+    for _ in range(6):
+        station.alert(sent=False)
+    station.first = 4
+    with subscribe(station, since=1) as s:
+        station.joined()
+        station.status()
+        assert hear(s, 2) == [4, 5] and s.missed == 3
+        (gap,) = s.gaps
+        assert (gap.row, gap.first, gap.after) == ("j1", 1, 4) and "no longer in the journal" in str(gap)
+
+
+def test_a_replay_that_never_answers_does_not_hold_alerts_back_for_ever(station: Station) -> None:
+    assert station.replay
+    station.replay.close()
+    clock = FakeClock()
+    with subscribe(station, clock=clock, patience=10, offline_after=1e9) as s:
+        station.joined()
+        station.status()
+        station.alert()
+        assert hear(s, 1) == [0]
+        station.alert(sent=False)
+        station.alert()
+        while not s._lines["j1"].follower._held:
+            s._pump(1)
+        assert not s._ready
+        clock.now += 11
+        assert hear(s, 1) == [2] and s.missed == 1 and "no answer" in str(s.gaps[0])
+
+
+def test_an_engine_without_a_journal_is_heard_as_before(station: Station) -> None:
+    station.journal = ""
+    with subscribe(station, topics=["alert", "status"]) as s:
+        station.joined()
+        station.alert()
+        station.alert(sent=False)
+        station.alert()
+        station.alert(sent=False)
+        assert hear(s, 2) == [0, 2] and s.missed == 1
+        station.status(replay="")
+        event = s.receive(10)
+        assert isinstance(event, Status) and s.missed == 2
+
+
+def test_the_cursor_moves_after_the_loops_body_and_survives(station: Station, tmp_path: Path) -> None:
+    at = tmp_path / "cursor"
+    with subscribe(station, cursor=at, timeout=10) as s:
+        station.joined()
+        station.status()
+        for _ in range(3):
+            station.alert()
+        got: list[int] = []
+        with pytest.raises(RuntimeError):
+            for event in s:
+                assert isinstance(event, Alert)
+                got.append(event.seq)
+                if event.seq == 2:
+                    raise RuntimeError("a crash in the middle of number 2")
+    station.alert(sent=False)
+    with subscribe(station, cursor=at) as s:
+        station.joined()
+        station.status()
+        assert got == [0, 1, 2] and hear(s, 2) == [2, 3]
+        s.commit()
+    with subscribe(station, cursor=at) as s:
+        station.joined()
+        station.status()
+        station.alert()
+        assert hear(s, 1) == [4] and s.missed == 0
+
+
+def test_a_cursor_knows_where_it_began_before_the_first_alert(station: Station, tmp_path: Path) -> None:
+    station.alert(sent=False)
+    with subscribe(station, cursor=tmp_path / "c", topics=["alert", "status"]) as s:
+        station.joined()
+        station.status()
+        assert isinstance(s.receive(10), Status)
+    station.alert(sent=False)
+    with subscribe(station, cursor=tmp_path / "c") as s:
+        station.joined()
+        station.status()
+        assert hear(s, 1) == [1]
+
+
+def test_a_cursor_of_another_journal_means_that_all_of_this_one_is_new(station: Station, tmp_path: Path) -> None:
+    cursor = Cursor(tmp_path / "c")
+    cursor.advance("old", 77)
+    cursor.close()
+    station.alert(sent=False)
+    with subscribe(station, cursor=tmp_path / "c") as s:
+        station.joined()
+        station.status()
+        assert hear(s, 1) == [0]
+        s.commit()
+    assert Cursor(tmp_path / "c").next == {"old": 77, "j1": 1}
+
+
+def test_a_cursor_file_is_owned_by_one_and_must_be_one(tmp_path: Path) -> None:
+    cursor = Cursor(tmp_path / "c")
+    with pytest.raises(SettingsError, match="in use"):
+        Cursor(tmp_path / "c")
+    for n in range(20):
+        cursor.advance(f"j{n}", n)
+    assert list(cursor.next) == [f"j{n}" for n in range(4, 20)]
+    cursor.close()
+    for text in ("", "[]", '{"v": 2, "next": {}}', '{"v": 1, "next": {"a": -1}}', '{"v": 1, "next": {"a": "1"}}'):
+        (tmp_path / "d").write_text(text)
+        with pytest.raises(SettingsError, match="no cursor file") as e:
+            Cursor(tmp_path / "d")
+        assert "--since 0" in e.value.fix
+
+
+def test_silence_is_offline_and_the_next_heartbeat_is_not(station: Station) -> None:
+    clock = FakeClock()
+    with subscribe(station, topics=["status"], clock=clock, offline_after=5) as s:
+        station.joined(1)
+        assert s.state == "offline"
+        clock.now += 5
+        first = s.receive(1)
+        assert isinstance(first, Status) and (first.state, first.run) == ("offline", "")
+        station.status()
+        assert isinstance(s.receive(10), Status) and s.state == "online"
+        clock.now += 4.9
+        assert s.receive(0) is None and s.state == "online"
+        clock.now += 0.2
+        lost = s.receive(1)
+        assert isinstance(lost, Status) and lost.state == s.state == "offline" and lost.reason == "no heartbeat for 5 s"
+        assert s.receive(0) is None, "said once"
+        station.status(state="degraded", reason="the device is gone")
+        assert isinstance(s.receive(10), Status) and s.state == "degraded"
+
+
+def test_waiting_loses_no_alert(station: Station) -> None:
+    with subscribe(station, topics=["alert", "status"]) as s:
+        station.joined()
+        station.alert()
+        station.status()
+        assert s.wait(10).alert_seq == 1
+        assert hear(s, 1) == [0]
+
+
+def test_a_replay_on_another_host_is_not_followed_unasked(station: Station) -> None:
+    with subscribe(station) as s:
+        station.joined()
+        station.status(replay="tcp://192.0.2.1:5557")
+        station.alert()
+        station.alert(sent=False)
+        station.alert()
+        assert hear(s, 2) == [0, 2] and s.missed == 1 and "leaves this host" in str(s.gaps[0])
+
+
+@pytest.mark.parametrize(
+    ("mine", "told", "expected"),
+    [
+        ("tcp://192.0.2.7:5556", "tcp://0.0.0.0:5557", "tcp://192.0.2.7:5557"),
+        ("tcp://[2001:db8::1]:5556", "tcp://[::]:5557", "tcp://[2001:db8::1]:5557"),
+        ("tcp://192.0.2.7:5556", "tcp://192.0.2.9:5557", "tcp://192.0.2.9:5557"),
+        ("ipc:///tmp/x", "ipc:///tmp/y", "ipc:///tmp/y"),
+    ],
+)
+def test_an_address_of_all_interfaces_is_the_engines_host(mine: str, told: str, expected: str) -> None:
+    with AlertSubscriber(f"sub+connect:{mine}", allow_remote=True) as s:
+        assert s._reachable(told) == expected
+
+
+def test_several_engines_in_one_ear_are_kept_apart(tmp_path: Path) -> None:
+    """They connect, the subscriber binds: each has its own row of numbers."""
+    with (
+        zmq.Context() as context,
+        AlertSubscriber(f"sub+bind:ipc://{tmp_path}/ear", topics=["alert"], offline_after=1e9) as s,
+    ):
+        sockets = []
+        for _ in range(2):
+            sockets.append(Endpoint.parse(f"pub+connect:ipc://{tmp_path}/ear").open(context, hwm=100))
+            for _ in range(2):
+                while not sockets[-1].poll(0):
+                    s.receive(0.01)  # a bound SUB says what it wants while it is used
+                sockets[-1].recv()
+        events: list[tuple[int, Event]] = [
+            (0, replace(ALERT, seq=5, run="a")),
+            (1, replace(ALERT, seq=90, run="b")),
+            (0, replace(ALERT, seq=6, run="a")),
+            (1, replace(ALERT, seq=92, run="b")),
+        ]
+        got = []
+        for at, event in events:
+            sockets[at].send(encode_event(event))
+            got += hear(s, 1)
+        assert got == [5, 90, 6, 92] and s.missed == 1
+        context.destroy(0)

@@ -1,0 +1,214 @@
+"""Alerts on disk: numbers that go on, bounds that hold, damage that is met and said."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.errors import SettingsError
+from edge.journal.store import Bounds, Entry, Journal, JournalError
+
+DAY = 86_400 * 10**9
+NOW = 1_800_000_000 * 10**9
+
+
+def entry(seq: int, id: str = "a", over: bool = False, size: int = 10) -> Entry:
+    return Entry(seq, id, over, f"{seq:0{size}d}".encode())
+
+
+def held(journal: Journal, since: int = 0) -> list[int]:
+    return [seq for seq, _ in journal.read(since, 10**6, 10**9)[0]]
+
+
+def test_numbers_and_name_go_on_after_a_restart(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "deep" / "j.db")
+    assert (first.next, held(first)) == (0, [])
+    first.append([entry(0), entry(1, "b")])
+    first.append([entry(2, over=True)])
+    name = first.id
+    first.close()
+    again = Journal(tmp_path / "deep" / "j.db")
+    assert (again.id, again.next, held(again)) == (name, 3, [0, 1, 2])
+    assert again.read(1, 1, 10**9) == ([(1, b"0000000001")], 0, 3)
+    assert again.standing() == [b"0000000001"]  # what 'a' said last ended it
+    again.close()
+    assert (tmp_path / "deep" / "j.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_batch_is_cut_by_its_bytes_but_never_empty(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db")
+    journal.append([entry(n, size=100) for n in range(10)])
+    assert [s for s, _ in journal.read(0, 10, 250)[0]] == [0, 1, 2]
+    assert [s for s, _ in journal.read(9, 10, 1)[0]] == [9]
+    journal.close()
+
+
+@settings(derandomize=True, max_examples=40, deadline=None)
+@given(
+    st.lists(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 3)), min_size=1, max_size=6), max_size=12),
+    st.integers(1, 20),
+    st.integers(40, 300),
+)
+def test_what_is_kept_is_the_newest_end_within_every_bound(
+    tmp_path_factory: pytest.TempPathFactory, batches: list[list[tuple[int, int]]], rows: int, size: int
+) -> None:
+    """Against a list: (size, days passed) of each message, in batches with one time each."""
+    now = [NOW]
+    journal = Journal(tmp_path_factory.mktemp("j") / "j.db", Bounds(rows, size, days=5.0), now=lambda: now[0])
+    model: list[tuple[int, int, int]] = []
+    seq = 0
+    for batch in batches:
+        now[0] += sum(days for _, days in batch) * DAY
+        journal.append([entry(seq + i, size=n) for i, (n, _) in enumerate(batch)])
+        for n, _ in batch:
+            model.append((seq, max(n, len(str(seq))), now[0]))
+            seq += 1
+        while model and (len(model) > rows or sum(n for _, n, _ in model) > size or model[0][2] < now[0] - 5 * DAY):
+            model.pop(0)
+        assert held(journal) == [s for s, _, _ in model]
+        assert (journal.rows, journal.size) == (len(model), sum(n for _, n, _ in model))
+    path = journal.path
+    journal.close()
+    again = Journal(path)
+    assert again.next == seq  # also when everything was trimmed
+    again.close()
+
+
+def test_age_trims_without_a_new_alert_and_not_by_a_clock_that_was_not_set(tmp_path: Path) -> None:
+    now = [1000 * DAY // 1000]  # 1970
+    journal = Journal(tmp_path / "j.db", Bounds(days=30), now=lambda: now[0])
+    journal.append([entry(0)])
+    now[0] = NOW
+    journal.append([entry(1)])
+    assert held(journal) == [0, 1]
+    now[0] = NOW + 31 * DAY
+    journal.append([entry(2)])
+    assert held(journal) == [2]
+    journal.close()
+    other = Journal(tmp_path / "k.db", Bounds(days=30), now=lambda: now[0])
+    other.append([entry(0)])
+    now[0] += 31 * DAY
+    other.tidy()
+    assert held(other) == [] and other.read(0, 9, 9)[1:] == (1, 1) and other.next == 1
+    now[0] = NOW  # the clock was set back: rows keep their order in time
+    other.append([entry(1)])
+    now[0] = NOW + 32 * DAY
+    other.tidy()
+    assert held(other) == [1]
+    other.close()
+
+
+def test_a_second_owner_is_refused_with_who_has_it(tmp_path: Path) -> None:
+    code = f"from edge.journal.store import Journal; from pathlib import Path; Journal(Path({str(tmp_path / 'j.db')!r}))"
+    journal = Journal(tmp_path / "j.db")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert f"process {__import__('os').getpid()} has it open" in done.stderr and "--journal PATH" in done.stderr
+    with pytest.raises(SettingsError, match="in use"):
+        Journal(tmp_path / "j.db")
+    journal.close()
+    Journal(tmp_path / "j.db").close()
+
+
+@pytest.mark.parametrize("content", [b"not a database, whatever it is" * 50, b"\0" * 4096])
+def test_a_file_that_is_no_journal_is_set_aside_and_said(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "j.db"
+    path.write_bytes(content)
+    journal = Journal(path)
+    journal.append([entry(0)])
+    (aside,) = tmp_path.glob("j.db.damaged-*")
+    assert aside.read_bytes() == content and str(aside) in journal.note and held(journal) == [0]
+    journal.close()
+
+
+def test_pages_that_were_overwritten_are_found_and_the_numbers_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    journal = Journal(path)
+    for n in range(0, 2000, 100):
+        journal.append([entry(n + i, size=200) for i in range(100)])
+    name = journal.id
+    journal.close()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 8192] = b"\xff" * 8192
+    path.write_bytes(data)
+    journal = Journal(path)
+    (aside,) = tmp_path.glob("j.db.damaged-*")
+    assert str(aside) in journal.note and "number 2000" in journal.note
+    journal.append([entry(2000)])
+    assert (journal.id, held(journal), journal.read(0, 9, 9)[1:]) == (name, [2000], (2000, 2001))
+    journal.check()
+    journal.close()
+
+
+def test_another_format_is_left_alone(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db")
+    journal.close()
+    with sqlite3.connect(tmp_path / "j.db") as db:
+        db.execute("UPDATE meta SET value = 9 WHERE key = 'format'")
+    with pytest.raises(JournalError, match="of format 9") as e:
+        Journal(tmp_path / "j.db")
+    assert not e.value.damaged and "--journal" in e.value.fix
+    assert not list(tmp_path.glob("*damaged*"))
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file" / "j.db", Path("/proc/j.db")):
+        with pytest.raises(JournalError, match="cannot open") as e:
+            Journal(path)
+        assert str(path) in str(e.value) and "--journal PATH" in e.value.fix and not e.value.damaged
+
+
+def test_a_full_disk_writes_all_of_a_batch_or_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db")
+    journal.append([entry(0)])
+    assert journal._db
+    pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+    journal._db.execute(f"PRAGMA max_page_count={pages}")  # SQLite's own error of a full disk
+    with pytest.raises(JournalError, match="full") as e:
+        journal.append([entry(n, size=2000) for n in range(1, 9)])
+    assert "free space" in e.value.fix and (held(journal), journal.next, journal.rows) == ([0], 1, 1)
+    journal._db.execute("PRAGMA max_page_count=100000")
+    journal.append([entry(n, size=2000) for n in range(1, 9)])
+    assert held(journal) == list(range(9))
+    journal.close()
+
+
+def test_what_append_returned_from_survives_kill_9(tmp_path: Path) -> None:
+    """The writer says each number after its append; then it is killed in the middle of the next ones."""
+    code = (
+        "import sys; from pathlib import Path; from edge.journal.store import Entry, Journal\n"
+        f"j = Journal(Path({str(tmp_path / 'j.db')!r}))\n"
+        "while True:\n"
+        "    j.append([Entry(j.next, 'a', False, b'x' * 300)]); print(j.next - 1, flush=True)"
+    )
+    last = -1
+    for _ in range(3):
+        p = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert p.stdout
+        for _ in range(40):
+            last = int(p.stdout.readline())
+        p.kill()
+        last = max([last, *(int(x) for x in p.stdout.read().splitlines() if x)])
+        p.wait()
+        journal = Journal(tmp_path / "j.db")
+        assert journal.next >= last + 1 and held(journal) == list(range(journal.next))
+        journal.check()
+        journal.close()
+
+
+def test_reading_never_waits_for_the_writer(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db")
+    journal.append([entry(0)])
+    assert journal._db
+    journal._db.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    assert held(journal) == [0] and time.monotonic() - began < 1
+    journal._db.execute("ROLLBACK")
+    journal.close()

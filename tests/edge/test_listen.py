@@ -1,0 +1,74 @@
+"""What `haad-edge listen` prints, and what it keeps to itself."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from dataclasses import replace
+
+import pytest
+
+from edge.client.follow import Gap
+from edge.listen import listen
+from edge.wire import Alert, Event, Provenance, Status
+
+from .harness import FakeClock
+
+BY = Provenance("m", "e", "s")
+ALERT = Alert("i", "new", 0, "r", "cam1", 5, 1, 2, 1.5, 1.5, "walk", (), "unlike 'walk'", BY, "j")
+STATUS = Status(0, "r", "online", "", 1.0, 0, 0, 0, 0, 0, 0, BY)
+
+
+class Ear:
+    """Hands out (seconds later, event)."""
+
+    def __init__(self, clock: FakeClock, events: list[tuple[float, Event]]) -> None:
+        self.clock, self.events, self.commits = clock, deque(events), 0
+        self.gaps: deque[Gap] = deque()
+
+    def receive(self, timeout: float | None = None) -> Event | None:
+        if not self.events or (timeout is not None and self.events[0][0] > timeout):
+            self.clock.now += timeout or 0
+            return None
+        after, event = self.events.popleft()
+        self.clock.now += after
+        return event
+
+    def commit(self) -> None:
+        self.commits += 1
+
+
+def heard(events: list[tuple[float, Event]], capsys: pytest.CaptureFixture[str], **options: object) -> list[dict]:  # type: ignore[type-arg]
+    clock = FakeClock()
+    ear = Ear(clock, events)
+    listen(ear, **{"as_json": True, "status": False, "count": 0, "timeout": 10, "clock": clock, **options})  # type: ignore[arg-type]
+    return [json.loads(x) for x in capsys.readouterr().out.splitlines()]
+
+
+def states(*names: str) -> list[tuple[float, Event]]:
+    return [(1.0, replace(STATUS, state=n)) for n in names]  # type: ignore[arg-type]
+
+
+def test_of_the_heartbeat_only_changes_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    events = [*states("online", "online", "offline", "offline", "online"), (0.0, ALERT), *states("degraded")]
+    got = heard(events, capsys)
+    assert [m.get("state", m["kind"]) for m in got] == ["offline", "online", "alert", "degraded"]
+
+
+def test_with_status_all_of_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(heard(states("online", "online", "offline"), capsys, status=True)) == 3
+
+
+def test_heartbeats_do_not_break_the_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    events: list[tuple[float, Event]] = [(0.0, ALERT), *states(*["online"] * 20), (0.0, replace(ALERT, seq=1))]
+    assert [m["seq"] for m in heard(events, capsys)] == [0]
+
+
+def test_it_stops_after_so_many_and_names_gaps(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = FakeClock()
+    ear = Ear(clock, [(0.0, replace(ALERT, seq=n)) for n in range(5)])
+    ear.gaps.append(Gap("j", 3, 5, "no longer in the journal"))
+    listen(ear, as_json=False, status=False, count=2, timeout=None, clock=clock)  # type: ignore[arg-type]
+    said = capsys.readouterr()
+    assert said.out.count("unlike 'walk'") == 2 and ear.commits == 2
+    assert "2 alerts missed, seq 3 to 4" in said.err
