@@ -1,34 +1,83 @@
-"""What the engine says to its subscribers: alerts, scores and status, each numbered without a gap."""
+"""What the engine says to its subscribers: alerts, scores and status, each numbered without a gap.
+
+Alerts go by way of the outbox, which writes them down first; without one they are published at once.
+"""
 
 from __future__ import annotations
 
 import uuid
+from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.alerts import Change, Sink
+from edge.errors import WireError
+from edge.journal.outbox import Outbox
 from edge.skeleton import Float
 from edge.windows import SECOND, Slots, Windows
-from edge.wire import Alert, Provenance, Scores, Status, encode_event
+from edge.wire import Alert, Provenance, Scores, Status, decode_event, encode_event
+
+DRAIN_S = 1.5
 
 
 class Announcer:
-    """Turns what the loop found into messages. `run` names this process's life; `by` what judged."""
+    """Turns what the loop found into messages. `run` names this process's life; `by` what judged.
+
+    `trouble` is why there is no journal although one was asked for; `replay` where the alerts before can be asked for.
+    """
 
     def __init__(self, sink: Sink, windows: Windows) -> None:
         self._sink, self._windows = sink, windows
         self.run = uuid.uuid4().hex[:12]
         self.by = Provenance("", "", "")
-        self.alert_seq = self.status_seq = 0
+        self.status_seq = 0
+        self.trouble = self.replay = ""
+        self.replays: Counter[str] = Counter()
+        self._sent = 0
+        self._outbox: Outbox | None = None
         self._cause: dict[int, tuple[str, tuple[str, ...]]] = {}
+
+    @property
+    def journal_failures(self) -> int:
+        """How often alerts could not be written down."""
+        return self._outbox.failures if self._outbox else int(bool(self.trouble))
+
+    @property
+    def alert_seq(self) -> int:
+        """The number of the next alert to be published."""
+        return self._outbox.published if self._outbox else self._sent
+
+    def write_to(self, outbox: Outbox) -> None:
+        """From here on alerts go to disk first. Those that an earlier run never ended are ended. Raises HaadError."""
+        left = outbox.journal.standing()
+        self._outbox = outbox
+        for message in left:
+            try:
+                event = decode_event([message])
+            except WireError:
+                continue
+            if isinstance(event, Alert):
+                why = "the engine stopped while this alert stood"
+                self._say(replace(event, type="end", run=self.run, reason=why))
+
+    def _say(self, message: Alert) -> None:
+        """Number an alert and send it on its way."""
+        if self._outbox is None:
+            message = replace(message, seq=self._sent)
+            self._sent += 1
+            self._sink.send(encode_event(message))
+            return
+        message = replace(message, seq=self._outbox.next, journal=self._outbox.journal.id)
+        self._outbox.put(message.id, message.type == "end", encode_event(message))
 
     def cause(self, slot: int, category: str, joints: tuple[str, ...]) -> None:
         """What a slot's alert, until it ends, is said to differ from, and in which joints."""
         self._cause[slot] = category, joints
 
-    def alert(self, c: Change) -> None:
-        """Publish one change of an alert."""
+    def alert(self, c: Change, why: str = "") -> None:
+        """Publish one change of an alert; `why`, if another reason than the change's own."""
         stream = self._windows.stream[c.slot]
         assert stream is not None, "an alert ends before its track is released"
         category, joints = self._cause.get(c.slot, ("", ()))
@@ -41,7 +90,7 @@ class Announcer:
         message = Alert(
             id=c.id,
             type=c.type,
-            seq=self.alert_seq,
+            seq=0,
             run=self.run,
             stream=stream.name,
             track=int(self._windows.track[c.slot]),
@@ -51,13 +100,12 @@ class Announcer:
             peak=c.peak,
             category=category,
             joints=joints,
-            reason=reason,
+            reason=why or reason,
             by=self.by,
         )
-        self.alert_seq += 1
         if c.type == "end":
             self._cause.pop(c.slot, None)
-        self._sink.send(encode_event(message))
+        self._say(message)
 
     def scores(
         self,
@@ -95,6 +143,15 @@ class Announcer:
             self._sink.send(encode_event(message))
 
     def status(self, status: Status) -> None:
-        """Publish the engine's state."""
+        """Publish the engine's state; last of all, the one that says goodbye comes after every alert."""
+        trouble = self.trouble
+        if box := self._outbox:
+            box.overdue()
+            if status.state == "offline":
+                box.flush(DRAIN_S)
+            trouble = box.trouble
+            status = replace(status, alert_seq=box.published, journal=box.journal.id, replay=self.replay)
+        if trouble and status.state == "online":
+            status = replace(status, state="degraded", reason=trouble)
         self.status_seq += 1
         self._sink.send(encode_event(status))

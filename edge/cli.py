@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import inspect
 import io
-import json
 import os
 import sys
 import time
-from dataclasses import asdict
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -37,6 +35,9 @@ def register(app: typer.Typer) -> None:
     support = typer.Typer(no_args_is_help=True, help="The support folder: what is normal.")
     support.command("show")(support_show)
     app.add_typer(support, name="support", rich_help_panel=MODEL)
+    from edge.bridge.cli import app as bridge
+
+    app.add_typer(bridge, name="bridge", rich_help_panel=DEVICE)
 
 
 def _with_settings(command: Any) -> Any:
@@ -116,26 +117,25 @@ def listen(
     stream: Annotated[str, typer.Option(help="only streams whose name begins so")] = "",
     count: Annotated[int, typer.Option(help="stop after so many messages; 0: never")] = 0,
     timeout: Annotated[float | None, typer.Option(help="stop after so many seconds of silence")] = None,
+    since: Annotated[int | None, typer.Option(min=0, help="alerts on record too, from this number on")] = None,
+    cursor: Annotated[
+        Path | None, typer.Option(help="file that remembers how far it came; the next one goes on")
+    ] = None,
+    replay: Annotated[
+        str | None, typer.Option(help="where to ask for missed alerts; none: where the engine says")
+    ] = None,
     keys: KeysOption = None,
     allow_remote: Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")] = False,
 ) -> None:
-    """Print alerts as they come."""
+    """Print alerts as they come, and when the engine is gone, degraded or back."""
     from edge.client import AlertSubscriber
-    from edge.report import line
+    from edge.listen import listen as listen_to
 
-    topics = [f"alert/{stream}"] + [f"score/{stream}"] * scores + ["status"] * status
-    with AlertSubscriber(source, topics=topics, timeout=timeout, keys=keys, allow_remote=allow_remote) as subscriber:
+    topics = [f"alert/{stream}"] + [f"score/{stream}"] * scores + ["status"]
+    options: dict[str, Any] = {"since": since, "cursor": cursor, "replay": replay}
+    with AlertSubscriber(source, topics=topics, keys=keys, allow_remote=allow_remote, **options) as subscriber:
         try:
-            for n, event in enumerate(subscriber, 1):
-                if as_json:
-                    print(json.dumps({"kind": type(event).__name__.lower(), **asdict(event)}), flush=True)
-                else:
-                    out.print(line(event), soft_wrap=True)
-                if subscriber.missed:
-                    say(f"{subscriber.missed} messages missed", style="yellow", to=err)
-                    subscriber.missed = 0
-                if n == count:
-                    break
+            listen_to(subscriber, as_json=as_json, status=status, count=count, timeout=timeout)
         except KeyboardInterrupt:
             pass
 

@@ -36,6 +36,6 @@ def need(extra: str, *modules: str) -> None:
     if missing:
         raise MissingExtra(
             f"this command needs {', '.join(missing)}",
-            why="the plain install is what a device needs, without training",
+            why="the plain install is what a device needs, and no more",
             fix=f"pip install 'haad-edge[{extra}]'",
         )

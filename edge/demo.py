@@ -121,8 +121,11 @@ def real_scene(root: Path, data: Path) -> list[Camera]:
 def process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A `haad-edge` process of its own, stopped at the end; what it says goes to `log`."""
     command = [sys.executable, "-m", "edge.cli", *arguments]
+    own = {"HAAD_JOURNAL": f"{log}.journal.db", "HAAD_REPLAY": f"router+bind:ipc://{log}.replay"}
     with log.open("wb") as f:
-        p = subprocess.Popen(command, stdout=f, stderr=subprocess.STDOUT, start_new_session=True, env=os.environ)
+        p = subprocess.Popen(
+            command, stdout=f, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **own}
+        )
     try:
         yield p
     finally:

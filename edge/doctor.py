@@ -86,7 +86,7 @@ def _ports() -> Finding:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     busy = []
     try:
-        for name in ("ingest", "alerts"):
+        for name in ("ingest", "alerts", "replay"):
             endpoint = Endpoint.parse(str(Settings.model_fields[name].default))
             try:
                 endpoint.open(context, hwm=1).close(0)

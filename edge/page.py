@@ -41,6 +41,7 @@ class RuntimeCollector(Collector):
             ("haad_batches", "inference batches", counts.batches),
             ("haad_engine_seconds", "time spent in inference", counts.engine_seconds),
             ("haad_support_swaps", "support sets put in place", counts.swaps),
+            ("haad_journal_failures", "times that alerts could not be written down", r.announcer.journal_failures),
         )
         for name, text, value in plain:
             yield CounterMetricFamily(name, text, value=value)
@@ -49,6 +50,7 @@ class RuntimeCollector(Collector):
             ("haad_track_frames", "frames of a track with a fate of their own", "fate", dict(r.windows.fate)),
             ("haad_windows_skipped", "windows that were not scored", "reason", dict(counts.skipped)),
             ("haad_alerts", "alert messages", "type", dict(counts.alerts)),
+            ("haad_replay_requests", "questions for alerts on record", "result", dict(r.announcer.replays)),
         ):
             family = CounterMetricFamily(name, text, labels=[label])
             for key, value in values.items():

@@ -108,6 +108,7 @@ class Runtime:
         while self.step(0) and self.clock() < until:
             pass
         self.flush()
+        self._tell(self.book.close(np.flatnonzero(self.book.raised).tolist()), "the engine was stopped")
         self._become("offline", "stopped")
 
     def stop(self) -> None:
@@ -249,10 +250,10 @@ class Runtime:
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 
-    def _tell(self, changes: list[Change]) -> None:
+    def _tell(self, changes: list[Change], why: str = "") -> None:
         for c in changes:
             self.counts.alerts[c.type] += 1
-            self.announcer.alert(c)
+            self.announcer.alert(c, why)
 
     def _label(self, slot: int) -> str:
         """What an alert's id is derived from, beside its start."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import zmq
 
@@ -15,6 +17,9 @@ from edge.endpoint import Endpoint
 from edge.engine import Engine, open_engine
 from edge.errors import SettingsError
 from edge.ingest import ZmqSource
+from edge.journal.outbox import Outbox, SharedSink
+from edge.journal.replay import ReplayServer
+from edge.journal.store import Bounds, Journal, JournalError
 from edge.keys import Keys, open_keys
 from edge.notices import Notices
 from edge.page import Page
@@ -65,16 +70,57 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
             stack.enter_context(keys.guard(context))
         source = ZmqSource(context, poses, s.max_queue, keys)
         stack.callback(source.close)
-        sink = ZmqSink(context, alerts, s.max_queue, keys)
+        sink = SharedSink(ZmqSink(context, alerts, s.max_queue, keys))
         stack.callback(sink.close)
         watcher = SupportWatcher(root, _reloader(bundle, s, cache), s.reload_every, notices.say, seen)
         stack.callback(watcher.close)
         runtime = Runtime(s, bundle, engine, support, source, sink, feed=watcher, notices=notices)
+        _keep_alerts(s, runtime, sink, notices, context, keys, stack)
         page = None
         if s.metrics != "off":
             page = Page(s.metrics, runtime)
             stack.callback(page.close)
         yield Service(runtime, page)
+
+
+def journal_path(setting: Path | None) -> Path | None:
+    """Where alerts are written down; None for 'off'."""
+    if setting is None:
+        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111
+        return Path(home) / "haad-edge" / "journal.db"
+    return None if str(setting) == "off" else setting
+
+
+def _keep_alerts(
+    s: Settings,
+    runtime: Runtime,
+    sink: SharedSink,
+    notices: Notices,
+    context: zmq.Context[zmq.Socket[bytes]],
+    keys: Keys | None,
+    stack: contextlib.ExitStack,
+) -> None:
+    """Put journal and replay behind the announcer. Without a disk to write on the engine serves on, degraded."""
+    announcer, path = runtime.announcer, journal_path(s.journal)
+    if path is None:
+        return
+    asked = [] if s.replay == "off" else endpoints(s.replay, s.allow_remote, keys)
+    try:
+        journal = Journal(path, Bounds(bytes=s.journal_mib << 20, days=s.journal_days))
+        outbox = Outbox(journal, sink, notices)
+        stack.callback(outbox.close)
+        if journal.note:
+            notices.say(journal.note)
+        announcer.write_to(outbox)
+    except JournalError as e:
+        announcer.trouble = str(e)
+        notices.say(f"degraded: {e}; alerts are published, and not kept")
+        return
+    if asked:
+        replay = ReplayServer(context, asked, journal.id, outbox, notices, keys)
+        stack.callback(replay.close)
+        announcer.replay, announcer.replays = replay.address, replay.answered
+    outbox.start()
 
 
 def _reloader(bundle: Bundle, settings: Settings, cache: FeatureCache) -> Callable[[], SupportSet]:
@@ -103,6 +149,8 @@ def serve(settings: Settings) -> None:
             f"poses {settings.ingest}, alerts {settings.alerts}"
             + (f", page {service.page.address}" if service.page else "")
         )
+        if path := journal_path(settings.journal):
+            notices.say(f"journal {path}, replay {r.announcer.replay or 'off'}")
         notices.say("ready")
         r.run()
         ledger, counts = r.ledger, r.counts

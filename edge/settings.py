@@ -24,9 +24,16 @@ class Settings(BaseSettings):
     bundle: Path | None = Field(None, description="trained model; none: the base model inside the package")
     ingest: str = Field("sub+bind:tcp://127.0.0.1:5555", description="pose frames come in here (sub or pull)")
     alerts: str = Field("pub+bind:tcp://127.0.0.1:5556", description="alerts, scores and status go out here")
+    replay: str = Field("router+bind:tcp://127.0.0.1:5557", description="answers for alerts on record; or 'off'")
     metrics: str = Field("127.0.0.1:9464", description="host:port of /metrics /healthz /readyz, or 'off'")
     keys: Path | None = Field(None, description="folder of CURVE keys: encrypts, and lets in only its peers")
     allow_remote: bool = Field(False, description="permit endpoints that other hosts reach, unencrypted")
+
+    journal: Path | None = Field(
+        None, description="alerts go on disk here before they are published; none: ~/.local/state/haad-edge; or 'off'"
+    )
+    journal_mib: int = Field(64, ge=1, le=65536, description="the journal's oldest alerts go beyond so many MiB")
+    journal_days: float = Field(30, gt=0, le=36500, description="and when they are so old")
 
     engine: Literal["onnx"] = Field("onnx", description="inference back end")
     threads: int = Field(1, ge=1, le=64, description="threads of ONNX Runtime; one is best beside other load")
@@ -74,7 +81,12 @@ class Settings(BaseSettings):
     def _alerts(cls, value: str) -> str:
         return _endpoint(value, ("pub",))
 
-    @field_validator("metrics", mode="before")
+    @field_validator("replay")
+    @classmethod
+    def _replay(cls, value: str) -> str:
+        return value if value == "off" else _endpoint(value, ("router",))
+
+    @field_validator("metrics", "journal", "replay", mode="before")
     @classmethod
     def _off(cls, value: Any) -> Any:
         return "off" if value is False else value  # YAML reads a bare `off` as false

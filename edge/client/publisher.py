@@ -1,19 +1,11 @@
-"""What an integrator imports: `PosePublisher` sends a camera's poses, `AlertSubscriber` hears what the engine says.
-
-with PosePublisher("pub+connect:tcp://127.0.0.1:5555", stream="cam1", layout="coco17") as camera:
-    camera.wait(5)
-    camera.send(ids, keypoints, visible=confidence, size=(1920, 1080))
-
-for event in AlertSubscriber("sub+connect:tcp://127.0.0.1:5556"):
-    print(event)
-"""
+"""Sends a camera's poses to the engine, numbered, and refuses what the engine would refuse."""
 
 from __future__ import annotations
 
 import contextlib
 import operator
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -25,20 +17,9 @@ from edge.endpoint import Endpoint
 from edge.errors import HaadError, WireError
 from edge.keys import open_keys
 from edge.skeleton import get_layout
-from edge.wire import (
-    Event,
-    Limits,
-    PoseFrame,
-    Scores,
-    Status,
-    decode_event,
-    decode_pose,
-    encode_pose,
-    stream_of,
-)
+from edge.wire import Limits, PoseFrame, decode_pose, encode_pose, stream_of
 
 POSES = "pub+connect:tcp://127.0.0.1:5555"
-ALERTS = "sub+connect:tcp://127.0.0.1:5556"
 IMAGE_LAYOUTS = ("coco17", "halpe26", "body25")
 """Of trackers that see pixels, and often give (x, y, confidence), which looks like 3-D."""
 
@@ -152,74 +133,6 @@ class PosePublisher:
         self._stack.close()
 
     def __enter__(self) -> PosePublisher:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
-
-
-class AlertSubscriber:
-    """Iterates over Alert, Scores and Status events. `missed` counts messages that were published but never came.
-
-    Missed alerts are counted only when all streams' alerts are subscribed to: one row of numbers runs through them.
-
-    topics: any of "alert", "score", "status", or e.g. "alert/cam1". Ends after `timeout` seconds of silence, if given.
-    """
-
-    def __init__(
-        self,
-        endpoint: str = ALERTS,
-        *,
-        topics: Sequence[str] = ("alert", "status"),
-        timeout: float | None = None,
-        hwm: int = 100_000,
-        keys: Path | None = None,
-        allow_remote: bool = False,
-    ) -> None:
-        self._socket, self._stack = _open(Endpoint.parse(endpoint, ("sub",)), hwm, keys, allow_remote)
-        for topic in topics:
-            self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
-        self.timeout, self.missed = timeout, 0
-        self._next: dict[tuple[str, str], int] = {}
-        # Alerts are numbered over all streams: who hears some streams only cannot tell a gap from another stream's.
-        self._all_alerts = any("alert/".startswith(topic) for topic in topics)
-
-    def receive(self, timeout: float | None = None) -> Event | None:
-        """The next event, or None after `timeout` seconds (none: as long as it takes). Raises WireError."""
-        if not self._socket.poll(None if timeout is None else max(0, round(timeout * 1000))):
-            return None
-        event = decode_event(self._socket.recv_multipart())
-        # Alerts count up over the whole run, scores per stream. A status is sent for newcomers too: no gap there.
-        if not isinstance(event, Status):
-            kind = type(event).__name__ + (event.stream if type(event).__name__ == "Scores" else "")
-            expected = self._next.get((event.run, kind))
-            counts = self._all_alerts or isinstance(event, Scores)
-            if counts and expected is not None and event.seq > expected:
-                self.missed += event.seq - expected
-            self._next[event.run, kind] = event.seq + 1
-        return event
-
-    def wait(self, seconds: float = 10) -> Status:
-        """The engine's status; from then on nothing is missed. Needs the topic "status". Raises HaadError."""
-        deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            event = self.receive(left)
-            if isinstance(event, Status):
-                return event
-        raise HaadError(
-            "no engine answers", why=f"no status within {seconds:g} s", fix="start it: haad-edge run --support DIR"
-        )
-
-    def __iter__(self) -> Iterator[Event]:
-        while (event := self.receive(self.timeout)) is not None:
-            yield event
-
-    def close(self) -> None:
-        """Close at once."""
-        self._socket.close(0)
-        self._stack.close()
-
-    def __enter__(self) -> AlertSubscriber:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:

@@ -98,6 +98,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
                 str(tmp_path / "cache"),
             ]
             command += ["--ingest", f"sub+bind:{ingest}", "--alerts", f"pub+bind:{alerts}", "--metrics", "127.0.0.1:0"]
+            command += ["--journal", str(where / "journal.db"), "--replay", f"router+bind:ipc://{where}/replay"]
             with log.open("wb") as f:
                 process = subprocess.Popen(
                     [*command, *options], stdout=f, stderr=f, env={**os.environ, "COLUMNS": "200"}
