@@ -21,9 +21,9 @@ import zmq
 
 from edge.endpoint import Endpoint
 from edge.errors import HaadError, WireError
+from edge.journal.outbox import Page
 from edge.keys import Keys
 from edge.notices import Notices
-from edge.journal.outbox import Page
 from edge.wire import COUNT_LIMIT, VERSION, Alert, Limits, decode_event, join, split, unpack
 
 TOPIC = "replay"

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from edge.bridge.core import FIRST_S, MOST_S, REFUSALS, Bridge, Refused, Unavailable, append, as_json
-from edge.errors import WireError
 from edge.client.follow import Gap
+from edge.errors import WireError
 from edge.notices import Notices
 from edge.wire import Alert, Event, Provenance, Status
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from edge.announce import Announcer
+from edge.journal.outbox import Outbox, SharedSink
 from edge.journal.store import Entry, Journal, JournalError
 from edge.notices import Notices
-from edge.journal.outbox import Outbox, SharedSink
 from edge.windows import Windows, WindowSpec
 from edge.wire import Alert, Provenance, Status
 

@@ -12,8 +12,6 @@ import zmq
 
 from edge.endpoint import Endpoint
 from edge.errors import WireError
-from edge.journal.store import JournalError
-from edge.notices import Notices
 from edge.journal.outbox import Page
 from edge.journal.replay import (
     BATCH,
@@ -24,6 +22,8 @@ from edge.journal.replay import (
     encode_answer,
     encode_request,
 )
+from edge.journal.store import JournalError
+from edge.notices import Notices
 from edge.wire import Alert, Provenance, encode_event, join
 
 ALERT = Alert("i", "new", 4, "r", "cam1", 5, 1, 2, 1.5, 1.5, "walk", ("head",), "x", Provenance("m", "e", "s"), "j1")

@@ -106,11 +106,10 @@ def test_age_trims_without_a_new_alert_and_not_by_a_clock_that_was_not_set(tmp_p
 
 
 def test_a_second_owner_is_refused_with_who_has_it(tmp_path: Path) -> None:
-    code = (
-        f"from edge.journal.store import Journal; from pathlib import Path; Journal(Path({str(tmp_path / 'j.db')!r}))"
-    )
+    code = "import sys; from pathlib import Path; from edge.journal.store import Journal; Journal(Path(sys.argv[1]))"
+    command = [sys.executable, "-c", code, str(tmp_path / "j.db")]
     journal = Journal(tmp_path / "j.db")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert f"process {__import__('os').getpid()} has it open" in done.stderr and "--journal PATH" in done.stderr
     with pytest.raises(SettingsError, match="in use"):
         Journal(tmp_path / "j.db")
