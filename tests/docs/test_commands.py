@@ -1,12 +1,12 @@
 """README and docs: every command and every Python block is run, every table is held against the code it describes.
 
 What differs from a reader's terminal, and nothing else does:
-- addresses: every tcp://…:5555 and …:5556 becomes an ipc:// one of the test's own, and 127.0.0.1:9464 a free port, so
-  that runs side by side do not meet; `haad-edge run|publish|listen` get those where a page relies on the defaults too;
+- addresses: every tcp://…:5555 to …:5557 becomes an ipc:// one of the test's own, and 127.0.0.1:9464 a free port, so
+  that runs side by side do not meet; `haad-edge run|publish|listen|bridge` get those where a page relies on the defaults too;
 - length: `demo` gets `--seconds 5`; `bench` a second of two cameras; `train` two steps and a tiny model, whatever the
   page's configuration says of it; `train-motion` two steps; `motion-report` two clips;
 - order: what runs until it is stopped (`haad-edge run`, `listen`, a subscriber in Python) goes to the background. An
-  engine serves the rest of its page, or up to the next one; a listener must print what it hears of a fall;
+  engine serves the rest of its page, or up to the next one; a listener must print what it hears of a fall, a bridge into a file deliver it;
 - `make`, `pip`, `systemctl` and making a venv are not run: their targets, extras and unit are looked up instead.
 """
 
@@ -89,6 +89,7 @@ class Engine:
     status: AlertSubscriber
     keys: Path | None
     listeners: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    bridges: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def page(self) -> str:
@@ -104,7 +105,7 @@ class Reader:
         self.folder, self.stack, self.count = folder, stack, 0
         self.engine: Engine | None = None
         self.poses, self.alerts = f"ipc://{folder}/in", f"ipc://{folder}/out"
-        own = {k: v for k, v in os.environ.items() if not k.startswith("HAAD_")}
+        own = {k: v for k, v in os.environ.items() if not k.startswith(("HAAD_", "XDG_"))}
         path = f"{Path(sys.executable).parent}:{own['PATH']}"
         self.environment = {**own, "PATH": path, "HOME": str(folder), "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
 
@@ -112,6 +113,7 @@ class Reader:
         """The text with this test's own addresses in it."""
         text = re.sub(r"tcp://[^\s\",:]+:5555", self.poses, text)
         text = re.sub(r"tcp://[^\s\",:]+:5556", self.alerts, text)
+        text = re.sub(r"tcp://[^\s\",:]+:5557", f"ipc://{self.folder}/replay", text)
         return text.replace("127.0.0.1:9464", self.engine.page) if self.engine else text
 
     def read(self, page: Path) -> None:
@@ -141,6 +143,10 @@ class Reader:
             look_up(words, page)
         elif words[:2] == ["haad-edge", "run"]:
             self.run(words, dict(w.split("=", 1) for w in given))
+        elif words[:2] == ["haad-edge", "bridge"]:
+            assert self.engine, f"{where}: nobody to hear"
+            words += [] if "--from" in words else ["--from", f"sub+connect:{self.alerts}"]
+            self.bridge([self.local(w) for w in words], dict(w.split("=", 1) for w in given))
         elif words[:2] == ["haad-edge", "listen"]:
             assert self.engine, f"{where}: nobody to listen to"
             words += [] if "--from" in words else ["--from", f"sub+connect:{self.alerts}"]
@@ -195,6 +201,7 @@ class Reader:
         for option, value in (
             ("--ingest", f"sub+bind:{self.poses}"),
             ("--alerts", f"pub+bind:{self.alerts}"),
+            ("--replay", f"router+bind:ipc://{self.folder}/replay"),
             ("--metrics", "127.0.0.1:0"),
         ):
             words += [] if option in words else [option, value]
@@ -226,6 +233,17 @@ class Reader:
         self.stack.callback(process.kill)
         self.engine.listeners.append(process)
 
+    def bridge(self, words: list[str], given: dict[str, str]) -> None:
+        """Until it is ready. What its receiver gets, its own tests tell; a file must have got the fall at the end."""
+        assert self.engine
+        process = subprocess.Popen(
+            words, cwd=self.folder, env=self.environment | given, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        self.stack.callback(process.communicate)
+        self.stack.callback(process.kill)
+        assert process.stderr and b"bridge ready" in process.stderr.readline()
+        self.engine.bridges.append(process)
+
     def leave(self) -> None:
         """Let people fall until every listener has said something, then stop them all; the engine must end well."""
         e = self.engine
@@ -243,6 +261,11 @@ class Reader:
                 for key, _ in waiting.select(0.5):
                     assert key.data.poll() is None and key.fileobj.read1(), key.data.communicate()  # type: ignore[union-attr]
                     waiting.unregister(key.fileobj)
+        for p in e.bridges:
+            p.send_signal(signal.SIGTERM)
+            said = p.communicate(timeout=20)[1]
+            assert p.returncode == 0 and b"Traceback" not in said, said
+            assert "jsonl" not in p.args or b"stopped: 0 delivered" not in said, said  # type: ignore[operator]
         for p in e.listeners:
             p.send_signal(signal.SIGINT)
             _, err = p.communicate(timeout=20)
