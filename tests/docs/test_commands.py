@@ -2,11 +2,13 @@
 
 What differs from a reader's terminal, and nothing else does:
 - addresses: every tcp://…:5555 to …:5557 becomes an ipc:// one of the test's own, and 127.0.0.1:9464 a free port, so
-  that runs side by side do not meet; `haad-edge run|publish|listen|bridge` get those where a page relies on the defaults too;
+  that runs side by side do not meet; `haad-edge run|publish|listen|bridge` get those where a page relies on the
+  defaults too;
 - length: `demo` gets `--seconds 5`; `bench` a second of two cameras; `train` two steps and a tiny model, whatever the
   page's configuration says of it; `train-motion` two steps; `motion-report` two clips;
-- order: what runs until it is stopped (`haad-edge run`, `listen`, a subscriber in Python) goes to the background. An
-  engine serves the rest of its page, or up to the next one; a listener must print what it hears of a fall, a bridge into a file deliver it;
+- order: what runs until it is stopped (`haad-edge run`, `listen`, `bridge`, a subscriber in Python) goes to the
+  background. An engine serves the rest of its page, or up to the next one; a listener must print what it hears of a
+  fall, a bridge into a file must deliver it;
 - `make`, `pip`, `systemctl` and making a venv are not run: their targets, extras and unit are looked up instead.
 """
 
