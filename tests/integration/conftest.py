@@ -81,7 +81,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
     with contextlib.ExitStack() as stack:
         count = iter(range(100))
 
-        def begin(support: Path, *options: str, topics: tuple[str, ...] = ("alert", "score", "status")) -> Engine:
+        def begin(
+            support: Path,
+            *options: str,
+            topics: tuple[str, ...] = ("alert", "score", "status"),
+            since: int | None = None,
+        ) -> Engine:
             n = next(count)
             where = tmp_path / f"e{n}"
             where.mkdir()
@@ -105,7 +110,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
                 )
             stack.callback(process.wait, 20)
             stack.callback(process.kill)
-            subscriber = stack.enter_context(AlertSubscriber(f"sub+connect:{alerts}", topics=topics))
+            subscriber = stack.enter_context(AlertSubscriber(f"sub+connect:{alerts}", topics=topics, since=since))
             subscriber.wait(60)
             return Engine(process, f"pub+connect:{ingest}", f"sub+connect:{alerts}", log, subscriber)
 

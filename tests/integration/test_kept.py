@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,6 +61,32 @@ def test_what_was_raised_before_a_listener_came_is_listed_and_numbers_go_on(
     journal = Journal(tmp_path / "kept.db")
     assert journal.next == total
     journal.close()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_an_alert_that_stands_when_the_engine_goes_is_ended(
+    start: Callable[..., Engine], made_support: Path, fall: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    options = ("--journal", str(tmp_path / "kept.db"), "--track-timeout", "600")
+    first = start(made_support, *options)
+    send_clips(first.ingest, "yard", [fall], end=False)
+    new = first.until(lambda e: isinstance(e, Alert))
+    assert isinstance(new, Alert) and new.type == "new"
+    if how is signal.SIGTERM:
+        assert first.stop() == 0
+        end, last = first.events[-2:]
+        assert isinstance(last, Status) and last.state == "offline"
+        assert isinstance(end, Alert) and (end.id, end.type) == (new.id, "end") and "was stopped" in end.reason
+        assert last.alert_seq == end.seq + 1
+    first.process.kill()
+    first.process.wait()
+    second = start(made_support, *options, since=0)
+    ends = []
+    while not ends:
+        second.until(lambda e: isinstance(e, Alert))
+        ends = [e for e in second.events if isinstance(e, Alert) and e.type == "end"]
+    assert [(e.id, e.run == new.run) for e in ends] == [(new.id, how is signal.SIGTERM)]
+    assert second.stop() == 0 and [e for e in second.events if isinstance(e, Alert) and e.type == "end"] == ends
 
 
 def test_a_second_engine_with_the_same_journal_is_refused(
