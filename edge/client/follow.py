@@ -66,16 +66,15 @@ class Follower:
         return ([], []) if self.on_record else self.give_up("it has no journal to ask, or no replay")
 
     def filled(
-        self, since: int, alerts: Iterable[Alert], upto: int, first: int, following: int
+        self, since: int, alerts: Iterable[Alert], upto: int, first: int, following: int, began: int
     ) -> tuple[list[Alert], list[Gap]]:
-        """The record's answer to a question from `since`: all that it holds below `upto`."""
+        """The record's answer to a question from `since`: all that it holds below `upto`, see `edge.journal.replay`."""
         if self.next is None or since > self.next:
             return [], []
-        if following < since:  # an older state of the journal was put back: what it says from here on is new
-            self.next = self.known = following
+        if following < since:  # an older state of the journal was put back: what this life of the engine says is new
+            self.next, self.known, self.unsure = min(began, following), following, False
             self._held.clear()
-            self.unsure = False
-            return [], [Gap(self.row, following, since, "the journal went back, and counts these numbers again")]
+            return [], [Gap(self.row, self.next, since, "the journal went back, and counts these numbers again")]
         out: list[Alert] = []
         gaps: list[Gap] = []
         for alert in sorted(alerts, key=lambda a: a.seq):

@@ -315,7 +315,8 @@ class AlertSubscriber:
         if answer.ask != line.ask or answer.error:
             return
         line.ask = -1
-        self._give(*line.follower.filled(line.since, answer.alerts, answer.upto, answer.first, answer.next))
+        a = answer
+        self._give(*line.follower.filled(line.since, a.alerts, a.upto, a.first, a.next, a.began))
         line.trying = None  # what is still missing is asked for at once
         self._remember(line.follower)
 

@@ -55,12 +55,16 @@ class SharedSink:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Messages in order: all that is held below `upto`. `first` and `next` are of the whole journal."""
+    """Messages in order: all that is held below `upto`. `first` and `next` are of the whole journal.
+
+    `began` is the number with which this life of the engine began.
+    """
 
     messages: list[bytes]
     upto: int
     first: int
     next: int
+    began: int
 
 
 class Outbox:
@@ -70,7 +74,7 @@ class Outbox:
         self, journal: Journal, sink: Sink, notices: Notices, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.journal, self._sink, self._notices, self._clock = journal, sink, notices, clock
-        self.next = self.published = journal.next
+        self.next = self.published = self._began = journal.next
         """The number of the next alert raised, and of the next one published."""
         self.trouble = ""
         self.unwritten = self.failures = 0
@@ -142,7 +146,7 @@ class Outbox:
         seqs = sorted(s for s in held if s >= since)[:count]
         following = max(following, high)
         upto = seqs[-1] + 1 if cut or len(seqs) == count else following
-        return Page([held[s] for s in seqs], upto, min([first, *(s for s, _ in pending)]), following)
+        return Page([held[s] for s in seqs], upto, min([first, *(s for s, _ in pending)]), following, self._began)
 
     # ---- the thread --------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Alerts again, from a number on: what a subscriber that was away asks for.
 
 subscriber (DEALER) ── replay NUL {v, ask, journal, since} ──► ROUTER, a thread of its own ──► outbox and journal
-                    ◄── replay NUL {v, ask, journal, alerts, upto, first, next} ──┘   or {v, ask, error}
+                    ◄── replay NUL {v, ask, journal, alerts, upto, first, next, began} ──┘   or {v, ask, error}
 
 An answer holds a bounded batch: every alert on record from `since` up to, not including, `upto`. Who wants more asks
 again. The thread spends a bounded share of its time on answers, so that no asker slows the engine down.
@@ -45,7 +45,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is on record from the number asked for up to `upto`; `first` and `next` of the whole journal."""
+    """What is on record from the number asked for up to `upto`; the rest as in `Page`."""
 
     ask: int
     journal: str
@@ -53,6 +53,7 @@ class Answer:
     upto: int
     first: int
     next: int
+    began: int
     error: str = ""
 
 
@@ -93,8 +94,8 @@ def decode_request(parts: list[bytes]) -> Request:
 
 def encode_answer(ask: int, journal: str, page: Page) -> bytes:
     """The alerts go as the messages that were published, byte for byte."""
-    body = {"alerts": page.messages, "upto": page.upto, "first": page.first, "next": page.next}
-    return join(TOPIC, {"v": VERSION, "ask": ask, "journal": journal, **body})
+    where = {"upto": page.upto, "first": page.first, "next": page.next, "began": page.began}
+    return join(TOPIC, {"v": VERSION, "ask": ask, "journal": journal, "alerts": page.messages, **where})
 
 
 def encode_refusal(ask: int, journal: str, error: str) -> bytes:
@@ -107,12 +108,13 @@ def decode_answer(parts: list[bytes]) -> Answer:
     m = _open(parts, 64 << 20)
     ask, journal, error = _count(m, "ask"), _text(m, "journal"), _text(m, "error")
     if error:
-        return Answer(ask, journal, (), 0, 0, 0, error)
+        return Answer(ask, journal, (), 0, 0, 0, 0, error)
     raw = m.get("alerts")
     if not isinstance(raw, list) or not all(isinstance(x, bytes) for x in raw):
         raise WireError("event", "'alerts' of a replay message is no list of messages")
     alerts = tuple(e for e in (decode_event([x]) for x in raw) if isinstance(e, Alert))
-    return Answer(ask, journal, alerts, _count(m, "upto"), _count(m, "first"), _count(m, "next"))
+    upto, first, following, began = (_count(m, key) for key in ("upto", "first", "next", "began"))
+    return Answer(ask, journal, alerts, upto, first, following, began)
 
 
 class Record(Protocol):

@@ -28,7 +28,7 @@ def test_a_gap_is_held_back_until_the_record_has_filled_it() -> None:
     assert seqs(f.heard(a(5))) == [5]
     assert seqs(f.heard(a(8))) == [] and f.wants() == 6
     assert seqs(f.heard(a(9))) == [] and f.wants() == 6
-    assert seqs(f.filled(6, [a(6), a(7), a(8)], 9, 0, 10)) == [6, 7, 8, 9] and f.wants() is None
+    assert seqs(f.filled(6, [a(6), a(7), a(8)], 9, 0, 10, 0)) == [6, 7, 8, 9] and f.wants() is None
     assert seqs(f.heard(a(8))) == []
 
 
@@ -36,25 +36,25 @@ def test_a_lost_last_alert_shows_in_the_status() -> None:
     f = Follower("j", on_record=True)
     f.told(5)
     assert f.told(6) == ([], []) and f.wants() == 5
-    assert seqs(f.filled(5, [a(5)], 6, 0, 6)) == [5] and f.wants() is None
+    assert seqs(f.filled(5, [a(5)], 6, 0, 6, 0)) == [5] and f.wants() is None
 
 
 def test_who_begins_in_the_past_asks_before_believing() -> None:
     f = Follower("j", 2, on_record=True)
     assert f.wants() == 2
     assert seqs(f.heard(a(2))) == []
-    assert seqs(f.filled(2, [a(2)], 3, 0, 3)) == [2] and f.wants() is None
+    assert seqs(f.filled(2, [a(2)], 3, 0, 3, 0)) == [2] and f.wants() is None
 
 
 def test_long_answers_are_asked_for_bit_by_bit() -> None:
     f = Follower("j", 0, on_record=True)
-    assert seqs(f.filled(0, [a(0), a(1)], 2, 0, 5)) == [0, 1] and f.wants() == 2
-    assert seqs(f.filled(2, [a(2), a(3), a(4)], 5, 0, 5)) == [2, 3, 4] and f.wants() is None
+    assert seqs(f.filled(0, [a(0), a(1)], 2, 0, 5, 0)) == [0, 1] and f.wants() == 2
+    assert seqs(f.filled(2, [a(2), a(3), a(4)], 5, 0, 5, 0)) == [2, 3, 4] and f.wants() is None
 
 
 def test_what_was_trimmed_or_never_written_is_named() -> None:
     f = Follower("j", 0, on_record=True)
-    alerts, gaps = f.filled(0, [a(3), a(5)], 7, 3, 7)
+    alerts, gaps = f.filled(0, [a(3), a(5)], 7, 3, 7, 0)
     assert [x.seq for x in alerts] == [3, 5]
     assert [(g.first, g.after) for g in gaps] == [(0, 3), (4, 5), (6, 7)]
     assert "no longer" in gaps[0].why and "never written" in gaps[1].why and "3 alerts missed" in str(gaps[0])
@@ -77,17 +77,19 @@ def test_giving_up_delivers_what_is_held() -> None:
     assert seqs(f.heard(a(5))) == [5]
 
 
-def test_a_journal_put_back_to_an_older_state_is_followed_from_there() -> None:
+def test_a_journal_put_back_to_an_older_state_is_followed_from_the_engines_new_life() -> None:
     f = Follower("j", 100, on_record=True)
-    alerts, gaps = f.filled(100, [], 40, 0, 40)
-    assert alerts == [] and [(g.first, g.after) for g in gaps] == [(40, 100)]
+    alerts, gaps = f.filled(100, [], 40, 0, 40, 38)
+    assert alerts == [] and [(g.first, g.after) for g in gaps] == [(38, 100)]
+    assert f.wants() == 38, "what was said since is new, and has numbers that were heard before"
+    assert seqs(f.filled(38, [a(38), a(39)], 40, 0, 40, 38)) == [38, 39]
     assert f.wants() is None and seqs(f.heard(a(40))) == [40]
 
 
 def test_a_late_answer_to_an_older_question_changes_nothing_twice() -> None:
     f = Follower("j", 0, on_record=True)
-    assert seqs(f.filled(0, [a(0), a(1)], 2, 0, 2)) == [0, 1]
-    assert seqs(f.filled(0, [a(0), a(1)], 2, 0, 2)) == [] and f.wants() is None
+    assert seqs(f.filled(0, [a(0), a(1)], 2, 0, 2, 0)) == [0, 1]
+    assert seqs(f.filled(0, [a(0), a(1)], 2, 0, 2, 0)) == [] and f.wants() is None
     assert seqs(f.heard(a(2))) == [2]
 
 
@@ -96,7 +98,7 @@ def test_what_is_held_is_bounded_and_the_rest_comes_from_the_record() -> None:
     for n in range(1, HELD_MOST + 50):
         f.heard(a(n))
     assert len(f._held) == HELD_MOST and f.wants() == 0
-    got = seqs(f.filled(0, [a(0)], 1, 0, HELD_MOST + 50))
+    got = seqs(f.filled(0, [a(0)], 1, 0, HELD_MOST + 50, 0))
     assert got == list(range(HELD_MOST + 1)) and f.wants() == HELD_MOST + 1
 
 
@@ -121,9 +123,9 @@ def test_any_loss_any_delay_each_alert_comes_once_in_order(data: st.DataObject) 
         if since is not None:
             rows = [n for n in range(max(since, first), published)][:cut]
             upto = rows[-1] + 1 if len(rows) == cut else published
-            answers.append((since, [a(n) for n in rows], upto, min(first, published), published))
+            answers.append((since, [a(n) for n in rows], upto, min(first, published), published, 0))
 
-    answers: list[tuple[int, list[Alert], int, int, int]] = []
+    answers: list[tuple[int, list[Alert], int, int, int, int]] = []
     for _ in range(data.draw(st.integers(0, 25))):
         step = data.draw(st.sampled_from(["heard", "lost", "status", "ask", "answer", "restart", "trim"]))
         if step in ("heard", "lost"):

@@ -33,7 +33,7 @@ class Station:
         self.folder, self.journal, self.run = folder, journal, "r1"
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.record: list[Alert] = []
-        self.first = 0
+        self.first = self.began = 0
         self.replay: ReplayServer | None = None
         self.open()
 
@@ -50,7 +50,7 @@ class Station:
         first = max(since, self.first)
         found = self.record[first : first + 4]  # small batches, so that one answer is never enough
         upto = first + len(found) if found else len(self.record)
-        return Page([encode_event(a) for a in found], upto, self.first, len(self.record))
+        return Page([encode_event(a) for a in found], upto, self.first, len(self.record), self.began)
 
     def joined(self, count: int = 2, again: AlertSubscriber | None = None) -> None:
         """Until `count` subscriptions have come; `again` subscribes again while it is used."""
@@ -76,7 +76,7 @@ class Station:
     def restart(self, run: str, journal: str = "j1") -> None:
         self.close()
         self.context = zmq.Context()
-        self.run, self.journal = run, journal
+        self.run, self.journal, self.began = run, journal, len(self.record)
         self.open()
 
     def close_sockets(self) -> None:
@@ -376,3 +376,21 @@ def test_several_engines_in_one_ear_are_kept_apart(tmp_path: Path) -> None:
             got += hear(s, 1)
         assert got == [5, 90, 6, 92] and s.missed == 1
         context.destroy(0)
+
+
+def test_numbers_that_a_lost_disk_gives_again_hide_no_alert(station: Station) -> None:
+    """Two alerts were published and not written; after the restart their numbers stand for others."""
+    with subscribe(station) as s:
+        station.joined()
+        station.status()
+        for n in range(5):
+            station.alert(id=f"old{n}")
+        assert hear(s, 5) == [0, 1, 2, 3, 4]
+        del station.record[3:]
+        station.restart("r2")
+        station.joined(again=s)
+        station.alert(sent=False, id="new3")
+        station.status()
+        event = s.receive(10)
+        assert isinstance(event, Alert) and (event.seq, event.id) == (3, "new3")
+        assert "went back" in str(s.gaps[0])

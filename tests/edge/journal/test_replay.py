@@ -39,7 +39,7 @@ class Shelf:
         self.asked.append((since, count))
         if self.broken:
             raise JournalError("journal: cannot read", damaged=True)
-        return Page(self.held, 5, 4, 5)
+        return Page(self.held, 5, 4, 5, 2)
 
 
 @pytest.fixture
@@ -76,7 +76,8 @@ def test_what_was_published_comes_back_byte_for_byte(asker: zmq.Socket[bytes], s
     asker.send(encode_request(Request(7, "j1", 4)))
     raw = answer(asker)
     got = decode_answer(raw)
-    assert (got.ask, got.journal, got.alerts, got.upto, got.first, got.next) == (7, "j1", (ALERT,), 5, 4, 5)
+    assert (got.ask, got.journal, got.alerts) == (7, "j1", (ALERT,))
+    assert (got.upto, got.first, got.next, got.began) == (5, 4, 5, 2)
     assert msgpack.unpackb(raw[0].split(b"\0", 1)[1])["alerts"] == shelf.held and shelf.asked == [(4, BATCH)]
 
 
@@ -128,12 +129,12 @@ def test_a_hostile_request_is_counted_and_the_next_one_answered(
 
 
 def test_an_answer_that_is_none_is_refused() -> None:
-    whole = encode_answer(1, "j1", Page([encode_event(ALERT)], 5, 4, 5))
+    whole = encode_answer(1, "j1", Page([encode_event(ALERT)], 5, 4, 5, 2))
     for parts in ([whole[:-2]], [join("replay", {"v": 1, "ask": 1, "journal": "j1", "alerts": "x"})], [b"x"]):
         with pytest.raises(WireError):
             decode_answer(parts)
     with pytest.raises(WireError):
-        decode_answer([encode_answer(1, "j1", Page([b"alert/x\0\x80"], 5, 4, 5))])
+        decode_answer([encode_answer(1, "j1", Page([b"alert/x\0\x80"], 5, 4, 5, 2))])
 
 
 def test_the_thread_rests_three_times_as_long_as_it_works(
