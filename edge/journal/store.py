@@ -20,13 +20,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge.errors import HaadError
+from edge.errors import HaadError, SettingsError
 from edge.journal.lock import FileLock
 
 FORMAT = 1
+APPLICATION = int.from_bytes(b"haad", "big")
+"""Marks the file as ours in its header; another program's database is left alone."""
 BUSY_S = 5.0
 CLOCK_SET_NS = 1_577_836_800 * 10**9
 """2020 began. A row written before is from a machine whose clock was not set yet; those after it date it."""
+_OWNER = "PRAGMA application_id"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS alert (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, message BLOB NOT NULL);
@@ -65,7 +68,7 @@ class Journal:
     """One writer thread and any number of reading threads of one process; another process is refused."""
 
     def __init__(self, path: Path, bounds: Bounds = Bounds(), *, now: Callable[[], int] = time.time_ns) -> None:
-        """Open or make it. A damaged file is set aside: see `note`. Raises JournalError; SettingsError if in use."""
+        """Open or make it. A damaged file is set aside: see `note`. Raises JournalError; SettingsError if in use, or not ours."""
         self.path, self.note, self._bounds, self._now = path, "", bounds, now
         self._reading = threading.Lock()
         self.id, self.next = "", 0
@@ -101,6 +104,13 @@ class Journal:
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # alerts are about people: for the owner only
             self._db = db = self._connect()
+            (tables,), (owner,) = (db.execute(q).fetchone() for q in ("SELECT count(*) FROM sqlite_master", _OWNER))
+            if tables and owner != APPLICATION:
+                raise SettingsError(
+                    f"journal {self.path}: another program's database", fix="name another file: --journal PATH"
+                )
+            if owner != APPLICATION:
+                db.execute(f"{_OWNER}={APPLICATION}")
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.execute(f"PRAGMA journal_size_limit={4 << 20}")

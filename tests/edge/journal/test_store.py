@@ -213,3 +213,14 @@ def test_reading_never_waits_for_the_writer(tmp_path: Path) -> None:
     assert held(journal) == [0] and time.monotonic() - began < 1
     journal._db.execute("ROLLBACK")
     journal.close()
+
+
+def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "accounts.db"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE alert (who TEXT)")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(SettingsError, match="another program's"):
+        Journal(path)
+    assert path.read_bytes() == before and not list(tmp_path.glob("*damaged*"))
