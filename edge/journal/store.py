@@ -68,7 +68,7 @@ class Journal:
     """One writer thread and any number of reading threads of one process; another process is refused."""
 
     def __init__(self, path: Path, bounds: Bounds = Bounds(), *, now: Callable[[], int] = time.time_ns) -> None:
-        """Open or make it. A damaged file is set aside: see `note`. Raises JournalError; SettingsError if in use, or not ours."""
+        """Open or make it; a damaged file is set aside, see `note`. Raises JournalError; SettingsError if in use."""
         self.path, self.note, self._bounds, self._now = path, "", bounds, now
         self._reading = threading.Lock()
         self.id, self.next = "", 0
