@@ -1,5 +1,6 @@
 """Every table in README and docs is held against the code it describes."""
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -114,6 +115,14 @@ def test_reasons_and_fates() -> None:
 def test_endpoint_table() -> None:
     for name, _, default in table("docs/integrate.md", "| setting | patterns | default |"):
         assert Settings.model_fields[name].default == default
+
+
+def test_crash_table() -> None:
+    result = json.loads((ROOT / "benchmarks/results/crash-epyc2-2026-11-24.json").read_text())
+    columns = ("lost", "duplicates_after_deduplication", "repeated_before_deduplication")
+    rows = under("docs/alerts.md", "## Proof")
+    assert rows == [[name, *(str(row[c]) for c in columns)] for name, row in result["sinks"].items()]
+    assert f"{sum(result['kills'].values())} kills" in (ROOT / "docs/alerts.md").read_text()
 
 
 def test_layout_table() -> None:
