@@ -245,10 +245,12 @@ class Runtime:
         slots, ends = flight.slots[keep], flight.ends[keep]
         score, nearest = self._scorer(distance[keep])
         changes = self.book.update(slots, ends, score, self._label)
+        # Explaining runs the engine, maybe in the very buffer of this flight: copy those that need it first.
+        new = {c.index: flight.window(int(keep[c.index])) for c in changes if c.type == "new"}
         for c in changes:
             if c.type == "new":
                 g = int(nearest[c.index])
-                self.announcer.cause(c.slot, self.support.names[g], self._blame(*flight.window(int(keep[c.index])), g))
+                self.announcer.cause(c.slot, self.support.names[g], self._blame(*new[c.index], g))
             self._tell([c])
         self.announcer.scores(slots, ends, score, distance[keep, nearest], nearest, self.support.names)
 
