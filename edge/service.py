@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import zmq
 
@@ -15,11 +13,12 @@ from edge.alerts import ZmqSink
 from edge.bundle import Bundle, open_bundle
 from edge.endpoint import Endpoint
 from edge.engine import Engine, open_engine
+from edge.engine.fallback import open_first
 from edge.errors import SettingsError
 from edge.ingest import ZmqSource
-from edge.journal.outbox import Outbox, SharedSink
-from edge.journal.replay import ReplayServer
-from edge.journal.store import Bounds, Journal, JournalError
+from edge.journal.keep import journal_path, keep
+from edge.journal.outbox import SharedSink
+from edge.journal.store import Bounds
 from edge.keys import Keys, open_keys
 from edge.notices import Notices
 from edge.page import Page
@@ -59,12 +58,22 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
     keys = open_keys(s.keys)
     poses, alerts = (endpoints(text, s.allow_remote, keys) for text in (s.ingest, s.alerts))
     bundle = open_bundle(s.bundle)
-    engine = open_engine(bundle, s.engine, max_batch=s.max_batch, threads=s.threads)
+    engine = open_first(
+        bundle,
+        s.engines,
+        max_batch=s.max_batch,
+        threads=s.threads,
+        build_missing=s.build_missing,
+        tell=lambda e, name: notices.say(f"engine {name or 'none'}, since {e}"),
+    )
     cache, root = FeatureCache(s.cache), s.support
     seen = fingerprint(root)
-    support = load_support(root, bundle, engine, cache)
+    # Features are the reference's whichever engine compares with them: the cache and the support's version rely on it.
+    reader = engine if s.engines[0] == "onnx" else open_engine(bundle, max_batch=WATCHER_BATCH)
+    support = load_support(root, bundle, reader, cache)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with contextlib.ExitStack() as stack:
+        stack.callback(engine.close)
         stack.callback(context.term)
         if keys:
             stack.enter_context(keys.guard(context))
@@ -72,10 +81,14 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         stack.callback(source.close)
         sink = SharedSink(ZmqSink(context, alerts, s.max_queue, keys))
         stack.callback(sink.close)
-        watcher = SupportWatcher(root, _reloader(bundle, s, cache), s.reload_every, notices.say, seen)
+        watcher = SupportWatcher(root, _reloader(bundle, engine, s, cache), s.reload_every, notices.say, seen)
         stack.callback(watcher.close)
         runtime = Runtime(s, bundle, engine, support, source, sink, feed=watcher, notices=notices)
-        _keep_alerts(s, runtime, sink, notices, context, keys, stack)
+        engine.tell = runtime.engine_lost
+        if path := journal_path(s.journal):
+            asked = [] if s.replay == "off" else endpoints(s.replay, s.allow_remote, keys)
+            bounds = Bounds(bytes=s.journal_mib << 20, days=s.journal_days)
+            keep(path, bounds, asked, runtime.announcer, sink, notices, context, keys, stack)
         page = None
         if s.metrics != "off":
             page = Page(s.metrics, runtime)
@@ -83,55 +96,20 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         yield Service(runtime, page)
 
 
-def journal_path(setting: Path | None) -> Path | None:
-    """Where alerts are written down; None for 'off'."""
-    if setting is None:
-        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")  # noqa: PTH111
-        return Path(home) / "haad-edge" / "journal.db"
-    return None if str(setting) == "off" else setting
+def _reloader(bundle: Bundle, judge: Engine, settings: Settings, cache: FeatureCache) -> Callable[[], SupportSet]:
+    """Loads the support folder with an engine of its own, opened when first needed: the loop's is not shared.
 
-
-def _keep_alerts(
-    s: Settings,
-    runtime: Runtime,
-    sink: SharedSink,
-    notices: Notices,
-    context: zmq.Context[zmq.Socket[bytes]],
-    keys: Keys | None,
-    stack: contextlib.ExitStack,
-) -> None:
-    """Put journal and replay behind the announcer. Without a disk to write on the engine serves on, degraded."""
-    announcer, path = runtime.announcer, journal_path(s.journal)
-    if path is None:
-        return
-    asked = [] if s.replay == "off" else endpoints(s.replay, s.allow_remote, keys)
-    try:
-        journal = Journal(path, Bounds(bytes=s.journal_mib << 20, days=s.journal_days))
-        outbox = Outbox(journal, sink, notices)
-        stack.callback(outbox.close)
-        if journal.note:
-            notices.say(journal.note)
-        announcer.write_to(outbox)
-    except JournalError as e:
-        announcer.trouble = str(e)
-        notices.say(f"degraded: {e}; alerts are published, and not kept")
-        return
-    if asked:
-        replay = ReplayServer(context, asked, journal.id, outbox, notices, keys)
-        stack.callback(replay.close)
-        announcer.replay, announcer.replays = replay.address, replay.answered
-    outbox.start()
-
-
-def _reloader(bundle: Bundle, settings: Settings, cache: FeatureCache) -> Callable[[], SupportSet]:
-    """Loads the support folder with an engine of its own, opened when first needed: the loop's is not shared."""
+    A set that `judge`, the loop's, has no room for is refused here, so that the old one stays.
+    """
     engines: list[Engine] = []
 
     def load() -> SupportSet:
         assert settings.support is not None
         if not engines:
-            engines.append(open_engine(bundle, settings.engine, max_batch=WATCHER_BATCH))
-        return load_support(settings.support, bundle, engines[0], cache)
+            engines.append(open_engine(bundle, max_batch=WATCHER_BATCH))
+        support = load_support(settings.support, bundle, engines[0], cache)
+        judge.admit(support.features)
+        return support
 
     return load
 

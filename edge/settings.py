@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -13,6 +13,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from edge.endpoint import Endpoint
 from edge.errors import SettingsError
+
+ENGINES = ("onnx", "tensorrt")
 
 
 class Settings(BaseSettings):
@@ -35,7 +37,8 @@ class Settings(BaseSettings):
     journal_mib: int = Field(64, ge=1, le=65536, description="the journal's oldest alerts go beyond so many MiB")
     journal_days: float = Field(30, gt=0, le=36500, description="and when they are so old")
 
-    engine: Literal["onnx"] = Field("onnx", description="inference back end")
+    engine: str = Field("onnx", description="inference back ends, the first that works: onnx, tensorrt,onnx")
+    build_missing: bool = Field(False, description="build a TensorRT plan for this GPU if the bundle has none")
     threads: int = Field(1, ge=1, le=64, description="threads of ONNX Runtime; one is best beside other load")
     max_batch: int = Field(64, ge=1, le=4096, description="windows per inference at most")
     batch_deadline: float = Field(0.02, ge=0, le=1, description="seconds (wall clock) a due window waits for others")
@@ -70,6 +73,22 @@ class Settings(BaseSettings):
         if value == "":  # as a path it would be the working folder
             raise ValueError("is empty")
         return value
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _engine(cls, value: Any) -> Any:
+        names = value if isinstance(value, list) else str(value).split(",")
+        names = [n.strip() if isinstance(n, str) else n for n in names]
+        if strange := [n for n in names if n not in ENGINES]:
+            raise ValueError(f"{strange[0]!r} is none of {', '.join(ENGINES)}")
+        if len(set(names)) < len(names) or not names:
+            raise ValueError("names each engine once")
+        return ",".join(names)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The back ends, in the order of preference."""
+        return tuple(self.engine.split(","))
 
     @field_validator("ingest")
     @classmethod
