@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from edge.engine.machine import this_machine
 from edge.engine.plans import choose
 from edge.engine.record import FOLDER
 from edge.errors import HaadError
+from edge.journal.keep import journal_path
 from edge.motion import make_motion
 from edge.settings import Settings, load_settings
 from edge.support import FeatureCache, clip_windows
@@ -107,6 +109,18 @@ def _cache() -> Finding:
     return Finding("cache", "ok", str(root))
 
 
+def _journal() -> Finding:
+    path = journal_path(load_settings().journal)
+    if path is None:
+        return Finding("journal", "absent", "off", "alerts are not kept: a subscriber that was away misses them")
+    there = next(p for p in (path, *path.parents) if p.exists())
+    # Not opened: a running engine has it.
+    if (there != path and not there.is_dir()) or not os.access(there, os.W_OK):
+        return Finding("journal", "broken", f"{path}: {there} cannot be written", "name another: --journal PATH")
+    held = f", {path.stat().st_size / (1 << 20):.1f} MiB" if there == path else ""
+    return Finding("journal", "ok", f"{path}{held}")
+
+
 def _training() -> Finding:
     wanted = ("torch", "onnx", "safetensors", "scikit-learn")
     missing = [p for p in wanted if version_of(p) is None]
@@ -133,6 +147,7 @@ def examine() -> list[Finding]:
         ("engine tensorrt", _tensorrt),
         ("training", _training),
         ("cache", _cache),
+        ("journal", _journal),
         ("default ports", _ports),
     )
     for name, check in checks:

@@ -320,6 +320,10 @@ Event = Alert | Scores | Status
 _KINDS: dict[str, type[Alert] | type[Scores] | type[Status]] = {"alert": Alert, "score": Scores, "status": Status}
 
 
+_COUNTED_BY = {"seq": int, "alert_seq": int, "id": str, "run": str, "journal": str, "replay": str}
+"""What a subscriber counts and keys by, and so must be what it seems; the rest it only shows."""
+
+
 def encode_event(event: Event) -> bytes:
     """A one-part message under the event's topic."""
     if isinstance(event, Status):
@@ -344,11 +348,9 @@ def decode_event(parts: Sequence[bytes]) -> Event:
         values["by"] = Provenance(**{f.name: values["by"][f.name] for f in fields(Provenance)})
         if "joints" in values:
             values["joints"] = tuple(values["joints"])
-        # What a subscriber counts and keys by; the rest it only shows.
-        for f in fields(kind):
-            expected = {"seq": int, "alert_seq": int, "id": str, "run": str, "journal": str, "replay": str}.get(f.name)
-            if expected and type(values.get(f.name, expected())) is not expected:
-                raise TypeError(f"{f.name} is {_show(values[f.name])}")
+        for name, expected in _COUNTED_BY.items():
+            if name in values and type(values[name]) is not expected:
+                raise TypeError(f"{name} is {_show(values[name])}")
         return kind(**values)
     except (KeyError, TypeError) as e:
         raise WireError("event", f"an incomplete {kind.__name__} message", why=repr(e)) from None

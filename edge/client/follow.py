@@ -19,15 +19,16 @@ HELD_MOST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Alerts that were published and will not come: numbers `first` up to, not including, `after` of a row."""
+    """Messages that were published and will not come: numbers `first` up to, not including, `after` of a row."""
 
     row: str
     first: int
     after: int
     why: str
+    what: str = "alerts"
 
     def __str__(self) -> str:
-        return f"{self.after - self.first} alerts missed, seq {self.first} to {self.after - 1}: {self.why}"
+        return f"{self.after - self.first} {self.what} missed, seq {self.first} to {self.after - 1}: {self.why}"
 
 
 class Follower:

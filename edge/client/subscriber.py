@@ -182,7 +182,8 @@ class AlertSubscriber:
         if isinstance(event, Scores):
             expected = self._scores.get((event.run, event.stream))
             if expected is not None and event.seq > expected:
-                self.missed += event.seq - expected
+                gap = Gap(event.run, expected, event.seq, "they are not kept", f"score messages of {event.stream}")
+                self._give([], [gap])
             self._scores[event.run, event.stream] = event.seq + 1
             self._ready.append(event)
             return

@@ -39,3 +39,17 @@ def test_every_line_that_is_not_ok_says_what_to_do(monkeypatch: pytest.MonkeyPat
 def test_the_cache_looked_at_is_the_one_that_run_uses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HAAD_CACHE", str(tmp_path / "mine"))
     assert by_name()["cache"] == doctor.Finding("cache", "ok", str(tmp_path / "mine"))
+
+
+def test_the_journal_is_where_run_would_write_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HAAD_JOURNAL", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    path = tmp_path / "haad-edge" / "journal.db"
+    assert doctor._journal() == doctor.Finding("journal", "ok", str(path)) and not path.parent.exists()
+    path.parent.mkdir()
+    path.write_bytes(bytes(1 << 20))
+    assert doctor._journal().detail == f"{path}, 1.0 MiB"
+    monkeypatch.setenv("HAAD_JOURNAL", str(path / "below" / "j.db"))
+    assert doctor._journal().verdict == "broken"
+    monkeypatch.setenv("HAAD_JOURNAL", "off")
+    assert doctor._journal().verdict == "absent"
