@@ -6,6 +6,9 @@
 The grid starts at a track's first frame and has `frames / seconds` rows a second, whatever the camera's rate. So a
 ring holds exactly one window, a window is copied rather than computed, and 15, 30 and 60 fps give the same rows.
 
+A track's first window is due when its ring is full. After that each has a phase of its own within the stride, by its
+stream's name and its id: at an engine's start all people are new at once, and would be due at once ever after.
+
 What becomes of a frame, by its time `t` against the track's last frame:
   later by ≤ max_gap      the grid rows in between are filled by interpolation
   later by > max_gap      the track's window starts anew (counted `gaps`)
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +80,11 @@ class Stream:
     heard: float = 0.0
 
 
+def phase_of(stream: str, track: int, stride: int) -> int:
+    """At which row within a stride of so many rows a track's windows are due: the same wherever it is replayed."""
+    return (crc32(stream.encode()) + track) % stride
+
+
 class Windows:
     """The arena. `push` writes one frame's people and yields the slots whose window is complete and due."""
 
@@ -91,6 +100,7 @@ class Windows:
         self._t0 = np.zeros(max_tracks, np.int64)
         self.rows = np.zeros(max_tracks, np.int64)
         self.track = np.zeros(max_tracks, np.int64)
+        self._phase = np.zeros(max_tracks, np.int64)
         self.stream: list[Stream | None] = [None] * max_tracks
         self.streams: dict[str, Stream] = {}
         self.fate = dict.fromkeys(FATES, 0)
@@ -168,7 +178,7 @@ class Windows:
             n = n + 1
             left = left - 1
             self.rows[s] = n
-            due = (n >= frames) & ((n - frames) % spec.stride == 0)
+            due = (n == frames) | ((n > frames) & ((n - frames) % spec.stride == self._phase[s]))
             if due.any():
                 yield s[due], when[due]
         self._last_t[slots] = t
@@ -190,6 +200,7 @@ class Windows:
                 if found[i] < 0 and self._free:
                     slot = found[i] = stream.slots[track] = self._free.pop()
                     self.stream[slot], self.track[slot], self.rows[slot] = stream, track, 0
+                    self._phase[slot] = phase_of(stream.name, track, self.spec.stride)
             self.fate["tracks_full"] += found.count(-1)
         return found
 
