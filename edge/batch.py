@@ -72,8 +72,13 @@ class Batch:
             self._staging.joints[:n], self._staging.visible[:n] = joints, visible
 
     @property
+    def room(self) -> int:
+        """How many more windows it takes."""
+        return self._staging.size - self.n
+
+    @property
     def full(self) -> bool:
-        return self.n == self._staging.size
+        return not self.room
 
     @property
     def slots(self) -> Slots:

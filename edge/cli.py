@@ -47,8 +47,7 @@ def _with_settings(command: Any) -> Any:
     parameters = [p for p in own if p.kind != p.VAR_KEYWORD and p.name not in Settings.model_fields]
     for name, setting in Settings.model_fields.items():
         kinds = [k for k in get_args(setting.annotation) if k is not type(None)] or [setting.annotation]
-        literal = get_origin(setting.annotation) is Literal
-        kind = str if literal else kinds[0]
+        kind = str if get_origin(kinds[0]) is Literal else kinds[0]
         default = "" if setting.default is None else f" [dim](default {setting.default})[/]"
         option = typer.Option(help=(setting.description or "a cap: what exceeds it is dropped and counted") + default)
         parameters.append(

@@ -82,6 +82,7 @@ class Ledger:
     out_of_order: int = 0
     restarts: int = 0
     bad_joints: int = 0
+    unstamped: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
     def enter(self, stream: Stream, seq: int) -> int:

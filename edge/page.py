@@ -38,6 +38,7 @@ class RuntimeCollector(Collector):
             ("haad_frames_out_of_order", "pose messages with an old sequence number", ledger.out_of_order),
             ("haad_stream_restarts", "publishers that began to count anew", ledger.restarts),
             ("haad_bad_joints", "joints with coordinates that are no place", ledger.bad_joints),
+            ("haad_unstamped", "messages without a capture time, taken as captured on arrival", ledger.unstamped),
             ("haad_windows", "windows scored", counts.windows),
             ("haad_batches", "inference batches", counts.batches),
             ("haad_engine_seconds", "time spent in inference", counts.engine_seconds),

@@ -1,7 +1,7 @@
 """The loop that joins the stations.
 
 source ─► decode ─► ledger ─► windows ─► batch ─► engine ─► score ─► alert book ─► announcer
-          accept, watch, stage           launch │ land
+          accept, watch, enter           Dispatch      judge
   └──────────────────── one thread, drained receive ────────────────────┘
 While the engine computes, the loop receives and stages the next batch. Beside it: the support watcher's thread, and the
 page with metrics and readiness.
@@ -10,19 +10,18 @@ page with metrics and readiness.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge.alerts import AlertBook, Change, Sink
 from edge.announce import Announcer
-from edge.batch import Batch, Flight
+from edge.batch import Flight
 from edge.bundle import Bundle
 from edge.counts import Counts
+from edge.dispatch import Dispatch
 from edge.engine import Engine, run_all
 from edge.errors import EngineError, WireError
 from edge.ingest import Ledger, Source
@@ -32,13 +31,12 @@ from edge.settings import Settings
 from edge.skeleton import CORE15, Float, J
 from edge.support import SupportSet
 from edge.wave import Wave, waves
-from edge.windows import Slots, Stream, Windows, WindowSpec
+from edge.windows import Stream, Windows, WindowSpec
 from edge.wire import Limits, PoseFrame, Provenance, Status, decode_pose
 
 HEARTBEAT_S = 1.0
+IDLE_S = 0.1
 DRAIN_S = 2.0
-LOOK_S = 0.001
-"""Between looks at what the engine is doing, when nothing comes in."""
 
 
 class SupportFeed(Protocol):
@@ -48,7 +46,7 @@ class SupportFeed(Protocol):
 
 
 class Runtime:
-    """Everything between a source and a sink. `clock` is monotonic seconds."""
+    """Everything between a source and a sink. `clock` is monotonic seconds, `wall` the time of day in ns."""
 
     def __init__(
         self,
@@ -62,14 +60,13 @@ class Runtime:
         feed: SupportFeed | None = None,
         notices: Notices | None = None,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], int] = time.time_ns,
     ) -> None:
         s, m = settings, bundle.manifest
         self.settings, self.bundle, self.engine, self.source, self.sink = s, bundle, engine, source, sink
-        self.notices, self.clock, self._feed = notices or Notices(), clock, feed
+        self.notices, self.clock, self.wall, self._feed = notices or Notices(), clock, wall, feed
         spec = WindowSpec.of(m.frames, m.seconds, s.stride, s.max_gap, s.track_timeout)
         self.windows = Windows(spec, s.max_tracks, s.max_streams)
-        self.batch = Batch(engine, self.windows)
-        self._flights: deque[Flight] = deque()
         self.book = AlertBook(
             s.max_tracks,
             threshold=s.threshold,
@@ -81,10 +78,20 @@ class Runtime:
         self.announcer = Announcer(sink, self.windows)
         self.limits = Limits(s.max_message_bytes, s.max_people)
         self.ledger, self.counts = Ledger(), Counts()
+        self.dispatch = Dispatch(
+            engine,
+            self.windows,
+            self.counts,
+            self._judge,
+            self._fail,
+            policy=s.overload or "wait",
+            deadline=s.batch_deadline,
+            clock=clock,
+        )
         self.state: Literal["online", "degraded", "draining", "offline"] = "online"
         self.reason = ""
         self.stopping = False
-        self._beat, self._started = float("-inf"), clock()
+        self._beat, self._started, self._received = float("-inf"), clock(), clock()
         self._swap(support)
 
     # ---- the loop ----------------------------------------------------------------------------------------------
@@ -93,12 +100,12 @@ class Runtime:
         """Serve until `stop`, then judge what has arrived, and say goodbye."""
         self._housekeeping()
         while not self.stopping:
-            self.step(self._patience())
+            self.step(self.dispatch.patience(IDLE_S))
         self._become("draining", "stopping")
         until = self.clock() + DRAIN_S
         while self.step(0) and self.clock() < until:
             pass
-        self.flush()
+        self.dispatch.flush()
         self._tell(self.book.close(np.flatnonzero(self.book.raised).tolist()), "the engine was stopped")
         self._become("offline", "stopped")
 
@@ -109,31 +116,23 @@ class Runtime:
     def step(self, timeout: float) -> int:
         """One turn: receive, stage, run what is due. Returns how many messages there were."""
         messages = self.source.receive(timeout)
-        now = self.clock()
+        now = self._received = self.clock()
+        if self._feed is not None and (fresh := self._feed.take()) is not None:
+            self._take_support(fresh)
         if messages:
             self._accept(messages, now)
-        while self.engine.ready:
-            self.land()
-        # While the engine has work, the batch grows until it is full: there is nothing to win by a smaller one.
-        if self.batch.n and not self._flights and self.clock() >= self.batch.since + self.settings.batch_deadline:
-            self.launch()
+        self.dispatch.turn()
         self._housekeeping()
         return len(messages)
-
-    def _patience(self) -> float:
-        """Seconds to wait for a message: until the batch's deadline, the engine, or the next piece of housekeeping."""
-        if self._flights:
-            return LOOK_S
-        if not self.batch.n:
-            return 0.1
-        return max(0.0, min(0.1, self.batch.since + self.settings.batch_deadline - self.clock()))
 
     def _accept(self, messages: list[list[bytes]], now: float) -> None:
         """Take messages through decoding and accounting to their windows. Whatever they are, the loop goes on."""
         frames = []
         for parts in messages:
             try:
-                frames.append(decode_pose(parts, self.limits))
+                frame = decode_pose(parts, self.limits, self.wall)
+                self.ledger.unstamped += not frame.stamped
+                frames.append(frame)
             except WireError as e:
                 self.ledger.dropped[e.reason] += 1
                 self.notices.say(f"message dropped: {e}", e.reason)
@@ -159,7 +158,7 @@ class Runtime:
         if slots:
             t = np.repeat([frame.t for frame in wave.frames], [len(frame.ids) for frame in wave.frames])
             for due, ends in self.windows.push(np.array(slots), t, wave.joints, wave.visible):
-                self._stage(due, ends, now)
+                self.dispatch.stage(due, ends, now)
             if self.windows.fate["tracks_full"] > full:
                 most = self.settings.max_tracks
                 self.notices.say(f"no room for another track: max_tracks is {most}", "tracks_full")
@@ -182,59 +181,10 @@ class Runtime:
             self._release(gone)
         return stream
 
-    def _stage(self, slots: Slots, ends: NDArray[np.int64], now: float) -> None:
-        while len(slots):
-            if self.engine.full:
-                self.land()
-            taken = self.batch.add(slots, ends, now)
-            slots, ends = slots[taken:], ends[taken:]
-            if self.batch.full:
-                self.launch()
-
-    def launch(self) -> None:
-        """Have the engine start on the staged windows. A support swap takes effect here, between batches."""
-        if self._feed is not None and (fresh := self._feed.take()) is not None:
-            try:
-                self._swap(fresh)
-                self.notices.say(f"support {fresh.version}: {fresh.summary}")
-            except EngineError as e:
-                self.notices.say(f"support {fresh.version} is not taken: {e}")
-        if not self.batch.n:
-            return
-        flight = self.batch.take(self.clock())
-        self._flights.append(flight)
-        try:
-            self.engine.submit(len(flight.slots))
-        except EngineError as e:
-            self._lose(e)
-
-    def land(self) -> None:
-        """Wait for the oldest batch under way, and publish what it says."""
-        try:
-            _, distance = self.engine.collect()
-        except EngineError as e:
-            self._lose(e)
-            return
-        flight = self._flights.popleft()
-        self.counts.batch(flight, self.clock())
-        self._judge(flight, distance)
-        if self.state == "degraded":
-            self._become("online", "")
-
-    def flush(self) -> None:
-        """Judge all that is staged or under way."""
-        self.launch()
-        while self._flights:
-            self.land()
-
-    def _lose(self, e: EngineError) -> None:
-        """A batch came to nothing: count every window that the engine no longer has."""
-        while len(self._flights) > self.engine.pending:
-            self.counts.skipped["engine_failed"] += len(self._flights.popleft().slots)
-        self._fail(e)
-
     def _judge(self, flight: Flight, distance: Float) -> None:
         """Score a batch's distances (n, G), publish what changed, and the scores to those who listen."""
+        if self.state == "degraded":
+            self._become("online", "")
         poor, odd = flight.seen < self.settings.min_visible, ~np.isfinite(distance).all(1)
         for reason, mask in (("too_few_joints", poor), ("not_finite", odd & ~poor)):
             if mask.any():
@@ -260,7 +210,7 @@ class Runtime:
         hidden = np.repeat(visible[None], J + 1, 0)
         hidden[np.arange(J), :, np.arange(J)] = 0
         try:
-            with self.batch.put_aside(J + 1):
+            with self.dispatch.batch.put_aside(J + 1):
                 distance = run_all(self.engine, np.repeat(joints[None], J + 1, 0), hidden)[1][:, category]
         except EngineError as e:
             self._fail(e)
@@ -283,25 +233,33 @@ class Runtime:
     def _release(self, slots: list[int]) -> None:
         """Tracks are gone: what is staged of them is judged first, their alerts end, their slots are free."""
         if slots:
-            waiting = [self.batch.slots, *(flight.slots for flight in self._flights)]
-            if any(np.isin(slots, part).any() for part in waiting):
-                self.flush()
+            self.dispatch.release(slots)
             self._tell(self.book.close(slots))
             self.windows.release(slots)
 
     def _housekeeping(self) -> None:
         """Every second, or for a new subscriber at once: the status; and silent streams are let go."""
         now = self.clock()
-        if not (self.sink.newcomers() or now - self._beat >= HEARTBEAT_S):
+        beat = now - self._beat >= HEARTBEAT_S
+        if not (self.sink.newcomers() or beat):
             return
+        if beat:
+            self._watch_load()
         self._say_status()
-        timeout = self.settings.track_timeout
-        for stream in [s for s in self.windows.streams.values() if now - s.heard > timeout]:
+        # By when the sockets were read last: what has come while the engine was waited for is not heard yet.
+        timeout, read = self.settings.track_timeout, self._received
+        for stream in [s for s in self.windows.streams.values() if read - s.heard > timeout]:
             self._release(list(stream.slots.values()))
-            if now - stream.heard > 10 * timeout:
+            if read - stream.heard > 10 * timeout:
                 self.windows.drop_stream(stream)
-        if not self.batch.n:
-            self.launch()  # for a support swap's sake
+
+    def _watch_load(self) -> None:
+        load = self.dispatch.overload
+        load.every_second()
+        if load.reason:
+            self.notices.say(load.reason, "overload")
+        if self.state == "online":
+            self.reason = load.reason
 
     def status(self) -> Status:
         """The engine's state now."""
@@ -340,10 +298,17 @@ class Runtime:
         if self.state in ("online", "degraded"):
             self._become("degraded", str(e))
 
+    def _take_support(self, fresh: SupportSet) -> None:
+        """Put a newly loaded support set in place, between two batches; one that the engine refuses is left."""
+        self.dispatch.settle()
+        try:
+            self._swap(fresh)
+        except EngineError as e:
+            self.notices.say(f"support {fresh.version} is not taken: {e}")
+        else:
+            self.notices.say(f"support {fresh.version}: {fresh.summary}")
+
     def _swap(self, support: SupportSet) -> None:
-        """Put a support set in place, between two batches; one that the engine refuses is said and left."""
-        while self._flights:
-            self.land()
         self.engine.bind(support.features, support.mask)
         self.support, self._scorer = support, Scorer(support.limit)
         self.announcer.by = Provenance(self.bundle.model, self.engine.name, support.version)

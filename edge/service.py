@@ -57,6 +57,10 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         )
     keys = open_keys(s.keys)
     poses, alerts = (endpoints(text, s.allow_remote, keys) for text in (s.ingest, s.alerts))
+    root = s.support
+    if s.overload is None:
+        # A pushing sender is meant to wait; one that publishes cannot, and would lose whole messages.
+        s = s.model_copy(update={"overload": "wait" if all(p.pattern == "pull" for p in poses) else "drop-oldest"})
     bundle = open_bundle(s.bundle)
     engine = open_first(
         bundle,
@@ -66,7 +70,7 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         build_missing=s.build_missing,
         tell=lambda e, name: notices.say(f"engine {name or 'none'}, since {e}"),
     )
-    cache, root = FeatureCache(s.cache), s.support
+    cache = FeatureCache(s.cache)
     seen = fingerprint(root)
     # Features are the reference's whichever engine compares with them: the cache and the support's version rely on it.
     reader = engine if s.engines[0] == "onnx" else open_engine(bundle, max_batch=WATCHER_BATCH)

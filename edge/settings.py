@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -42,6 +42,10 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1, le=64, description="threads of ONNX Runtime; one is best beside other load")
     max_batch: int = Field(64, ge=1, le=4096, description="windows per inference at most")
     batch_deadline: float = Field(0.02, ge=0, le=1, description="seconds (wall clock) a due window waits for others")
+
+    overload: Literal["wait", "drop-oldest", "widen-stride"] | None = Field(
+        None, description="when more is due than can be judged; none: wait for pull, drop-oldest for sub"
+    )
 
     stride: float = Field(0.25, gt=0, le=10, description="seconds between two windows of a person")
     max_gap: float = Field(0.5, gt=0, le=5, description="a longer gap in a track starts its window anew")

@@ -101,6 +101,8 @@ class Windows:
         self.rows = np.zeros(max_tracks, np.int64)
         self.track = np.zeros(max_tracks, np.int64)
         self._phase = np.zeros(max_tracks, np.int64)
+        self.widen, self.widened = 1, 0
+        """Only every `widen`-th window of a track is due; `widened` counts those that therefore were not."""
         self.stream: list[Stream | None] = [None] * max_tracks
         self.streams: dict[str, Stream] = {}
         self.fate = dict.fromkeys(FATES, 0)
@@ -179,6 +181,11 @@ class Windows:
             left = left - 1
             self.rows[s] = n
             due = (n == frames) | ((n > frames) & ((n - frames) % spec.stride == self._phase[s]))
+            if self.widen > 1 and due.any():
+                turn = (n - frames - self._phase[s]) // spec.stride + s
+                passed = due & (turn % self.widen != 0) & (n > frames)
+                self.widened += int(passed.sum())
+                due &= ~passed
             if due.any():
                 yield s[due], when[due]
         self._last_t[slots] = t
@@ -191,6 +198,10 @@ class Windows:
         rows = (self._ring + self.rows[slots][:, None]) % frames + slots[:, None] * frames
         np.take(self._joints, rows, 0, out=joints, mode="clip")  # any other mode would copy through a buffer
         np.take(self._visible, rows, 0, out=visible, mode="clip")
+
+    def ends(self, slots: Slots) -> NDArray[np.int64]:
+        """The time of each slot's newest row, ns."""
+        return self._t0[slots] + self.spec.grid(self.rows[slots] - 1)
 
     def slots_of(self, stream: Stream, ids: Sequence[int]) -> list[int]:
         """The slots of a stream's tracks, taken if need be; −1, and counted, where there is none left."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal
@@ -37,7 +38,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class PoseFrame:
-    """One decoded pose message: joints (P, J, C) as sent, visible (P, J) or None, ids (P,), t in ns."""
+    """One decoded pose message: joints (P, J, C) as sent, visible (P, J) or None, ids (P,), t in ns.
+
+    Not `stamped`: it came without a time, and `t` is that of its arrival.
+    """
 
     stream: str
     seq: int
@@ -48,6 +52,7 @@ class PoseFrame:
     visible: Float | None = None
     size: tuple[float, float] | None = None
     end: bool = False
+    stamped: bool = True
 
     def core15(self, min_confidence: float = 0.3) -> tuple[Float, Float, int]:
         """joints (P, 15, 3) y-up, visible (P, 15) in [0, 1], and how many joints were not finite."""
@@ -141,20 +146,24 @@ def stream_of(topic: bytes, limits: Limits) -> str:
     return text
 
 
-def decode_pose(parts: Sequence[bytes], limits: Limits) -> PoseFrame:
-    """Decode and check one message. Raises WireError; its `reason` labels the counter, its text names the field."""
+def decode_pose(parts: Sequence[bytes], limits: Limits, wall: Callable[[], int] = time.time_ns) -> PoseFrame:
+    """Decode and check one message. Raises WireError; its `reason` labels the counter, its text names the field.
+
+    One without `t` is taken as captured now, by `wall` in ns.
+    """
     topic, body = split(parts)
     stream = stream_of(topic, limits)
     try:
-        return _pose(stream, unpack(body, limits), limits)
+        return _pose(stream, unpack(body, limits), limits, wall)
     except WireError as e:
         raise WireError(e.reason, f"stream {stream}: {e.what}", why=e.why, fix=e.fix) from None
 
 
-def _pose(stream: str, m: Mapping[str, Any], limits: Limits) -> PoseFrame:
+def _pose(stream: str, m: Mapping[str, Any], limits: Limits, wall: Callable[[], int]) -> PoseFrame:
     if m.get("v") != VERSION or type(m["v"]) is not int:
         raise WireError("version", f"'v' is {_show(m.get('v'))}", why=f"this program reads {VERSION}")
-    seq, t, end = _int(m, "seq"), _int(m, "t"), m.get("end", False)
+    seq, stamped, end = _int(m, "seq"), m.get("t") is not None, m.get("end", False)
+    t = _int(m, "t") if stamped else wall()
     if type(end) is not bool:
         raise WireError("field_end", f"'end' is {_show(end)}, not a boolean")
     name = m.get("layout", "core15" if end else None)
@@ -177,6 +186,7 @@ def _pose(stream: str, m: Mapping[str, Any], limits: Limits) -> PoseFrame:
         None if visible is None else _floats(visible, (len(ids), layout.size), "visible"),
         _size(m.get("size")),
         end,
+        stamped,
     )
 
 

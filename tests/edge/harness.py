@@ -221,7 +221,7 @@ class Bench:
         self.source.chunk = chunk
         while self.source.queue:
             self.runtime.step(0.05)
-        self.runtime.flush()
+        self.runtime.dispatch.flush()
         return self
 
 
@@ -231,27 +231,30 @@ def bench(
     *,
     bundle: Bundle | None = None,
     feed: object = None,
-    clock: Callable[[], float] | None = None,
+    clock: FakeClock | None = None,
+    source: object = None,
+    wall: Callable[[], int] = lambda: 0,
     **settings: object,
 ) -> Bench:
-    fake = FakeClock()
+    fake = clock or FakeClock()
     bundle = bundle or open_bundle()
     options = Settings(**{"max_tracks": 64, **settings})  # type: ignore[arg-type]
     engine = engine or open_engine(bundle, max_batch=options.max_batch)
-    source, sink = MemorySource(fake), MemorySink()
+    memory, sink = MemorySource(fake), MemorySink()
     notices = Notices(open("/dev/null", "w"), clock=fake)  # noqa: SIM115, PTH123
     runtime = Runtime(
         options,
         bundle,
         engine,
         support or support_of("calm"),
-        source,
+        source or memory,  # type: ignore[arg-type]
         sink,
-        feed=feed,
+        feed=feed,  # type: ignore[arg-type]
         notices=notices,
-        clock=fake,  # type: ignore[arg-type]
+        clock=fake,
+        wall=wall,
     )
-    return Bench(runtime, source, sink, fake)
+    return Bench(runtime, memory, sink, fake)
 
 
 def person(height: float = 0.0) -> Float:

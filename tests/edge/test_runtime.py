@@ -12,7 +12,7 @@ from edge.motion import make_motion
 from edge.notices import Notices
 from edge.skeleton import Float, get_layout
 from edge.support import FeatureCache, SupportSet, load_support
-from edge.wire import PoseFrame, Scores, encode_pose
+from edge.wire import PoseFrame, Scores, encode_pose, join
 
 from .harness import SECOND, Bench, HeightEngine, LateEngine, bench, message, person, support_of
 
@@ -58,7 +58,7 @@ def test_windows_leave_when_the_deadline_comes() -> None:
     assert engine.batches == [], "the clock stood still"
     before = b.clock.now
     for _ in range(3):
-        b.runtime.step(b.runtime._patience() if not engine.batches else 0)
+        b.runtime.step(b.runtime.dispatch.patience(0.1) if not engine.batches else 0)
     assert engine.batches == [1]
     assert b.clock.now - before == pytest.approx(0.02)
 
@@ -149,7 +149,7 @@ def test_what_a_lost_engine_had_is_counted_all_of_it() -> None:
         b.runtime.step(0.05)
     assert engine.pending == 2
     inner.broken = True
-    b.runtime.flush()
+    b.runtime.dispatch.flush()
     assert b.runtime.counts.skipped["engine_failed"] == 8 and b.runtime.counts.windows == 0
     inner.broken = False
     b.play(stand("cam2", 3, {1: 0.1}))
@@ -391,3 +391,46 @@ def test_people_beyond_max_tracks_are_counted_once_each_and_the_others_served() 
     b = bench(HeightEngine(), max_tracks=2).play(stand("cam", 3, {1: 0.1, 2: 0.2, 3: 0.3}))
     assert b.runtime.windows.fate["tracks_full"] == 72
     assert {track for _, track, _ in b.sink.scores()} == {1, 2}
+
+
+def test_a_camera_without_a_clock_is_judged_by_arrival_and_counted() -> None:
+    arrival = iter(range(10**18, 2 * 10**18, SECOND // 24))
+    frames = [
+        join("pose/cam", {"v": 1, "seq": k, "layout": "core15", "ids": [1], "joints": person(3.0).tobytes(), "c": 3})
+        for k in range(96)
+    ]
+    b = bench(HeightEngine(), wall=lambda: next(arrival)).play(frames)
+    assert b.runtime.ledger.unstamped == 96 and not any(b.runtime.windows.fate.values())
+    ends = sorted(end for _, _, end in b.sink.scores())
+    assert ends[0] == 10**18 + 47 * SECOND // 24 and len(ends) >= 8
+    assert [a.type for a in b.sink.alerts()][:1] == ["new"]
+
+
+@pytest.mark.parametrize("drift", [0.98, 1.02])
+def test_a_clock_that_drifts_from_ours_changes_nothing(drift: float) -> None:
+    """Windows are cut by the camera's own clock; of ours it is only asked whether a stream is silent."""
+    b = bench(HeightEngine())
+    for k in range(240):
+        b.clock.now = 1000 + k / 24 * drift
+        b.play([message("cam", k, 5 + k / 24, {1: person(0.4)})])
+    assert not any(b.runtime.windows.fate.values()) and len(b.sink.scores()) >= 32
+
+
+def test_people_of_one_instant_may_come_in_several_messages() -> None:
+    both = bench(HeightEngine()).play(stand("cam", 3, {1: 0.2, 2: 0.7}))
+    seq, split = 0, []
+    for k in range(72):
+        for track, height in ((1, 0.2), (2, 0.7)):
+            split.append(message("cam", seq, 5 + k / 24, {track: person(height)}))
+            seq += 1
+    apart = bench(HeightEngine()).play(split)
+    assert apart.sink.scores() == both.sink.scores() != {}
+    assert not any(apart.runtime.windows.fate.values())
+
+
+@pytest.mark.parametrize("fps", [5, 10, 25, 60, 120])
+def test_from_5_to_120_frames_a_second_there_are_the_same_windows(fps: int) -> None:
+    b = bench(HeightEngine()).play(stand("cam", 4, {1: 0.4}, fps=fps))
+    usual = bench(HeightEngine()).play(stand("cam", 4, {1: 0.4}, fps=24))
+    ends = {end for _, _, end in b.sink.scores()}
+    assert ends == {end for _, _, end in usual.sink.scores() if end <= max(ends)} and len(ends) >= 7

@@ -146,7 +146,7 @@ for _ in range(400):
 
 WRONG: list[tuple[str, Any]] = [
     *(("seq", x) for x in (None, -1, 2**62, 2**63, 1.0, "1", True, DEEP)),
-    *(("t", x) for x in (None, -1, 2**64 - 1, 1e18, b"1", False, DEEP)),
+    *(("t", x) for x in (-1, 2**64 - 1, 1e18, b"1", False, DEEP)),
     *(("end", x) for x in (1, 0, "yes", [], DEEP)),
     *(("layout", x) for x in (None, "coco18", 17, ["coco17"], {}, b"coco17", DEEP)),
     *(("ids", x) for x in (5, "ab", [1.0, 2], [True, 2], [1, 2**63], [3, 3], {}, b"\1\2", DEEP)),
@@ -305,3 +305,10 @@ def test_what_is_no_event_is_refused() -> None:
         with pytest.raises(WireError) as e:
             decode_event(parts)
         assert e.value.reason == reason
+
+
+def test_a_message_without_a_time_is_taken_as_captured_on_arrival() -> None:
+    for body in ({"v": 1, "seq": 3, "end": True}, {"v": 1, "seq": 3, "t": None, "end": True}):
+        frame = decode_pose([join("pose/a", body)], LIMITS, lambda: 77)
+        assert (frame.t, frame.stamped) == (77, False)
+    assert decode_pose([join("pose/a", {"v": 1, "seq": 3, "t": 9, "end": True})], LIMITS, lambda: 77).stamped
