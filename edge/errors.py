@@ -41,5 +41,9 @@ class EngineError(HaadError):
     """No inference engine can be opened here, or one failed while running."""
 
 
+class RecordingError(HaadError):
+    """A recording cannot be written, or a file is none."""
+
+
 class MissingExtra(HaadError):
     """A command needs packages that the device-side install leaves out."""

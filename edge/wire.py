@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -247,7 +247,9 @@ class Alert:
     """A new, updated or ended alert. Times are capture times in ns; `end` is that of the last window counted in.
 
     `score` is the newest, `peak` the highest so far; 1.0 is the limit of normal. `joints` are those whose hiding
-    brings the window nearest to normal, most first. `seq` counts this engine run's alert messages without a gap.
+    brings the window nearest to normal, most first; `moment` is the stretch of capture time whose hiding does (from,
+    to; empty: none). `clip` is the support clip that came nearest, a file of `category`. `seq` counts this engine run's
+    alert messages without a gap.
     """
 
     id: str
@@ -264,11 +266,16 @@ class Alert:
     joints: tuple[str, ...]
     reason: str
     by: Provenance
+    clip: str = ""
+    moment: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The windows of one stream that were scored together; equally long columns. `end` in ns, `score` 1.0 = limit."""
+    """The windows of one stream that were scored together; equally long columns. `end` in ns, `score` 1.0 = limit.
+
+    `unclear` are tracks in view whose newest window shows too little of them to be judged.
+    """
 
     seq: int
     run: str
@@ -279,11 +286,15 @@ class Scores:
     distance: list[float]
     category: list[str]
     by: Provenance
+    unclear: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the engine is: sent on subscription, on change, and every second."""
+    """How the engine is: sent on subscription, on change, and every second.
+
+    `unclear` of the `tracks` in view show too little of the person to be judged.
+    """
 
     seq: int
     run: str
@@ -297,6 +308,7 @@ class Status:
     frames_lost: int
     windows: int
     by: Provenance
+    unclear: int = 0
 
 
 Event = Alert | Scores | Status
@@ -326,7 +338,7 @@ def decode_event(parts: Sequence[bytes]) -> Event:
         values = {f.name: m[f.name] for f in fields(kind)}
         values["by"] = Provenance(**{f.name: values["by"][f.name] for f in fields(Provenance)})
         if "joints" in values:
-            values["joints"] = tuple(values["joints"])
+            values["joints"], values["moment"] = tuple(values["joints"]), tuple(values["moment"])
         return kind(**values)
     except (KeyError, TypeError) as e:
         raise WireError("event", f"an incomplete {kind.__name__} message", why=repr(e)) from None
