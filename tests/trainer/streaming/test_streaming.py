@@ -130,6 +130,7 @@ def test_runs_in_step_are_judged_like_runs_alone() -> None:
             raise_after=S.raise_after,
             clear_after=S.clear_after,
             update_every=S.update_every,
+            cool_down=S.cool_down,
         )
         slot, news = np.array([0]), []
         for k in np.flatnonzero(np.isfinite(run.score)):
