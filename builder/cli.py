@@ -9,7 +9,35 @@ import typer
 
 from edge.console import need, say
 
-MODEL = "Look into things"
+MODEL, PLAN = "Look into things", "For a plan"
+
+
+def plan(
+    root: Path,
+    precision: str,
+    float32: list[str],
+    batch: str,
+    support: str,
+    workspace: int,
+    timing_cache: Path | None,
+    version_compatible: bool,
+) -> None:
+    """Build a TensorRT plan and say what came of it."""
+    from builder.compile import Wish, build_tensorrt
+    from builder.profile import parse_profile
+    from edge.bundle import open_bundle
+    from edge.engine.record import FOLDER
+
+    wish = Wish(precision, parse_profile(batch, support), float32, workspace, timing_cache, version_compatible)
+    built, record = build_tensorrt(open_bundle(root), wish)
+    path, gate = built.root / FOLDER / record.target / record.file, record.gate
+    say(f"{path}: {path.stat().st_size / 1e6:.2f} MB, TensorRT {record.tensorrt}, {record.gpu}, {precision}")
+    say(
+        f"gate over {gate.windows} windows: cosine ≥ {gate.cosine:.6f}, "
+        f"distance within {gate.distance:.1e}, few-shot AUROC within {gate.auroc:.1e}"
+    )
+    say("ms by batch size, p50 and p99: " + ", ".join(f"{n}: {a:g} {b:g}" for n, (a, b) in record.latency_ms.items()))
+    say(f"haad-edge run --bundle {built.root} --engine tensorrt,onnx")
 
 
 def register(app: typer.Typer) -> None:
@@ -18,26 +46,51 @@ def register(app: typer.Typer) -> None:
     @app.command(rich_help_panel="Make a model")
     def build(
         bundle: Annotated[Path, typer.Argument(help="the bundle to build in")],
-        target: Annotated[str, typer.Option(help="what to build: onnx")] = "onnx",
-        precision: Annotated[str, typer.Option(help="fp32, or fp16: a float16 graph beside the float32 one")] = "fp32",
+        target: Annotated[str, typer.Option(help="what to build: onnx, or tensorrt: a plan for this GPU")] = "onnx",
+        precision: Annotated[
+            str | None, typer.Option(help="fp32 or fp16; none: fp32 for onnx, fp16 for tensorrt")
+        ] = None,
         float32: Annotated[
             list[str] | None, typer.Option(help="fp16: a part to keep in float32, by how its operations' names begin")
         ] = None,
+        batch: Annotated[
+            str, typer.Option(help="tensorrt: windows in a batch, least:usual:most", rich_help_panel=PLAN)
+        ] = "1:16:64",
+        support: Annotated[
+            str, typer.Option(help="tensorrt: categories x windows of each, least:usual:most", rich_help_panel=PLAN)
+        ] = "1:4:32x1:8:64",
+        workspace: Annotated[
+            int, typer.Option(min=1, max=1 << 20, help="tensorrt: MiB to try ways with", rich_help_panel=PLAN)
+        ] = 1024,
+        timing_cache: Annotated[
+            Path | None, typer.Option(help="tensorrt: file of measured timings, read and written", rich_help_panel=PLAN)
+        ] = None,
+        version_compatible: Annotated[
+            bool,
+            typer.Option(help="tensorrt: a plan that later versions run too, a little slower", rich_help_panel=PLAN),
+        ] = False,
     ) -> None:
-        """Export the encoder and the match as one graph, checked against torch; with fp16 its float16 form as well."""
-        if target != "onnx":
-            raise typer.BadParameter(f"unknown target '{target}'; this version builds 'onnx'", param_hint="--target")
+        """Export the encoder and the match as one graph, checked against torch; with fp16 its float16 form as well.
+
+        With --target tensorrt compile that graph for the GPU of this machine. It needs no torch then.
+        """
+        if target not in ("onnx", "tensorrt"):
+            raise typer.BadParameter(f"unknown target '{target}'; there are onnx and tensorrt", param_hint="--target")
+        precision = precision or ("fp16" if target == "tensorrt" else "fp32")
         if precision not in ("fp32", "fp16"):
             raise typer.BadParameter(f"'{precision}' is neither fp32 nor fp16", param_hint="--precision")
         if float32 and precision == "fp32":
             raise typer.BadParameter("everything is float32 without --precision fp16", param_hint="--float32")
+        if target == "tensorrt":
+            plan(bundle, precision, float32 or [], batch, support, workspace, timing_cache, version_compatible)
+            return
         need("train", "torch", "onnx", "safetensors")
         from builder.export import build_onnx
         from edge.bundle import GRAPH, open_bundle
 
         if precision == "fp16":
             from builder.engines import build_half
-            from builder.record import FOLDER
+            from edge.engine.record import FOLDER
 
             built, record = build_half(open_bundle(bundle), float32 or [])
         else:

@@ -15,10 +15,11 @@ import onnxruntime as ort
 from builder.examples import gate_examples
 from builder.export import build_onnx
 from builder.gate import AUROC, COSINE, DISTANCE, accept
-from builder.half import ISLANDS, parts
+from builder.half import parts
+from builder.islands import ISLANDS
 from builder.operations import OPSET, TENSORRT, TYPED, check_graph, objections
-from builder.record import FOLDER, RECORD, EngineRecord, Gate
 from edge.bundle import GRAPH, Bundle, write_bundle
+from edge.engine.record import FOLDER, RECORD, EngineRecord, Gate
 from edge.errors import BundleError
 from edge.skeleton import J
 

@@ -14,12 +14,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from builder.examples import Examples
-from builder.half import ISLANDS, parts, rounded, to_half
+from builder.islands import ISLANDS
 from edge.errors import BundleError
 from edge.skeleton import Float
 
@@ -121,6 +120,8 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 def judge(exact: Output, typed: bytes, examples: Examples) -> Verdict:
     """The verdict on a typed float16 graph: the worse of how it runs here and how float16 rounds."""
+    from builder.half import rounded
+
     return worst(compare(exact, outputs(form, examples), examples) for form in (rounded(typed), typed))
 
 
@@ -128,6 +129,10 @@ def what_to_keep(data: bytes, islands: Sequence[str], exact: Output, examples: E
     """The parts that pass the gate when they are float32 too: the best one, or if one is not enough, a set of which
     none can be left out. Overflow often takes two: the part that makes the great number and the one that reads it.
     """
+
+    import onnx
+
+    from builder.half import parts, to_half
 
     def verdict(extra: Sequence[str]) -> Verdict:
         return judge(exact, to_half(data, [*islands, *extra]), examples)
@@ -146,6 +151,8 @@ def what_to_keep(data: bytes, islands: Sequence[str], exact: Output, examples: E
 
 def accept(data: bytes, examples: Examples, islands: Sequence[str] = ISLANDS) -> tuple[bytes, Verdict]:
     """The typed float16 graph of a float32 one, if it passes. Raises BundleError that says which part to keep."""
+    from builder.half import to_half
+
     typed = to_half(data, islands)
     exact = outputs(data, examples)
     verdict = judge(exact, typed, examples)

@@ -17,31 +17,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from builder.islands import ISLANDS, in_island
 from edge.errors import BundleError
 
-# Measured on the shipped model, as the share of the gate's nearest limit (builder/gate.py) that is used up: 0.20 with
-# these islands. In float16, one at a time: the normalisation overflows on millimetres; the unit length takes 0.56, the
-# match 0.50, and the DCT 0.23, for a hundredth of the work. All three together 0.76, near enough to fail elsewhere.
-ISLANDS = (
-    "/encoder/normalise/",
-    "/encoder/MatMul",
-    "/encoder/Mul",
-    "/encoder/ReduceSum",
-    "/encoder/Add",
-    "/encoder/Sqrt",
-    "/encoder/Div",
-    "/match/",
-)
 # These only move values: they keep the type of what they move, so that nothing is rounded between two islands.
 _MOVES = frozenset("Concat Expand Gather Identity Reshape Slice Squeeze Transpose Unsqueeze".split())
 _FLOATS: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 _NUMPY: dict[int, type[np.floating]] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
 LARGEST = float(np.finfo(np.float16).max)
-
-
-def in_island(name: str, islands: Sequence[str]) -> bool:
-    """Whether a node of this name stays float32."""
-    return any(name.startswith(prefix) for prefix in islands)
 
 
 def part_of(name: str) -> str:

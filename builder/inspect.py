@@ -12,10 +12,12 @@ from pathlib import Path
 import onnxruntime as ort
 
 from builder.operations import TENSORRT, objections, opsets_of
-from builder.record import FOLDER, RECORD, EngineRecord, again, engine_names, read_record
 from edge.bundle import GRAPH, Bundle, open_bundle
-from edge.doctor import Finding, cuda_device, version_of
-from edge.errors import BundleError
+from edge.doctor import Finding
+from edge.engine.machine import this_machine
+from edge.engine.plans import choose, misfit
+from edge.engine.record import FOLDER, PLANS, RECORD, again, engine_names, read_plan, read_record, stale
+from edge.errors import BundleError, EngineError
 
 
 def find(path: Path) -> tuple[Bundle, str | None]:
@@ -62,7 +64,7 @@ def inspect(path: Path) -> list[Finding]:
         out.append(_runs("runs on ONNX Runtime", data, f"haad-edge run --bundle {bundle.root}"))
     for name in engine_names(bundle):
         out += _engine(bundle, name)
-    return [*out, _tensorrt()]
+    return [*out, _tensorrt(bundle)]
 
 
 def files(bundle: Bundle) -> list[Finding]:
@@ -118,17 +120,54 @@ def graph(data: bytes) -> list[Finding]:
     return out
 
 
-def stale(bundle: Bundle, record: EngineRecord) -> str:
-    """Why an engine does not belong to the bundle's graph, or ''."""
-    if record.graph != bundle.manifest.files.get(GRAPH):
-        return f"made of another graph ({record.graph[:12]}…) than the {GRAPH} beside it"
-    if record.sha256 != bundle.manifest.files.get(f"{FOLDER}/{record.target}/{record.file}"):
-        return f"{RECORD} and manifest.json name different hashes of {record.file}"
-    return ""
+def _plan(bundle: Bundle, target: str) -> list[Finding]:
+    """What a plan is, and whether this machine can run it: told from its record and hash, without touching it."""
+    name = f"engine {target}"
+    try:
+        record = read_plan(bundle, target)
+        size = len(bundle.read(f"{FOLDER}/{target}/{record.file}"))
+    except BundleError as e:
+        return [Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix)]
+    if why := stale(bundle, record):
+        return [Finding(name, "broken", why, again(bundle, target))]
+    g, p = record.gate, record.profile
+    times = ", ".join(f"{n}: {a:g} {b:g}" for n, (a, b) in record.latency_ms.items())
+    ranges = ", ".join(
+        f"{':'.join(map(str, axis))} {what}"
+        for axis, what in ((p.batch, "windows"), (p.categories, "categories"), (p.shots, "windows in each"))
+    )
+    how = "strongly typed" if record.typed else "by flags"
+    out = [
+        Finding(name, "ok", f"{record.precision} of {record.model}, graph {record.graph[:12]}, {size / 1e6:.2f} MB"),
+        Finding(f"{name}: float32 in", "ok", " ".join(record.islands) or "all of it"),
+        Finding(
+            f"{name}: gate",
+            "ok",
+            f"cosine ≥ {g.cosine:.6f}, distance within {g.distance:.1e}, AUROC within {g.auroc:.1e}, "
+            f"over {g.windows} windows",
+        ),
+        Finding(
+            f"{name}: built on",
+            "ok",
+            f"{record.gpu} (compute capability {record.compute_capability}, {record.machine}), TensorRT "
+            f"{record.tensorrt}{' and later' if record.version_compatible else ''}, {how}, CUDA {record.cuda}, "
+            f"driver {record.driver}; ms p50 and p99 by batch size: {times}",
+        ),
+        Finding(f"{name}: takes", "ok", ranges),
+    ]
+    why = misfit(bundle, record, this_machine())
+    if why:
+        return [
+            *out,
+            Finding(f"{name} here", "absent", why, f"on the machine that will run it: {again(bundle, target)}"),
+        ]
+    return [*out, Finding(f"{name} here", "ok", f"haad-edge run --bundle {bundle.root} --engine tensorrt,onnx")]
 
 
 def _engine(bundle: Bundle, target: str) -> list[Finding]:
     name = f"engine {target}"
+    if target.startswith(PLANS):
+        return _plan(bundle, target)
     try:
         record = read_record(bundle, target)
         data = bundle.read(f"{FOLDER}/{target}/{record.file}")
@@ -168,8 +207,10 @@ def _runs(name: str, data: bytes, how: str, note: str = "") -> Finding:
     return Finding(name, "ok", f"{ort.__version__}: {shapes}{note}" + (f"; {how}" if how else ""))
 
 
-def _tensorrt() -> Finding:
-    device, trt = cuda_device(), version_of("tensorrt")
-    why = "this version builds and runs no plans"
-    here = f"here: tensorrt {trt or 'not installed'}, GPU {device or 'none found'}"
-    return Finding("runs on TensorRT", "absent", f"{why}; {here}")
+def _tensorrt(bundle: Bundle) -> Finding:
+    """Which plan `run` would take here, or why none."""
+    try:
+        record = choose(bundle, this_machine())
+    except EngineError as e:
+        return Finding("runs on TensorRT", "absent", e.why, e.fix)
+    return Finding("runs on TensorRT", "ok", f"{record.target}: haad-edge run --bundle {bundle.root} --engine tensorrt")

@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from builder.examples import example_windows
-from builder.inspect import files, graph, intact, stale
-from builder.record import FOLDER, again, engine_names, read_record
+from builder.inspect import files, graph, intact
 from edge.bundle import GRAPH, WEIGHTS, Bundle
 from edge.doctor import Finding
 from edge.engine import Engine, open_engine, run_all
+from edge.engine.machine import this_machine
+from edge.engine.plans import misfit
+from edge.engine.record import FOLDER, PLANS, again, engine_names, read_plan, read_record, stale
 from edge.errors import HaadError
 from edge.score import match
 from edge.skeleton import Float
+
+if TYPE_CHECKING:
+    from builder.gate import Verdict
 
 TOLERANCE = 1e-4
 """Between ONNX Runtime and numpy, and between the sizes of a batch."""
@@ -105,9 +111,42 @@ def _torch(bundle: Bundle, data: bytes) -> list[Finding]:
     return [Finding(name, "ok", detail)]
 
 
+def _plan(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
+    """A plan belongs to the graph beside it; where this machine can run it, it passes the gate here."""
+    name = f"engine {target}"
+    record = read_plan(bundle, target)
+    if why := stale(bundle, record):
+        return [Finding(name, "broken", why, again(bundle, target))]
+    plan = bundle.read(f"{FOLDER}/{target}/{record.file}")
+    if why := misfit(bundle, record, this_machine()):
+        return [Finding(name, "absent", f"belongs to the graph; not run: {why}")]
+    from builder.compile import fit_examples, judge_engine
+    from builder.examples import gate_examples
+    from builder.gate import outputs
+    from edge.engine.tensorrt import open_plan
+
+    m = bundle.manifest
+    examples = fit_examples(gate_examples(m.frames, m.seconds), record.profile.shots[2])
+    engine = open_plan(bundle, record, plan, max_batch=record.profile.batch[2])
+    try:
+        verdict, _ = judge_engine(engine, outputs(data, examples), examples, record.profile)
+    finally:
+        engine.close()
+    return [_judged(name, verdict, again(bundle, target))]
+
+
+def _judged(name: str, verdict: Verdict, fix: str) -> Finding:
+    detail = f"cosine ≥ {verdict.cosine:.6f}, distance within {verdict.distance:.1e}, AUROC within {verdict.auroc:.1e}"
+    if verdict.failures:
+        return Finding(name, "broken", "; ".join(verdict.failures), fix)
+    return Finding(name, "ok", detail)
+
+
 def _engine(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
     """An engine belongs to the graph beside it, and passes the gate on this machine."""
     name = f"engine {target}"
+    if target.startswith(PLANS):
+        return _plan(bundle, data, target)
     record = read_record(bundle, target)
     if why := stale(bundle, record):
         return [Finding(name, "broken", why, again(bundle))]
@@ -122,10 +161,7 @@ def _engine(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
         verdict = judge(outputs(data, examples), typed, examples)
     except Exception as e:  # its hash matched, so it was built so; ONNX and ONNX Runtime raise kinds of their own
         return [Finding(name, "broken", f"cannot be run: {e!s:.300}", again(bundle))]
-    detail = f"cosine ≥ {verdict.cosine:.6f}, distance within {verdict.distance:.1e}, AUROC within {verdict.auroc:.1e}"
-    if verdict.failures:
-        return [Finding(name, "broken", "; ".join(verdict.failures), again(bundle))]
-    return [Finding(name, "ok", detail)]
+    return [_judged(name, verdict, again(bundle))]
 
 
 def _missing(*modules: str) -> str:

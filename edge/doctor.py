@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
 import sys
 import tempfile
@@ -20,6 +19,9 @@ from edge.bundle import open_bundle
 from edge.console import out, say
 from edge.endpoint import Endpoint
 from edge.engine import embed, open_engine
+from edge.engine.machine import this_machine
+from edge.engine.plans import choose
+from edge.engine.record import FOLDER
 from edge.errors import HaadError
 from edge.motion import make_motion
 from edge.settings import Settings, load_settings
@@ -46,20 +48,6 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def cuda_device() -> str | None:
-    """The first CUDA device's name by asking the driver, or None. (TensorRT 8.6 ends the process without one.)"""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        if driver.cuInit(0):
-            return None
-        device, name = ctypes.c_int(), ctypes.create_string_buffer(100)
-        if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, 100, device):
-            return None
-        return name.value.decode(errors="replace")
-    except (OSError, AttributeError):
-        return None
-
-
 def _onnx() -> Finding:
     bundle = open_bundle()
     engine = open_engine(bundle, "onnx", max_batch=8)
@@ -73,11 +61,20 @@ def _onnx() -> Finding:
 
 
 def _tensorrt() -> Finding:
-    device, trt, cuda = cuda_device(), version_of("tensorrt"), version_of("pycuda")
-    detail = f"tensorrt {trt or 'not installed'}, pycuda {cuda or 'not installed'}, GPU {device or 'none found'}"
-    return Finding(
-        "engine tensorrt", "absent", detail, "not needed: this version runs on ONNX Runtime, with or without a GPU"
-    )
+    here, name = this_machine(), "engine tensorrt"
+    if here.problem:
+        return Finding(
+            name, "absent", here.problem, "not needed: haad-edge runs on ONNX Runtime, with or without a GPU"
+        )
+    assert here.gpu
+    bundle = open_bundle(load_settings().bundle)
+    detail = f"TensorRT {here.tensorrt}, {here.gpu.name}, compute capability {here.gpu.capability}"
+    try:
+        record = choose(bundle, here)
+        bundle.read(f"{FOLDER}/{record.target}/{record.file}")
+    except HaadError as e:
+        return Finding(name, "absent", f"{detail}; {e.what}: {e.why}", e.fix)
+    return Finding(name, "ok", f"{detail}; {bundle.model} has a plan for it: {record.target}")
 
 
 def _ports() -> Finding:

@@ -38,7 +38,11 @@ class SupportError(HaadError):
 
 
 class EngineError(HaadError):
-    """No inference engine can be opened here, or one failed while running."""
+    """No inference engine can be opened here, or one failed while running; `lost`: its device is gone for good."""
+
+    def __init__(self, what: str, *, why: str = "", fix: str = "", lost: bool = False) -> None:
+        self.lost = lost
+        super().__init__(what, why=why, fix=fix)
 
 
 class RecordingError(HaadError):

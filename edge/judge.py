@@ -72,6 +72,11 @@ class Judge:
         self.book = book_of(s, slots, aimed * factor, tracks.place)
         self._usual = Usual(slots)
 
+    @property
+    def columns(self) -> tuple[object, ...]:
+        """What holds an array's row for each slot."""
+        return self.book, self._usual
+
     def use(self, support: SupportSet) -> list[str]:
         """Judge by this support from now on; returns what is wrong between it and the settings."""
         self._scorer, self._expected = Scorer(support.limit), support.usual

@@ -17,8 +17,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from edge.counts import LATENCY_BUCKETS
 from edge.errors import SettingsError
-from edge.runtime import LATENCY_BUCKETS, Runtime
+from edge.runtime import Runtime
 
 
 class RuntimeCollector(Collector):
@@ -40,6 +41,7 @@ class RuntimeCollector(Collector):
             ("haad_windows", "windows scored", counts.windows),
             ("haad_batches", "inference batches", counts.batches),
             ("haad_engine_seconds", "time spent in inference", counts.engine_seconds),
+            ("haad_engine_fallbacks", "times that another engine took over", r.engine.fallbacks),
             ("haad_support_swaps", "support sets put in place", counts.swaps),
         )
         for name, text, value in plain:

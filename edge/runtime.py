@@ -1,16 +1,18 @@
 """The loop that joins the stations.
 
 source ─► decode ─► ledger ─► windows ─► batch ─► engine ─► score ─► alert book ─► announcer
+          accept, watch, stage           launch │ land
   └──────────────────── one thread, drained receive ────────────────────┘
-beside it: the support watcher's thread, and the page with metrics and readiness
+While the engine computes, the loop receives and stages the next batch. Beside it: the support watcher's thread, and the
+page with metrics and readiness.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -18,11 +20,12 @@ from numpy.typing import NDArray
 
 from edge.alerts import Change, Sink
 from edge.announce import Announcer, Cause
-from edge.batch import Batch
+from edge.batch import Batch, Flight
 from edge.bundle import Bundle
+from edge.counts import Counts
 from edge.engine import Engine
 from edge.errors import EngineError, WireError
-from edge.explain import Why, explain
+from edge.explain import ROWS, explain
 from edge.ingest import Ledger, Source
 from edge.judge import Judge
 from edge.notices import Notices
@@ -35,27 +38,14 @@ from edge.wire import Limits, PoseFrame, Provenance, Status, decode_pose
 
 HEARTBEAT_S = 1.0
 DRAIN_S = 2.0
-LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 5.0)
+LOOK_S = 0.001
+"""Between looks at what the engine is doing, when nothing comes in."""
 
 
 class SupportFeed(Protocol):
     """Hands over a newly loaded support set, once."""
 
     def take(self) -> SupportSet | None: ...
-
-
-@dataclass(slots=True)
-class Counts:
-    """What the page and the status message tell; written by the loop only. Seconds are wall-clock."""
-
-    windows: int = 0
-    batches: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
-    alerts: Counter[str] = field(default_factory=Counter)
-    swaps: int = 0
-    engine_seconds: float = 0.0
-    latency: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(LATENCY_BUCKETS) + 1, np.int64))
-    latency_sum: float = 0.0
 
 
 class Runtime:
@@ -79,7 +69,8 @@ class Runtime:
         self.notices, self.clock, self._feed = notices or Notices(), clock, feed
         spec = WindowSpec.of(m.frames, m.seconds, s.stride, s.max_gap, s.track_timeout)
         self.windows = Windows(spec, s.max_tracks, s.max_streams)
-        self.batch = Batch(engine.staging, self.windows)
+        self.batch = Batch(engine, self.windows)
+        self._flights: deque[Flight] = deque()
         self.judge = Judge(s, bundle.calibration(), s.max_tracks, self.windows)
         self.book = self.judge.book
         self.announcer = Announcer(sink, self.windows)
@@ -115,13 +106,18 @@ class Runtime:
         now = self.clock()
         if messages:
             self._accept(messages, now)
-        if self.batch.n and self.clock() >= self.batch.since + self.settings.batch_deadline:
-            self.flush()
+        while self.engine.ready:
+            self.land()
+        # While the engine has work, the batch grows until it is full: there is nothing to win by a smaller one.
+        if self.batch.n and not self._flights and self.clock() >= self.batch.since + self.settings.batch_deadline:
+            self.launch()
         self._housekeeping()
         return len(messages)
 
     def _patience(self) -> float:
-        """Seconds to wait for a message: until the batch's deadline, or the next piece of housekeeping."""
+        """Seconds to wait for a message: until the batch's deadline, the engine, or the next piece of housekeeping."""
+        if self._flights:
+            return LOOK_S
         if not self.batch.n:
             return 0.1
         return max(0.0, min(0.1, self.batch.since + self.settings.batch_deadline - self.clock()))
@@ -182,63 +178,88 @@ class Runtime:
 
     def _stage(self, slots: Slots, ends: NDArray[np.int64], now: float) -> None:
         while len(slots):
+            if self.engine.full:
+                self.land()
             taken = self.batch.add(slots, ends, now)
             slots, ends = slots[taken:], ends[taken:]
             if self.batch.full:
-                self.flush()
+                self.launch()
 
-    def flush(self) -> None:
-        """Run the staged windows and publish what they say. A support swap takes effect here, between batches."""
+    def launch(self) -> None:
+        """Have the engine start on the staged windows. A support swap takes effect here, between batches."""
         if self._feed is not None and (fresh := self._feed.take()) is not None:
-            self._swap(fresh)
-            self.notices.say(f"support {fresh.version}: {fresh.summary}")
+            try:
+                self._swap(fresh)
+                self.notices.say(f"support {fresh.version}: {fresh.summary}")
+            except EngineError as e:
+                self.notices.say(f"support {fresh.version} is not taken: {e}")
         if not self.batch.n:
             return
-        before = self.clock()
+        flight = self.batch.take(self.clock())
+        self._flights.append(flight)
         try:
-            embedding, distance = self.engine.run(self.batch.n)
+            self.engine.submit(len(flight.slots))
         except EngineError as e:
-            self.counts.skipped["engine_failed"] += self.batch.n
-            self._fail(e)
-        else:
-            self._measure(before, self.clock())
-            self._judge(embedding, distance)
-            if self.state == "degraded":
-                self._become("online", "")
-        self.batch.clear()
+            self._lose(e)
 
-    def _judge(self, embedding: Float, distance: Float) -> None:
+    def land(self) -> None:
+        """Wait for the oldest batch under way, and publish what it says."""
+        try:
+            _, distance = self.engine.collect()
+        except EngineError as e:
+            self._lose(e)
+            return
+        flight = self._flights.popleft()
+        self.counts.batch(flight, self.clock())
+        self._judge(flight, distance)
+        if self.state == "degraded":
+            self._become("online", "")
+
+    def flush(self) -> None:
+        """Judge all that is staged or under way."""
+        self.launch()
+        while self._flights:
+            self.land()
+
+    def _lose(self, e: EngineError) -> None:
+        """A batch came to nothing: count every window that the engine no longer has."""
+        while len(self._flights) > self.engine.pending:
+            self.counts.skipped["engine_failed"] += len(self._flights.popleft().slots)
+        self._fail(e)
+
+    def _judge(self, flight: Flight, distance: Float) -> None:
         """Judge a batch's distances (n, G), publish what changed, and the scores to those who listen."""
-        batch, names = self.batch, self.support.names
-        poor, odd = batch.seen < self.settings.min_visible, ~np.isfinite(distance).all(1)
+        poor, odd = flight.seen < self.settings.min_visible, ~np.isfinite(distance).all(1)
         for reason, mask in (("too_few_joints", poor), ("not_finite", odd & ~poor)):
             if mask.any():
                 self.counts.skipped[reason] += int(mask.sum())
-        unclear, keep = batch.slots[poor | odd], np.flatnonzero(~(poor | odd))
+        unclear, keep = flight.slots[poor | odd], np.flatnonzero(~(poor | odd))
         self.judge.unclear(unclear)
         self.counts.windows += len(keep)
-        slots, ends = batch.slots[keep], batch.ends[keep]
+        slots, ends = flight.slots[keep], flight.ends[keep]
         found = self.judge(slots, ends, distance[keep])
-        # Explaining runs the engine, whose input the staged windows are: copy those that need it first.
-        raised = {c.index: int(keep[c.index]) for c in found.changes if c.raised}
-        at = {i: (*batch.window(row), embedding[row].copy()) for i, row in raised.items()}
+        # Explaining runs the engine, maybe in the very buffer of this flight: copy those that need it first.
+        raised = {c.index: flight.window(int(keep[c.index])) for c in found.changes if c.raised}
+        nearest = distance[keep, found.nearest]
         for c in found.changes:
             if c.raised:
-                joints, visible, where = at[c.index]
-                self._explain(c, joints, visible, where, int(found.nearest[c.index]))
+                self._explain(c, *raised[c.index], int(found.nearest[c.index]))
             self._tell([c])
-        self.announcer.scores(slots, ends, found.score, distance[keep, found.nearest], found.nearest, names, unclear)
+        self.announcer.scores(slots, ends, found.score, nearest, found.nearest, self.support.names, unclear)
 
-    def _explain(self, c: Change, joints: Float, visible: Float, embedding: Float, category: int) -> None:
-        """Find out what an alert's window differs from, and where."""
+    def _explain(self, c: Change, joints: Float, visible: Float, category: int) -> None:
+        """Find out from the graph what an alert's window differs from, and where."""
+        cause = Cause(self.support.names[category])
         try:
-            why = explain(self.engine, joints, visible, category, self.bundle.manifest.seconds)
+            with self.batch.put_aside(ROWS):
+                why = explain(self.engine, joints, visible, category, self.bundle.manifest.seconds)
         except EngineError as e:
             self._fail(e)
-            why = Why((), None)
-        clip = self.support.nearest_clip(embedding, category)
-        moment = tuple(c.end - round(ago * SECOND) for ago in why.moment or ())
-        self.announcer.cause(c.slot, Cause(self.support.names[category], clip, why.joints, moment))
+        else:
+            clip = self.support.nearest_clip(why.embedding, category)
+            moment = tuple(c.end - round(ago * SECOND) for ago in why.moment or ())
+            cause = Cause(cause.category, clip, why.joints, moment)
+        self.announcer.cause(c.slot, cause)
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 
@@ -250,7 +271,9 @@ class Runtime:
     def _release(self, slots: list[int]) -> None:
         """Tracks are gone: what is staged of them is judged first, their alerts end, their slots are free."""
         if slots:
-            self.flush()
+            waiting = [self.batch.slots, *(flight.slots for flight in self._flights)]
+            if any(np.isin(slots, part).any() for part in waiting):
+                self.flush()
             self._tell(self.judge.close(slots))
             self.windows.release(slots)
 
@@ -266,7 +289,7 @@ class Runtime:
             if now - stream.heard > 10 * timeout:
                 self.windows.drop_stream(stream)
         if not self.batch.n:
-            self.flush()
+            self.launch()  # for a support swap's sake
 
     def status(self) -> Status:
         """The engine's state now."""
@@ -295,22 +318,23 @@ class Runtime:
             self.state, self.reason = state, reason
             self._say_status()
 
+    def engine_lost(self, e: EngineError, name: str) -> None:
+        """Another engine has to take over: not ready, for that reason, until it has judged a batch."""
+        self._fail(e)
+        self.notices.say(f"engine {name} takes over")
+        self.announcer.by = replace(self.announcer.by, engine=name)
+
     def _fail(self, e: EngineError) -> None:
         self.notices.say(f"degraded: {e}", "engine")
         if self.state in ("online", "degraded"):
             self._become("degraded", str(e))
 
-    def _measure(self, before: float, after: float) -> None:
-        latency = after - self.batch.arrived
-        counts = self.counts
-        counts.batches += 1
-        counts.engine_seconds += after - before
-        counts.latency += np.bincount(np.searchsorted(LATENCY_BUCKETS, latency), minlength=len(LATENCY_BUCKETS) + 1)
-        counts.latency_sum += float(latency.sum())
-
     def _swap(self, support: SupportSet) -> None:
-        self.support, trouble = support, self.judge.use(support)
+        """Put a support set in place, between two batches; one that the engine refuses is said and left."""
+        while self._flights:
+            self.land()
         self.engine.bind(support.features, support.mask)
+        self.support, trouble = support, self.judge.use(support)
         self.announcer.by = Provenance(self.bundle.model, self.engine.name, support.version)
         self.counts.swaps += 1
         for problem in (*support.problems, *trouble):

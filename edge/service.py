@@ -13,6 +13,7 @@ from edge.alerts import ZmqSink
 from edge.bundle import Bundle, open_bundle
 from edge.endpoint import Endpoint
 from edge.engine import Engine, open_engine
+from edge.engine.fallback import open_first
 from edge.errors import SettingsError
 from edge.ingest import ZmqSource
 from edge.keys import Keys, open_keys
@@ -54,12 +55,22 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
     keys = open_keys(s.keys)
     poses, alerts = (endpoints(text, s.allow_remote, keys) for text in (s.ingest, s.alerts))
     bundle = open_bundle(s.bundle)
-    engine = open_engine(bundle, s.engine, max_batch=s.max_batch, threads=s.threads)
+    engine = open_first(
+        bundle,
+        s.engines,
+        max_batch=s.max_batch,
+        threads=s.threads,
+        build_missing=s.build_missing,
+        tell=lambda e, name: notices.say(f"engine {name or 'none'}, since {e}"),
+    )
     cache, root = FeatureCache(s.cache), s.support
     seen = fingerprint(root)
-    support = load_support(root, bundle, engine, cache)
+    # Features are the reference's whichever engine compares with them: the cache and the support's version rely on it.
+    reader = engine if s.engines[0] == "onnx" else open_engine(bundle, max_batch=WATCHER_BATCH)
+    support = load_support(root, bundle, reader, cache)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with contextlib.ExitStack() as stack:
+        stack.callback(engine.close)
         stack.callback(context.term)
         if keys:
             stack.enter_context(keys.guard(context))
@@ -67,9 +78,10 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         stack.callback(source.close)
         sink = ZmqSink(context, alerts, s.max_queue, keys)
         stack.callback(sink.close)
-        watcher = SupportWatcher(root, _reloader(bundle, s, cache), s.reload_every, notices.say, seen)
+        watcher = SupportWatcher(root, _reloader(bundle, engine, s, cache), s.reload_every, notices.say, seen)
         stack.callback(watcher.close)
         runtime = Runtime(s, bundle, engine, support, source, sink, feed=watcher, notices=notices)
+        engine.tell = runtime.engine_lost
         page = None
         if s.metrics != "off":
             page = Page(s.metrics, runtime)
@@ -77,15 +89,20 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         yield Service(runtime, page)
 
 
-def _reloader(bundle: Bundle, settings: Settings, cache: FeatureCache) -> Callable[[], SupportSet]:
-    """Loads the support folder with an engine of its own, opened when first needed: the loop's is not shared."""
+def _reloader(bundle: Bundle, judge: Engine, settings: Settings, cache: FeatureCache) -> Callable[[], SupportSet]:
+    """Loads the support folder with an engine of its own, opened when first needed: the loop's is not shared.
+
+    A set that `judge`, the loop's, has no room for is refused here, so that the old one stays.
+    """
     engines: list[Engine] = []
 
     def load() -> SupportSet:
         assert settings.support is not None
         if not engines:
-            engines.append(open_engine(bundle, settings.engine, max_batch=WATCHER_BATCH))
-        return load_support(settings.support, bundle, engines[0], cache)
+            engines.append(open_engine(bundle, max_batch=WATCHER_BATCH))
+        support = load_support(settings.support, bundle, engines[0], cache)
+        judge.admit(support.features)
+        return support
 
     return load
 

@@ -14,6 +14,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from edge.endpoint import Endpoint
 from edge.errors import SettingsError
 
+ENGINES = ("onnx", "tensorrt")
+
 
 class Settings(BaseSettings):
     """None means: found out by itself. Seconds are seconds of capture time unless a field says otherwise."""
@@ -28,7 +30,8 @@ class Settings(BaseSettings):
     keys: Path | None = Field(None, description="folder of CURVE keys: encrypts, and lets in only its peers")
     allow_remote: bool = Field(False, description="permit endpoints that other hosts reach, unencrypted")
 
-    engine: Literal["onnx"] = Field("onnx", description="inference back end")
+    engine: str = Field("onnx", description="inference back ends, the first that works: onnx, tensorrt,onnx")
+    build_missing: bool = Field(False, description="build a TensorRT plan for this GPU if the bundle has none")
     threads: int = Field(1, ge=1, le=64, description="threads of ONNX Runtime; one is best beside other load")
     max_batch: int = Field(64, ge=1, le=4096, description="windows per inference at most")
     batch_deadline: float = Field(0.02, ge=0, le=1, description="seconds (wall clock) a due window waits for others")
@@ -77,6 +80,22 @@ class Settings(BaseSettings):
         if value == "":  # as a path it would be the working folder
             raise ValueError("is empty")
         return value
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _engine(cls, value: Any) -> Any:
+        names = value if isinstance(value, list) else str(value).split(",")
+        names = [n.strip() if isinstance(n, str) else n for n in names]
+        if strange := [n for n in names if n not in ENGINES]:
+            raise ValueError(f"{strange[0]!r} is none of {', '.join(ENGINES)}")
+        if len(set(names)) < len(names) or not names:
+            raise ValueError("names each engine once")
+        return ",".join(names)
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """The back ends, in the order of preference."""
+        return tuple(self.engine.split(","))
 
     @field_validator("ingest")
     @classmethod

@@ -2,7 +2,7 @@
 
 A timer looks at the loop's thread a thousand times a second, and gives the CPU time since its last look to the
 station whose code is running, by the file that code is in. Python looks only between two steps of its own, and the
-inference is one long step: its time is taken by a clock around it.
+inference is one long step: its time is taken by a clock around it. Here it runs in turn with the loop, not beside it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EVERY_S = 0.001
 STATIONS: Mapping[str, str] = {
     "ingest.py": "receive", "wire.py": "decode", "wave.py": "decode", "skeleton.py": "decode",
     "windows.py": "window", "batch.py": "window", "score.py": "score", "alerts.py": "score",
-    "announce.py": "publish", "runtime.py": "loop",
+    "announce.py": "publish", "counts.py": "loop", "runtime.py": "loop",
 }  # fmt: skip
 """Innermost file of ours on the stack → station. What is in none of them counts as the caller's."""
 PUBLISHING = ("send", "newcomers", "wanted", "encode_event", "join")
@@ -125,28 +125,48 @@ class Silent:
     def close(self) -> None: ...
 
 
-class Remembering:
-    """An engine that computes each batch size once and then repeats itself: everything else is what is measured."""
+class InTurn:
+    """An engine that computes where a batch is submitted, in the loop's own thread, so that its time can be taken.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    One that `repeats` computes each batch size once and then repeats itself: everything else is what is measured.
+    """
+
+    def __init__(self, engine: Engine, *, repeats: bool) -> None:
+        self._engine, self._repeats = engine, repeats
         self._known: dict[int, tuple[Float, Float]] = {}
+        self._done: list[tuple[Float, Float]] = []
+        self.run: Callable[[int], tuple[Float, Float]] = self._run
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
-    def run(self, n: int) -> tuple[Float, Float]:
+    @property
+    def pending(self) -> int:
+        return len(self._done)
+
+    full = ready = pending
+
+    def _run(self, n: int) -> tuple[Float, Float]:
+        if not self._repeats:
+            return self._engine.run(n)
         if n not in self._known:
             self._known[n] = self._engine.run(n)
         return self._known[n]
+
+    def submit(self, n: int, *, embeddings: bool = False) -> None:
+        self._done.append(self.run(n))
+
+    def collect(self) -> tuple[Float, Float]:
+        return self._done.pop()
 
 
 def runtime(root: Path, settings: Settings, source: Any, *, inference: bool, bundle: Bundle | None = None) -> Runtime:
     """The loop between a source and a sink that is silent; without `inference` the engine repeats itself."""
     model = bundle or open_bundle(settings.bundle)
-    engine: Any = open_engine(model, settings.engine, max_batch=settings.max_batch, threads=settings.threads)
+    engine: Any = open_engine(model, settings.engines[0], max_batch=settings.max_batch, threads=settings.threads)
+    engine = InTurn(engine, repeats=not inference)
     support = load_support(root / "support", model, engine, FeatureCache(root / "cache"))
-    return Runtime(settings, model, engine if inference else Remembering(engine), support, source, Silent())
+    return Runtime(settings, model, engine, support, source, Silent())
 
 
 def stages(root: Path, load: Load, settings: Settings, seconds: float, *, inference: bool = True) -> dict[str, Any]:
@@ -196,9 +216,9 @@ def stages(root: Path, load: Load, settings: Settings, seconds: float, *, infere
 
 
 def array_bytes(loop: Runtime) -> int:
-    """Bytes a track takes in the arena and the alert book: of all arrays with a row, or a row of rows, for each."""
+    """Bytes a track takes in the arena and in what judges: of all arrays with a row, or a row of rows, for each."""
     n, found = loop.settings.max_tracks, 0
-    for owner in (loop.windows, loop.book):
+    for owner in (loop.windows, *loop.judge.columns):
         for value in vars(owner).values():
             if isinstance(value, np.ndarray) and len(value) and len(value) % n == 0:
                 found += value.nbytes // n

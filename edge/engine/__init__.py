@@ -9,6 +9,7 @@ import numpy as np
 
 from edge.bundle import Bundle
 from edge.errors import EngineError
+from edge.settings import ENGINES
 from edge.skeleton import Float, J
 
 
@@ -29,26 +30,70 @@ class Staging:
 
 
 class Engine(Protocol):
-    """Runs the graph on the first `n` windows of its own staging buffers, against a bound support set."""
+    """Runs the graph on the first `n` windows of its own staging buffers, against a bound support set.
 
-    name: str
-    """Back end and version, as results name it."""
-    staging: Staging
+    `run` is the whole of it for a caller that waits. One that does not fills `staging`, calls `submit`, collects when
+    `ready` or `full`, and looks at `staging` anew. What was submitted stays in its buffer until that is filled again.
+    What comes back is the caller's own, and no later batch changes it.
+    """
+
+    @property
+    def name(self) -> str:
+        """Back end and version, as results name it. It changes when another engine takes over."""
+
+    @property
+    def staging(self) -> Staging:
+        """The buffers to fill. `run` leaves them in their place; after `submit` they may be others."""
+
+    @property
+    def full(self) -> bool:
+        """Whether a result must be collected before `staging` may be filled again."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether `collect` would not wait."""
+
+    @property
+    def pending(self) -> int:
+        """Batches submitted and not collected."""
+
+    @property
+    def fallbacks(self) -> int:
+        """How often another engine had to take over, the start included."""
+
+    def admit(self, support: Float) -> None:
+        """Raises EngineError where there is no room for a support set (G, K, D). May be asked from any thread."""
 
     def bind(self, support: Float, mask: Float) -> None:
-        """Use support (G, K, D) and mask (G, K) from the next `run` on."""
+        """Use support (G, K, D) and mask (G, K) from the next batch on. What `admit` refuses, this refuses."""
 
     def run(self, n: int) -> tuple[Float, Float]:
-        """embedding (n, D) and distance (n, G). Raises EngineError when the device is lost."""
+        """embedding (n, D) and distance (n, G) of `staging`, which stays the buffer to fill. Not for a full engine.
+
+        Raises EngineError, with `lost` set when the device is gone.
+        """
+
+    def submit(self, n: int, *, embeddings: bool = False) -> None:
+        """Start on the first `n` windows of `staging`."""
+
+    def collect(self) -> tuple[Float, Float]:
+        """The oldest submitted batch's embedding, (0, D) if it was not asked for, and distance (n, G)."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
 
 
 def open_engine(bundle: Bundle, name: str = "onnx", *, max_batch: int = 64, threads: int = 1) -> Engine:
-    """Open a back end for the bundle, or raise EngineError saying what is missing."""
+    """Open one back end for the bundle, or raise EngineError saying what is missing."""
     if name == "onnx":
         from edge.engine.onnx import OnnxEngine
 
         return OnnxEngine(bundle, max_batch=max_batch, threads=threads)
-    raise EngineError(f"no engine called {name!r}", why="this version runs 'onnx'", fix="set engine: onnx")
+    if name == "tensorrt":
+        from edge.engine.tensorrt import open_tensorrt
+
+        return open_tensorrt(bundle, max_batch=max_batch)
+    raise EngineError(f"no engine called {name!r}", why=f"there are {', '.join(ENGINES)}", fix="set engine: onnx")
 
 
 def run_all(engine: Engine, joints: Float, visible: Float) -> tuple[Float, Float]:

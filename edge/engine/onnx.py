@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
 import numpy as np
 import onnxruntime as ort
 
@@ -10,9 +13,16 @@ from edge.engine import Staging
 from edge.errors import EngineError
 from edge.skeleton import Float
 
+DEPTH = 2
+
 
 class OnnxEngine:
-    """The exported graph in one inference session. One thread, no spinning: it shares the machine."""
+    """The exported graph in one inference session. `submit` has a thread of its own run it, without Python's lock.
+
+    One thread computes, without spinning: it shares the machine.
+    """
+
+    fallbacks = 0
 
     def __init__(self, bundle: Bundle, *, max_batch: int, threads: int = 1) -> None:
         options = ort.SessionOptions()
@@ -31,8 +41,34 @@ class OnnxEngine:
                 fix=f"haad-edge build {bundle.root} --target onnx",
             ) from None
         self.name = f"onnxruntime-{ort.__version__}"
-        self.staging = Staging.empty(max_batch, bundle.manifest.frames)
+        self._free = deque(Staging.empty(max_batch, bundle.manifest.frames) for _ in range(DEPTH))
+        self._under: deque[tuple[Staging, Future[tuple[Float, Float]]]] = deque()
+        self._worker = ThreadPoolExecutor(1, "onnx")
+        self._nothing = np.zeros((0, bundle.manifest.embedding), np.float32)
         self.bind(np.zeros((1, 1, bundle.manifest.embedding), np.float32), np.ones((1, 1), np.float32))
+
+    @property
+    def staging(self) -> Staging:
+        """See `Engine.staging`."""
+        return self._free[0] if self._free else self._under[0][0]
+
+    @property
+    def pending(self) -> int:
+        """See `Engine.pending`."""
+        return len(self._under)
+
+    @property
+    def full(self) -> bool:
+        """See `Engine.full`."""
+        return not self._free
+
+    @property
+    def ready(self) -> bool:
+        """See `Engine.ready`."""
+        return bool(self._under) and self._under[0][1].done()
+
+    def admit(self, support: Float) -> None:
+        """See `Engine.admit`: there is room for any."""
 
     def bind(self, support: Float, mask: Float) -> None:
         """See `Engine.bind`. The arrays are used as they are: do not change them afterwards."""
@@ -42,10 +78,31 @@ class OnnxEngine:
         }
 
     def run(self, n: int) -> tuple[Float, Float]:
-        """See `Engine.run`."""
-        feed = {"joints": self.staging.joints[:n], "visible": self.staging.visible[:n], **self._support}
+        """See `Engine.run`: in the caller's thread."""
+        return self._compute(self.staging, n, self._support, True)
+
+    def submit(self, n: int, *, embeddings: bool = False) -> None:
+        """See `Engine.submit`."""
+        if self.full:
+            raise RuntimeError("collect a result before another batch is submitted")
+        staging = self._free.popleft()
+        self._under.append((staging, self._worker.submit(self._compute, staging, n, self._support, embeddings)))
+
+    def collect(self) -> tuple[Float, Float]:
+        """See `Engine.collect`."""
+        staging, result = self._under.popleft()
+        self._free.append(staging)
+        return result.result()
+
+    def close(self) -> None:
+        """See `Engine.close`: the session goes with the engine."""
+        self._worker.shutdown()
+
+    def _compute(self, staging: Staging, n: int, support: dict[str, Float], embeddings: bool) -> tuple[Float, Float]:
+        feed = {"joints": staging.joints[:n], "visible": staging.visible[:n], **support}
+        wanted = ["distance", "embedding"] if embeddings else ["distance"]
         try:
-            embedding, distance = self._session.run(["embedding", "distance"], feed)
+            distance, *rest = self._session.run(wanted, feed)
         except Exception as e:
             raise EngineError("ONNX Runtime failed on a batch", why=str(e)[:300]) from None
-        return embedding, distance
+        return rest[0] if rest else self._nothing, distance

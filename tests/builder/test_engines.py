@@ -17,10 +17,10 @@ from builder import gate
 from builder.engines import HALF, build_half
 from builder.export import build_onnx
 from builder.half import ISLANDS, in_island, to_half, types_of
-from builder.record import EngineRecord, engine_names, read_record
 from edge.bundle import GRAPH, Bundle, open_bundle, write_bundle
 from edge.cli import make_app
 from edge.engine import open_engine
+from edge.engine.record import EngineRecord, engine_names, read_record
 from edge.errors import BundleError
 from tests.builder.test_export import inputs
 
@@ -126,5 +126,5 @@ def test_the_command(bundle: Bundle) -> None:
     code, printed = build("--target", "onnx", "--precision", "fp16", "--float32", "/encoder/leave/")
     assert code == 0 and "bytheirlistsforTensorRT10.3,10.13,11" in printed and "gateover" in printed
     assert read_record(open_bundle(bundle.root), HALF).islands[-1] == "/encoder/leave/"
-    for options in (("--precision", "int8"), ("--float32", "/encoder/leave/"), ("--target", "tensorrt")):
+    for options in (("--precision", "int8"), ("--float32", "/encoder/leave/"), ("--target", "openvino")):
         assert build(*options)[0] == 2, options

@@ -7,7 +7,8 @@ What differs from a reader's terminal, and nothing else does:
   page's configuration says of it; `train-motion` two steps; `motion-report` two clips;
 - order: what runs until it is stopped (`haad-edge run`, `listen`, a subscriber in Python) goes to the background. An
   engine serves the rest of its page, or up to the next one; a listener must print what it hears of a fall;
-- `make`, `pip`, `systemctl` and making a venv are not run: their targets, extras and unit are looked up instead.
+- `make`, `pip`, `systemctl`, `sudo`, making a venv: not run; their targets, extras and unit are looked up instead;
+- a TensorRT plan is built where there is a GPU; elsewhere the command must say that there is none.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from edge.bundle import BASE, GRAPH
 from edge.cli import make_app
 from edge.client import AlertSubscriber, PosePublisher
 from edge.clip import save_clip
+from edge.engine.machine import this_machine
 from edge.motion import make_motion
 from edge.playback import capture_ns, play
 from edge.settings import Settings
@@ -50,7 +52,7 @@ TINY = {
     "batch": 24,
     "encoder": {"frames": 16, "seconds": 2.0, "coefficients": 8, "width": 16, "blocks": 1, "embedding": 16},
 }
-LOOKED_UP = ("make", "pip", "systemctl", "python3", ".")
+LOOKED_UP = ("make", "pip", "systemctl", "python3", ".", "sudo")
 PATIENCE = 120.0
 
 
@@ -139,6 +141,8 @@ class Reader:
             return
         if words[0] in LOOKED_UP:
             look_up(words, page)
+        elif words[:2] == ["haad-edge", "build"] and "tensorrt" in words:
+            self.plan(words, where)
         elif words[:2] == ["haad-edge", "run"]:
             self.run(words, dict(w.split("=", 1) for w in given))
         elif words[:2] == ["haad-edge", "listen"]:
@@ -156,6 +160,14 @@ class Reader:
             }.get(words[words.index("haad-edge") + 1] if "haad-edge" in words else "", [])
             line = self.local(" ".join([command.split(" #")[0], *extra]))
             self.finish(["bash", "-euc", line], where, sends="publish" in words)
+
+    def plan(self, words: list[str], where: str) -> None:
+        """Built where there is a GPU; elsewhere it says that there is none. The bundle has its graph by then."""
+        shutil.copy(BASE / GRAPH, self.folder / words[2])
+        done = subprocess.run(words, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        problem = this_machine().problem
+        assert done.returncode == (2 if problem else 0), f"{where}: {done.stdout}{done.stderr}"
+        assert problem in done.stderr and "Traceback" not in done.stderr
 
     def python(self, text: str, where: str) -> None:
         self.count += 1
@@ -278,8 +290,12 @@ def look_up(words: list[str], page: Path) -> None:
     elif words[0] == "systemctl":
         unit = [w for w in words if w.endswith(".service")]
         assert all(f"# /etc/systemd/system/{u}\n" in page.read_text() for u in unit), words
+    elif words[0] == "sudo":
+        assert words[1] in ("apt-get", "nvpmodel", "jetson_clocks"), words
     else:
-        assert words in (["python3", "-m", "venv", ".venv"], [".", ".venv/bin/activate"]), words
+        venv = ["python3", "-m", "venv"]
+        known = ([*venv, ".venv"], [*venv, "--system-site-packages", ".venv"], [".", ".venv/bin/activate"])
+        assert words in known, words
 
 
 @pytest.fixture

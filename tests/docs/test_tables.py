@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from prometheus_client.core import CounterMetricFamily, InfoMetricFamily
 
 from builder.operations import TENSORRT
-from builder.record import EngineRecord
 from edge.bundle import Manifest
+from edge.cli import make_app
 from edge.clip import HELP
+from edge.engine.record import EngineRecord, PlanRecord
 from edge.page import RuntimeCollector
 from edge.settings import Settings
 from edge.skeleton import CORE15, LAYOUTS
@@ -61,6 +63,8 @@ def test_manifest_table() -> None:
 def test_engine_tables() -> None:
     named = [n.strip() for r in under("docs/build.md", "## The float16 graph") for n in r[0].split(",")]
     assert named == list(EngineRecord.model_fields)
+    named = [n.strip() for r in under("docs/build.md", "Its `engine.json`:") for n in r[0].split(",")]
+    assert named == list(PlanRecord.model_fields)
     assert under("docs/build.md", "## Which TensorRT reads the graph") == [
         [
             p.version,
@@ -71,6 +75,13 @@ def test_engine_tables() -> None:
         ]
         for p in TENSORRT
     ]
+
+
+def test_plan_options_table() -> None:
+    options: Any = typer.main.get_command(make_app())
+    known = {p.opts[0]: p.default for p in options.commands["build"].params}
+    for name, default, _ in under("docs/build.md", "## A plan for the GPU"):
+        assert shown(known[name]) == ("–" if name == "--precision" else default), name
 
 
 def test_metrics_table() -> None:

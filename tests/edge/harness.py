@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -82,7 +83,43 @@ class MemorySink:
         return [e.state for e in self.events if isinstance(e, Status)]
 
 
-class HeightEngine:
+class AtOnce:
+    """The part of `Engine` around a `run`: a batch is computed where it is submitted, and there is room for one."""
+
+    name = "at once"
+    fallbacks = 0
+    staging: Staging
+
+    def run(self, n: int) -> tuple[Float, Float]:
+        raise NotImplementedError
+
+    def bind(self, support: Float, mask: Float) -> None: ...
+
+    def admit(self, support: Float) -> None: ...
+
+    def submit(self, n: int, *, embeddings: bool = False) -> None:
+        embedding, distance = self.run(n)
+        self._done: list[tuple[Float, Float]] = [(embedding if embeddings else embedding[:0], distance)]
+
+    def collect(self) -> tuple[Float, Float]:
+        return self._done.pop(0)
+
+    @property
+    def pending(self) -> int:
+        return len(getattr(self, "_done", ()))
+
+    @property
+    def full(self) -> bool:
+        return bool(self.pending)
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.pending)
+
+    def close(self) -> None: ...
+
+
+class HeightEngine(AtOnce):
     """Distance = how far the mean height of the visible joints is from `normal`, for every category."""
 
     name = "height-1"
@@ -105,6 +142,62 @@ class HeightEngine:
         height = (self.staging.joints[:n, ..., 1] * v).sum((1, 2)) / np.maximum(v.sum((1, 2)), 1e-9)
         distance = np.abs(height - self.normal)[:, None].repeat(self._categories, 1).astype(np.float32)
         return np.zeros((n, 8), np.float32), distance
+
+
+class LateEngine:
+    """`inner`, two batches deep: a batch is computed when `ready` is asked and the dice say so, or in `collect`.
+
+    Each of its two buffers is spoilt as soon as its batch has been collected and another may be staged there.
+    """
+
+    fallbacks = 0
+
+    def __init__(self, inner: HeightEngine, seed: int = 0, chance: float = 0.3) -> None:
+        self.inner, self.name, self._dice, self._chance = inner, inner.name, random.Random(seed), chance
+        size, frames = inner.staging.size, inner.staging.joints.shape[1]
+        self._free = [Staging.empty(size, frames), Staging.empty(size, frames)]
+        self._under: list[tuple[Staging, int]] = []
+        self.deepest = 0
+
+    @property
+    def staging(self) -> Staging:
+        return self._free[0] if self._free else self._under[0][0]
+
+    @property
+    def pending(self) -> int:
+        return len(self._under)
+
+    @property
+    def full(self) -> bool:
+        return not self._free
+
+    @property
+    def ready(self) -> bool:
+        return bool(self._under) and self._dice.random() < self._chance
+
+    def admit(self, support: Float) -> None: ...
+
+    def bind(self, support: Float, mask: Float) -> None:
+        self.inner.bind(support, mask)
+
+    def run(self, n: int) -> tuple[Float, Float]:
+        assert self._free, "not for a full engine"
+        return self._compute(self.staging, n)
+
+    def submit(self, n: int, *, embeddings: bool = False) -> None:
+        self._under.append((self._free.pop(0), n))
+        self.deepest = max(self.deepest, len(self._under))
+
+    def collect(self) -> tuple[Float, Float]:
+        staging, n = self._under.pop(0)
+        self._free.append(staging)
+        return self._compute(staging, n)
+
+    def _compute(self, staging: Staging, n: int) -> tuple[Float, Float]:
+        self.inner.staging.joints[:n], self.inner.staging.visible[:n] = staging.joints[:n], staging.visible[:n]
+        return self.inner.run(n)
+
+    def close(self) -> None: ...
 
 
 def support_of(*names: str, limit: float = 1.0, version: str = "v1") -> SupportSet:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from edge.errors import EngineError
 from edge.motion import make_motion
 from edge.notices import Notices
-from edge.skeleton import get_layout
+from edge.skeleton import Float, get_layout
 from edge.support import FeatureCache, SupportSet, load_support
-from edge.wire import PoseFrame, encode_pose
+from edge.wire import PoseFrame, Scores, encode_pose
 
-from .harness import SECOND, Bench, HeightEngine, bench, message, person, support_of
+from .harness import SECOND, Bench, HeightEngine, LateEngine, bench, message, person, support_of
 
 
 def stand(stream: str, seconds: float, heights: dict[int, float], fps: float = 24, start: float = 5.0) -> list[bytes]:
@@ -101,6 +104,71 @@ def test_a_failing_engine_degrades_and_recovers() -> None:
     b.play(stand("cam3", 3, {1: 0.1}))
     assert b.runtime.state == "online"
     assert b.sink.states()[-2:] == ["degraded", "online"]
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.3])
+@given(seed=st.integers(0, 10**6), chunk=st.integers(1, 40), size=st.integers(1, 9))
+@settings(max_examples=15, deadline=None)
+def test_whenever_the_engine_is_done_the_same_is_judged(chance: float, seed: int, chunk: int, size: int) -> None:
+    """Late results, tracks that go meanwhile, alerts explained while the next batch is half staged."""
+
+    def reach(c: int, t: int) -> Float:
+        joints = person(0.3 * c + 0.5 * t)
+        joints[t + c, 1] += 1.0  # and so a joint to blame
+        return joints
+
+    heights = [
+        [message(f"cam{c}", k, 5 + 0.1 * c + k / 24, {t: reach(c, t) for t in range(4)}) for k in range(72)]
+        for c in range(3)
+    ]
+    ends = [message(f"cam{c}", 72, 8.1, {}, end=True) for c in range(3)]
+    frames = [m for turn in zip(*heights, strict=True) for m in turn] + ends
+    late = LateEngine(HeightEngine(size), seed, chance)
+    expected, found = bench(HeightEngine(size)).play(frames), bench(late).play(frames, chunk)
+    assert found.sink.scores() == pytest.approx(expected.sink.scores(), abs=1e-6) and found.sink.scores()
+    assert decisions(found) == decisions(expected) != []
+    assert {(a.stream, a.track): a.joints for a in found.sink.alerts()} == {
+        (a.stream, a.track): a.joints for a in expected.sink.alerts()
+    }
+    assert late.deepest <= 2 and late.pending == 0
+
+
+def test_the_next_batch_is_staged_while_the_engine_computes() -> None:
+    engine = LateEngine(HeightEngine(4), chance=0.0)
+    b = bench(engine)
+    b.play(stand("cam", 4, dict.fromkeys(range(8), 0.1)), chunk=1)
+    assert engine.deepest == 2 and len(b.sink.scores()) == 8 * 9
+
+
+def test_what_a_lost_engine_had_is_counted_all_of_it() -> None:
+    inner = HeightEngine(4)
+    engine = LateEngine(inner, chance=0.0)
+    b = bench(engine)
+    b.source.queue = [[m] for m in stand("cam", 2.3, dict.fromkeys(range(8), 0.1))]
+    while b.source.queue:
+        b.runtime.step(0.05)
+    assert engine.pending == 2
+    inner.broken = True
+    b.runtime.flush()
+    assert b.runtime.counts.skipped["engine_failed"] == 8 * 2 - b.runtime.counts.windows > 0
+    inner.broken = False
+    b.play(stand("cam2", 3, {1: 0.1}))
+    assert b.runtime.state == "online" and b.runtime.counts.windows > 4
+
+
+def test_a_support_set_that_the_engine_refuses_is_said_and_the_old_one_stays() -> None:
+    class Small(HeightEngine):
+        def bind(self, support: Float, mask: Float) -> None:
+            if len(support) > 1:
+                raise EngineError("the support set has 2 categories", why="the plan was built for 1 to 1")
+            super().bind(support, mask)
+
+    feed = Feed()
+    b = bench(Small(), support_of("calm", version="old"), feed=feed)
+    feed.next = support_of("calm", "other", version="new")
+    b.play(stand("cam", 3, {1: 0.5}))
+    assert {e.by.support for e in b.sink.events if isinstance(e, Scores)} == {"old"}
+    assert b.runtime.support.version == "old" and b.runtime.counts.swaps == 1
 
 
 class Feed:

@@ -1,0 +1,268 @@
+"""`haad-edge build --target tensorrt`: a plan for the GPU of this machine, accepted by the gate or not written.
+
+encoder.onnx ─► (typed float16) ─► TensorRT ─► plan ─► run here, as the device will ─► gate ─► engines/<target>/
+                                                                ▲
+                                   ONNX Runtime, float32 ───────┘
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from builder.examples import Examples, gate_examples
+from builder.gate import AUROC, COSINE, DISTANCE, Output, Verdict, compare, outputs, worst
+from builder.islands import ISLANDS
+from builder.profile import shapes
+from edge.bundle import GRAPH, Bundle, write_bundle
+from edge.engine import Engine, run_all
+from edge.engine.machine import Gpu, Machine, this_machine
+from edge.engine.pipeline import buckets
+from edge.engine.record import FOLDER, PLANS, RECORD, Gate, PlanRecord, Profile
+from edge.engine.tensorrt import INPUTS, OUTPUTS, name_of, open_plan
+from edge.errors import BundleError, EngineError, MissingExtra
+from edge.skeleton import Float, J
+
+RUNS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the user asked for. `workspace` in MiB; `float32`: parts to keep in float32 beside the islands."""
+
+    precision: str
+    profile: Profile
+    float32: Sequence[str] = ()
+    workspace: int = 1024
+    timing_cache: Path | None = None
+    version_compatible: bool = False
+
+
+def ready(here: Machine) -> tuple[Gpu, str]:
+    """The GPU and TensorRT's version. Raises EngineError that says what to install."""
+    if here.gpu is None:
+        raise EngineError(
+            "no plan can be built here",
+            why=here.problem,
+            fix="build on the machine that will run it: a plan belongs to its GPU and its TensorRT",
+        )
+    if here.tensorrt is None or not here.pycuda:
+        raise EngineError(
+            "no plan can be built here",
+            why=here.problem,
+            fix="pip install 'haad-edge[tensorrt]'; on a Jetson see docs/jetson.md: TensorRT comes with JetPack",
+        )
+    return here.gpu, here.tensorrt
+
+
+def build_tensorrt(bundle: Bundle, wish: Wish) -> tuple[Bundle, PlanRecord]:
+    """Build, judge and write a plan. The bundle must hold encoder.onnx. Raises EngineError or BundleError."""
+    from builder.plan import Order, is_typed, make_plan
+    from edge.engine.cuda import CudaDevice
+
+    gpu, version = ready(this_machine())
+    start = time.perf_counter()
+    m, data = bundle.manifest, bundle.read(GRAPH)
+    half, typed = wish.precision == "fp16", is_typed()
+    islands = list(dict.fromkeys((*ISLANDS, *wish.float32))) if half else []
+    examples = fit_examples(gate_examples(m.frames, m.seconds), wish.profile.shots[2])
+    exact = outputs(data, examples)
+    order = Order(
+        name=name_of(m.files[GRAPH]),
+        shapes=shapes(wish.profile, m.frames, J, m.embedding),
+        half=half,
+        islands=islands,
+        workspace=wish.workspace << 20,
+        timing_cache=wish.timing_cache,
+        version_compatible=wish.version_compatible,
+    )
+    draft = PlanRecord(
+        target=f"{PLANS}{version}-sm{gpu.capability.replace('.', '')}-{wish.precision}",
+        precision="fp16" if half else "fp32",
+        sha256="",
+        graph=m.files[GRAPH],
+        model=bundle.model,
+        opset=m.opset or 0,
+        islands=islands,
+        typed=typed,
+        inputs=free_shapes(m.frames, m.embedding, INPUTS),
+        outputs=free_shapes(m.frames, m.embedding, OUTPUTS),
+        profile=wish.profile,
+        tensorrt=version,
+        version_compatible=wish.version_compatible,
+        cuda="",
+        driver=gpu.driver,
+        gpu=gpu.name,
+        compute_capability=gpu.capability,
+        machine=this_machine().platform,
+        workspace_mib=wish.workspace,
+        parity={},
+        gate=Gate(cosine=0, distance=0, auroc=0, auroc_float32=0, windows=0, limits={}),
+        build_seconds=0,
+        latency_ms={},
+    )
+    device = CudaDevice()  # before TensorRT: it takes this context
+
+    def compiled(extra: Sequence[str]) -> bytes:
+        kept = [*islands, *extra]
+        return make_plan(typed_graph(data, kept) if half and typed else data, replace(order, islands=kept))
+
+    def judged(plan: bytes) -> tuple[Verdict, Output, dict[str, list[float]]]:
+        engine = open_plan(bundle, draft, plan, max_batch=wish.profile.batch[2], device=CudaDevice())
+        try:
+            verdict, short = judge_engine(engine, exact, examples, wish.profile)
+            return verdict, short, latency(engine, wish.profile) if not verdict.failures else {}
+        finally:
+            engine.close()
+
+    try:
+        plan = compiled(())
+        verdict, short, times = judged(plan)
+        if verdict.failures:
+            raise refused(verdict, half, data, islands, exact, examples, lambda p: not judged(compiled(p))[0].failures)
+        record = draft.model_copy(
+            update={
+                "sha256": hashlib.sha256(plan).hexdigest(),
+                "cuda": device.toolkit,
+                "parity": differences(exact, short),
+                "gate": Gate(**asdict(verdict), limits={"cosine": COSINE, "distance": DISTANCE, "auroc": AUROC}),
+                "latency_ms": times,
+                "build_seconds": round(time.perf_counter() - start, 2),
+            }
+        )
+    finally:
+        device.close()
+    root = f"{FOLDER}/{record.target}"
+    text = record.model_dump_json(indent=2) + "\n"
+    return write_bundle(bundle.root, m, {f"{root}/{record.file}": plan, f"{root}/{RECORD}": text.encode()}), record
+
+
+def typed_graph(data: bytes, islands: Sequence[str]) -> bytes:
+    """The float16 graph, checked. Raises MissingExtra without the package onnx, BundleError for an unknown part."""
+    if importlib.util.find_spec("onnx") is None:
+        raise MissingExtra(
+            "a float16 plan needs the package onnx here",
+            why="from TensorRT 10 on, precision is written into the graph",
+            fix="pip install onnx, or --precision fp32",
+        )
+    import onnx
+
+    from builder.half import parts, to_half
+    from builder.operations import TYPED, check_graph
+
+    model = onnx.load_from_string(data)
+    if unknown := [p for p in islands if not p or not any(n.name.startswith(p) for n in model.graph.node)]:
+        raise BundleError(
+            f"no operation of the graph has a name that begins with {unknown[0]!r}",
+            fix=f"use one of: {' '.join(parts(model, ISLANDS))}",
+        )
+    typed = to_half(data, islands)
+    check_graph(onnx.load_from_string(typed), TYPED)
+    return typed
+
+
+def free_shapes(frames: int, embedding: int, names: Sequence[str]) -> dict[str, list[int]]:
+    """Inputs or outputs as TensorRT names their shapes: −1 is free."""
+    known = {
+        "joints": [-1, frames, J, 3],
+        "visible": [-1, frames, J],
+        "support": [-1, -1, embedding],
+        "support_mask": [-1, -1],
+        "embedding": [-1, embedding],
+        "distance": [-1, -1],
+    }
+    return {name: known[name] for name in names}
+
+
+def fit_examples(examples: Examples, shots: int) -> Examples:
+    """The same, with at most `shots` support windows in a category."""
+    keep = np.ones(len(examples.category), bool)
+    for c in range(examples.categories):
+        keep[np.flatnonzero(examples.support & (examples.category == c))[shots:]] = False
+    e = examples
+    return Examples(e.joints[keep], e.visible[keep], e.category[keep], e.support[keep])
+
+
+def judge_engine(engine: Engine, exact: Output, examples: Examples, profile: Profile) -> tuple[Verdict, Output]:
+    """The worse of two verdicts: with support features of its own, and with the float32 ones that `run` gives it."""
+    embedding = run_all(engine, examples.joints, examples.visible)[0]
+    found = []
+    for features in (embedding, exact.embedding):
+        support = features[examples.support].reshape(examples.categories, -1, features.shape[1])
+        found.append(Output(embedding, distances(engine, examples, support, profile)))
+    verdict = worst(compare(exact, short, examples) for short in found)
+    return verdict, found[1]
+
+
+def distances(engine: Engine, examples: Examples, support: Float, profile: Profile) -> Float:
+    """distance (N, G) to `support` (G, K, D), through a plan that takes fewer categories at a time, or more shots."""
+    most, out = profile.categories[2], []
+    for i in range(0, len(support), most):
+        part = support[i : i + most]
+        g = max(len(part), profile.categories[0])
+        k = max(part.shape[1], profile.shots[0])
+        padded = np.zeros((g, k, part.shape[2]), np.float32)
+        mask = np.zeros((g, k), np.float32)
+        padded[: len(part), : part.shape[1]], mask[:, : part.shape[1]] = part, 1
+        padded[len(part) :, : part.shape[1]] = part[0]
+        engine.bind(padded, mask)
+        out.append(run_all(engine, examples.joints, examples.visible)[1][:, : len(part)])
+    return np.concatenate(out, 1)
+
+
+def differences(exact: Output, short: Output) -> dict[str, float]:
+    """The greatest difference of any number of each output."""
+    return {
+        "embedding": float(np.abs(exact.embedding - short.embedding).max()),
+        "distance": float(np.abs(exact.distance - short.distance).max()),
+    }
+
+
+def latency(engine: Engine, profile: Profile, runs: int = RUNS) -> dict[str, list[float]]:
+    """[p50, p99] in ms by batch size, from the staging buffer to the result, with what is bound."""
+    out = {}
+    for n in buckets(profile.batch[0], engine.staging.size):
+        n = min(n, engine.staging.size)
+        times = []
+        for _ in range(runs + 10):
+            t = time.perf_counter()
+            engine.run(n)
+            times.append(1000 * (time.perf_counter() - t))
+        out[str(n)] = [round(float(np.percentile(times[10:], q)), 4) for q in (50, 99)]
+    return out
+
+
+def refused(
+    verdict: Verdict,
+    half: bool,
+    data: bytes,
+    islands: Sequence[str],
+    exact: Output,
+    examples: Examples,
+    passes: Callable[[Sequence[str]], bool],
+) -> BundleError:
+    """The error for a plan that fails the gate: with what to keep in float32, as seen to pass."""
+    why = "; ".join(verdict.failures)
+    if not half:
+        return BundleError("the plan is not accepted", why=why, fix="report it with TensorRT's version and the GPU")
+    if importlib.util.find_spec("onnx") is None:
+        fix = "--precision fp32, or pip install onnx to be told which part to keep in float32"
+        return BundleError("the plan is not accepted", why=why, fix=fix)
+    from builder.keep import by_cost, least
+
+    keep = least(by_cost(data, islands, exact, examples), passes)
+    if keep is None:
+        return BundleError(
+            "the plan is not accepted", why=f"{why}, whatever is kept in float32", fix="--precision fp32"
+        )
+    return BundleError(
+        "the plan is not accepted",
+        why=why,
+        fix="keep in float32, by building with " + " ".join(f"--float32 {p}" for p in keep),
+    )

@@ -1,0 +1,177 @@
+"""From a graph to a TensorRT plan, with TensorRT 8.5 to 11: what a version lacks is found by name.
+
+                    STRONGLY_TYPED is there          it is not (8.x)
+    fp16            the typed float16 graph          the float32 graph, the FP16 flag, islands held by layer name
+    fp32            the float32 graph                the float32 graph
+
+TF32 is off everywhere: its products are no finer than float16's, and the islands are there to be finer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builder.islands import in_island
+from edge.bundle import replace
+from edge.engine.tensorrt import make_log, start
+from edge.errors import EngineError
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+Shapes = Mapping[str, Sequence[tuple[int, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a plan is to be built. `shapes`: least, usual, greatest of each input; `workspace` in bytes."""
+
+    name: str
+    shapes: Shapes
+    half: bool
+    islands: Sequence[str]
+    workspace: int
+    timing_cache: Path | None = None
+    version_compatible: bool = False
+
+
+def is_typed() -> bool:
+    """Whether the TensorRT here can be bound to the types that a graph has."""
+    import tensorrt as trt
+
+    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+
+
+def make_plan(graph: bytes, order: Order) -> bytes:
+    """Compile a graph: the typed float16 one where `is_typed`, else the float32 one. Raises EngineError.
+
+    Only on a machine whose driver has been asked for a device: TensorRT may end the process without one.
+    """
+    import tensorrt as trt
+
+    log = make_log()
+    builder = start(trt.Builder, log)
+    flags = 0
+    for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED"):  # the first is required in 8, ignored in 10, gone in 11
+        flag = getattr(trt.NetworkDefinitionCreationFlag, name, None)
+        if flag is not None:
+            flags |= 1 << int(flag)
+    network = builder.create_network(flags)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(graph):
+        errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
+        raise EngineError(
+            f"TensorRT {trt.__version__} cannot read the graph",
+            why="; ".join(errors)[:400] or log.text,
+            fix="haad-edge inspect BUNDLE says which versions read it",
+        )
+    network.name = order.name
+    config = builder.create_builder_config()
+    _configure(config, order)
+    if order.half and not is_typed():
+        _weakly_typed(network, config, order.islands)
+    profile = builder.create_optimization_profile()
+    for name, (least, usual, most) in order.shapes.items():
+        profile.set_shape(name, least, usual, most)
+    if config.add_optimization_profile(profile) < 0:
+        raise EngineError("TensorRT refuses the shapes", why=log.text, fix="other --batch and --support")
+    _load_timings(config, order.timing_cache)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineError(
+            f"TensorRT {trt.__version__} could not build the plan",
+            why=log.text,
+            fix="free memory on the GPU, or a smaller --batch; with --workspace it may try more ways",
+        )
+    _save_timings(config, order.timing_cache)
+    return bytes(plan)
+
+
+def _configure(config: trt.IBuilderConfig, order: Order) -> None:
+    import tensorrt as trt
+
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.workspace)
+    config.clear_flag(trt.BuilderFlag.TF32)
+    # TensorRT's own kernels alone: no handle of cuBLAS or cuDNN, which cost memory and are not everywhere.
+    sources = 0
+    for name in ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"):
+        source = getattr(trt.TacticSource, name, None)
+        if source is not None:
+            sources |= 1 << int(source)
+    config.set_tactic_sources(sources)
+    external = getattr(trt.PreviewFeature, "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805", None)
+    if external is not None:
+        config.set_preview_feature(external, True)
+    if order.version_compatible:
+        # Without the runtime of its version inside, so that a plan holds no code for the host: edge.engine.tensorrt
+        # loads that from its own package.
+        flags = [getattr(trt.BuilderFlag, n, None) for n in ("VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME")]
+        for flag in flags:
+            if flag is None:
+                raise EngineError(
+                    f"TensorRT {trt.__version__} builds no version-compatible plans",
+                    why="that came with 8.6",
+                    fix="leave --version-compatible out",
+                )
+            config.set_flag(flag)
+
+
+def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, islands: Sequence[str]) -> None:
+    """Let the builder use float16 wherever it likes, but for the islands' layers, by name.
+
+    The parser adds layers without a name of the graph's (broadcasts): they belong to what they read.
+    """
+    import tensorrt as trt
+
+    for name in ("FP16", "OBEY_PRECISION_CONSTRAINTS"):
+        config.set_flag(getattr(trt.BuilderFlag, name))
+    exact = {network.get_input(i).name for i in range(network.num_inputs)}
+    held = 0
+    for i in range(network.num_layers):
+        layer = network.get_layer(i)
+        outputs = [layer.get_output(k) for k in range(layer.num_outputs)]
+        floats = [t for t in outputs if t.dtype == trt.float32]
+        if not floats:
+            continue
+        if layer.name.startswith("/"):
+            island = in_island(layer.name, islands)
+        else:
+            reads = [layer.get_input(k) for k in range(layer.num_inputs)]
+            island = bool(reads) and all(t is not None and t.name in exact for t in reads)
+        if not island:
+            continue
+        held += 1
+        exact |= {t.name for t in floats}
+        if layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
+            continue
+        if hasattr(layer, "precision") and hasattr(layer, "set_output_type"):
+            layer.precision = trt.float32
+            for k, tensor in enumerate(outputs):
+                if tensor.dtype == trt.float32:
+                    layer.set_output_type(k, trt.float32)
+    if not held:
+        raise EngineError(
+            "no layer of the network has a name that the islands know",
+            why=f"looked for {' '.join(islands)}",
+            fix="haad-edge build BUNDLE --target onnx, then again",
+        )
+
+
+def _load_timings(config: trt.IBuilderConfig, path: Path | None) -> None:
+    """A cache of another GPU or version is not taken; the build then measures anew and writes its own."""
+    known = b""
+    if path is not None and path.is_file():
+        known = path.read_bytes()
+    for data in (known, b""):
+        cache = config.create_timing_cache(data)
+        if cache is not None and config.set_timing_cache(cache, False):
+            return
+
+
+def _save_timings(config: trt.IBuilderConfig, path: Path | None) -> None:
+    cache = config.get_timing_cache()
+    if path is not None and cache is not None:
+        replace(path, bytes(cache.serialize()))

@@ -1,0 +1,206 @@
+"""The CUDA device behind `edge.engine.device.Device`: the only module that touches pycuda.
+
+pycuda has no call for CUDA graphs. Those are made through the driver's own functions, on the stream handles that pycuda
+gave out. A context belongs to the thread that opened it: use a CudaDevice in that thread alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from edge.engine.device import Event, Graph, Memory, Stream
+from edge.errors import EngineError
+from edge.skeleton import Float
+
+if TYPE_CHECKING:
+    import pycuda.driver as cuda
+
+R = TypeVar("R")
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: not ordered with the default stream, which TensorRT warns of
+_RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED
+WITHOUT = "with `engine: [tensorrt, onnx]` it goes on without the GPU"
+
+
+def no_gpu(why: str) -> EngineError:
+    """No CUDA device can be used here."""
+    return EngineError(
+        "no GPU for the engine 'tensorrt'",
+        why=why,
+        fix=f"see that nvidia-smi lists one (on a Jetson: tegrastats); {WITHOUT}",
+    )
+
+
+def lost(what: str, error: Exception, memory: bool) -> EngineError:
+    """A driver call failed: the device is lost to this process, since errors of a context stay with it."""
+    why = f"{what}: {error}"
+    if memory:
+        return EngineError(
+            "the GPU is out of memory",
+            why=why,
+            fix=f"end what else uses it, or build with smaller --batch and --support; {WITHOUT}",
+            lost=True,
+        )
+    return EngineError(
+        "the GPU is lost", why=why, fix=f"look for NVRM or Xid in dmesg, then start again; {WITHOUT}", lost=True
+    )
+
+
+class CudaDevice:
+    """The first visible GPU, through its primary context, which TensorRT shares. CUDA_VISIBLE_DEVICES picks another."""
+
+    def __init__(self) -> None:
+        try:
+            import pycuda.driver as cuda
+        except ImportError as e:
+            raise EngineError(
+                "pycuda cannot be loaded",
+                why=str(e),
+                fix="pip install pycuda, where the CUDA headers and the driver are; see docs/jetson.md",
+            ) from None
+        self._cuda = cuda
+        try:
+            cuda.init()
+            if not cuda.Device.count():
+                raise no_gpu("the driver knows of no device")
+            device = cuda.Device(0)
+            self.name, self.capability = device.name(), device.compute_capability()
+            self._context = device.retain_primary_context()
+            self._context.push()
+        except cuda.Error as e:
+            raise no_gpu(str(e)) from None
+        self._driver = ctypes.CDLL("libcuda.so.1")
+        self._memory: list[cuda.DeviceAllocation] = []
+        self._streams: dict[int, cuda.Stream] = {}
+        self._events: dict[int, cuda.Event] = {}
+        self._graphs: set[int] = set()
+        self._closed = False
+
+    @property
+    def toolkit(self) -> str:
+        """The CUDA version that pycuda was compiled with."""
+        return ".".join(map(str, self._cuda.get_version()[:2]))
+
+    def free_memory(self) -> int:
+        """Bytes of device memory that nobody uses."""
+        return self._do("asking for the free memory", self._cuda.mem_get_info)[0]
+
+    # ---- Device ------------------------------------------------------------------------------------------------
+
+    def allocate(self, nbytes: int) -> Memory:
+        """See `Device.allocate`."""
+        allocation = self._do(f"allocating {nbytes} bytes", self._cuda.mem_alloc, nbytes)
+        self._memory.append(allocation)
+        return Memory(int(allocation), nbytes)
+
+    def pinned(self, shape: tuple[int, ...]) -> Float:
+        """See `Device.pinned`. The array holds on to the context, so it outlives `close`."""
+        array = self._do("allocating pinned memory", self._cuda.pagelocked_empty, shape, np.float32)
+        array.fill(0)
+        return array
+
+    def stream(self) -> Stream:
+        """See `Device.stream`."""
+        stream = self._do("making a stream", self._cuda.Stream, _NON_BLOCKING)
+        self._streams[stream.handle] = stream
+        return Stream(stream.handle)
+
+    def event(self) -> Event:
+        """See `Device.event`."""
+        number = len(self._events)
+        self._events[number] = self._do("making an event", self._cuda.Event, self._cuda.event_flags.DISABLE_TIMING)
+        return Event(number)
+
+    def copy_in(self, target: Memory, source: Float, stream: Stream) -> None:
+        """See `Device.copy_in`."""
+        self._do("copying in", self._cuda.memcpy_htod_async, target.address, source, self._streams[stream])
+
+    def copy_out(self, target: Float, source: Memory, stream: Stream) -> None:
+        """See `Device.copy_out`."""
+        self._do("copying out", self._cuda.memcpy_dtoh_async, target, source.address, self._streams[stream])
+
+    def record(self, event: Event, stream: Stream) -> None:
+        """See `Device.record`."""
+        self._do("recording an event", self._events[event].record, self._streams[stream])
+
+    def wait(self, stream: Stream, event: Event) -> None:
+        """See `Device.wait`."""
+        self._do("queueing a wait", self._streams[stream].wait_for_event, self._events[event])
+
+    def synchronize(self, event: Event) -> None:
+        """See `Device.synchronize`. Other Python threads run meanwhile."""
+        self._do("waiting for a batch", self._events[event].synchronize)
+
+    def done(self, event: Event) -> bool:
+        """See `Device.done`."""
+        return self._do("asking for a batch", self._events[event].query)
+
+    def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph | None:
+        """See `Device.capture`. A driver or an engine that cannot be captured costs speed alone, so it is no error."""
+        try:
+            begin, end, instantiate, destroy = (
+                getattr(self._driver, f"cu{name}")
+                for name in ("StreamBeginCapture_v2", "StreamEndCapture", "GraphInstantiateWithFlags", "GraphDestroy")
+            )
+        except AttributeError:  # a driver from before CUDA 11.4
+            return None
+        handle, graph, ready = ctypes.c_void_p(stream), ctypes.c_void_p(), ctypes.c_void_p()
+        if begin(handle, ctypes.c_int(_RELAXED)):
+            return None
+        refused = False
+        try:
+            enqueue()
+        except EngineError:
+            refused = True
+        finally:
+            code = end(handle, ctypes.byref(graph))
+        if code or not graph.value:
+            return None
+        code = 1 if refused else instantiate(ctypes.byref(ready), graph, ctypes.c_ulonglong(0))
+        destroy(graph)
+        if code or not ready.value:
+            return None
+        self._graphs.add(ready.value)
+        return Graph(ready.value)
+
+    def replay(self, graph: Graph, stream: Stream) -> None:
+        """See `Device.replay`."""
+        if code := self._driver.cuGraphLaunch(ctypes.c_void_p(graph), ctypes.c_void_p(stream)):
+            raise lost("launching a graph", RuntimeError(self._text(code)), memory=code == 2)
+
+    def forget(self, graph: Graph) -> None:
+        """See `Device.forget`."""
+        self._graphs.discard(graph)
+        self._driver.cuGraphExecDestroy(ctypes.c_void_p(graph))
+
+    def close(self) -> None:
+        """See `Device.close`. Do not call it after a loss: what is left is then the driver's to clean up."""
+        if self._closed:
+            return
+        self._closed = True
+        self._do("waiting for the device", self._cuda.Context.synchronize)
+        for graph in list(self._graphs):
+            self.forget(Graph(graph))
+        for allocation in self._memory:
+            self._do("freeing memory", allocation.free)
+        self._memory.clear()
+        self._events.clear()
+        self._streams.clear()
+        self._cuda.Context.pop()
+
+    # ---- inside ------------------------------------------------------------------------------------------------
+
+    def _do(self, what: str, call: Callable[..., R], *given: Any) -> R:
+        try:
+            return call(*given)
+        except self._cuda.Error as e:
+            raise lost(what, e, isinstance(e, self._cuda.MemoryError)) from None
+
+    def _text(self, code: int) -> str:
+        name = ctypes.c_char_p()
+        if self._driver.cuGetErrorName(ctypes.c_int(code), ctypes.byref(name)) or name.value is None:
+            return f"CUDA error {code}"
+        return name.value.decode(errors="replace")

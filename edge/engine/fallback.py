@@ -1,0 +1,216 @@
+"""Engines in the order of preference, as one: when a device is lost, the next takes over with what was under way.
+
+    batch ─► engine 1 ─ lost ─► engine 2 runs the same staging again ─► result
+
+Nothing of a batch is lost by this: its windows still lie in the host's half of the staging buffers, which outlive the
+device. The caller goes on filling the same buffer as before.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from edge.bundle import Bundle, open_bundle
+from edge.engine import Engine, Staging, open_engine
+from edge.errors import EngineError, HaadError
+from edge.skeleton import Float
+
+Support = tuple[Float, Float] | None
+Tell = Callable[[EngineError, str], None]
+"""Told of an engine that cannot be used or was lost, and what takes over, '' if nothing can."""
+
+
+class Fallback:
+    """See `Engine`. `engines` are open and take the same windows; the first is used until its device is lost.
+
+    What was under way at a loss, and the buffer that was being filled, the next engine computes at once; from then on
+    it is used as it would be alone.
+    """
+
+    def __init__(self, engines: Sequence[Engine], tell: Tell = lambda e, name: None, fallbacks: int = 0) -> None:
+        self._engine, self._rest = engines[0], deque(engines[1:])
+        self.tell, self.fallbacks = tell, fallbacks
+        self._kept: Staging | None = None
+        self._handed_in = False
+        self._bound: Support = None
+        self._under: deque[tuple[Staging, int, bool, Support]] = deque()
+        self._done: deque[tuple[Float, Float]] = deque()
+
+    @property
+    def name(self) -> str:
+        """See `Engine.name`."""
+        return self._engine.name
+
+    @property
+    def staging(self) -> Staging:
+        """See `Engine.staging`."""
+        return self._kept or self._engine.staging
+
+    @property
+    def full(self) -> bool:
+        """See `Engine.full`."""
+        return bool(self._under) if self._kept else self._engine.full
+
+    @property
+    def ready(self) -> bool:
+        """See `Engine.ready`."""
+        return bool(self._done) if self._kept else self._engine.ready
+
+    @property
+    def pending(self) -> int:
+        """See `Engine.pending`."""
+        return len(self._under)
+
+    def admit(self, support: Float) -> None:
+        """See `Engine.admit`."""
+        self._engine.admit(support)
+
+    def bind(self, support: Float, mask: Float) -> None:
+        """See `Engine.bind`."""
+        try:
+            self._engine.bind(support, mask)
+        except EngineError as e:
+            self._take_over(e)
+            self._engine.bind(support, mask)
+        self._bound = support, mask
+
+    def run(self, n: int) -> tuple[Float, Float]:
+        """See `Engine.run`."""
+        if self._kept is None:
+            try:
+                return self._engine.run(n)
+            except EngineError as e:
+                self._take_over(e)
+        return self._again(self.staging, n, self._bound)
+
+    def submit(self, n: int, *, embeddings: bool = False) -> None:
+        """See `Engine.submit`."""
+        self._under.append((self.staging, n, embeddings, self._bound))
+        try:
+            if self._kept is None:
+                try:
+                    self._engine.submit(n, embeddings=embeddings)
+                    return
+                except EngineError as e:
+                    self._take_over(e)
+            self._catch_up()
+            self._handed_in = True
+        except BaseException:
+            if self._under:
+                self._under.pop()
+            raise
+
+    def collect(self) -> tuple[Float, Float]:
+        """See `Engine.collect`."""
+        if not self._under:
+            raise IndexError("nothing was submitted")
+        if self._kept is None:
+            try:
+                result = self._engine.collect()
+                self._under.popleft()
+                return result
+            except EngineError as e:
+                try:
+                    self._take_over(e)
+                except EngineError:
+                    self._under.clear()
+                    raise
+        self._catch_up()
+        self._under.popleft()
+        result = self._done.popleft()
+        if self._handed_in and not self._under:
+            self._kept, self._handed_in = None, False  # nobody is filling it
+        return result
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        for engine in (self._engine, *self._rest):
+            engine.close()
+
+    # ---- inside ------------------------------------------------------------------------------------------------
+
+    def _take_over(self, e: EngineError) -> None:
+        """Put the next engine in place, if the error means that this one is gone and there is a next. Else raises e."""
+        if not e.lost or not self._rest:
+            raise e
+        staging = self.staging
+        self.tell(e, self._rest[0].name)
+        self._engine.close()
+        self._engine, self._kept, self._handed_in = self._rest.popleft(), staging, False
+        self.fallbacks += 1
+        if self._bound:
+            self._engine.bind(*self._bound)
+
+    def _catch_up(self) -> None:
+        """Compute every batch under way that has no result yet, against the support it was submitted with."""
+        for staging, n, embeddings, bound in list(self._under)[len(self._done) :]:
+            embedding, distance = self._again(staging, n, bound)
+            self._done.append((embedding if embeddings else embedding[:0], distance))
+
+    def _again(self, staging: Staging, n: int, bound: Support) -> tuple[Float, Float]:
+        own = self._engine.staging
+        own.joints[:n], own.visible[:n] = staging.joints[:n], staging.visible[:n]
+        try:
+            if bound is self._bound or bound is None or self._bound is None:
+                return self._engine.run(n)
+            self._engine.bind(*bound)
+            try:
+                return self._engine.run(n)
+            finally:
+                self._engine.bind(*self._bound)
+        except EngineError as e:
+            self._take_over(e)
+            return self._again(staging, n, bound)
+
+
+def build_plan(bundle: Bundle) -> Bundle:
+    """Have the plan for this machine built, by the command that a person would type, in a process of its own."""
+    words = ["build", str(bundle.root), "--target", "tensorrt"]
+    done = subprocess.run([sys.executable, "-m", "edge.cli", *words], capture_output=True, text=True)
+    if done.returncode:
+        said = " ".join((done.stderr or done.stdout).split())
+        raise EngineError(
+            "no plan could be built for this machine",
+            why=said[-400:] or f"the builder ended with {done.returncode}",
+            fix=f"haad-edge {' '.join(words)}",
+        )
+    return open_bundle(bundle.root)
+
+
+def open_first(
+    bundle: Bundle,
+    names: Sequence[str],
+    *,
+    max_batch: int = 64,
+    threads: int = 1,
+    build_missing: bool = False,
+    tell: Tell = lambda e, name: None,
+    opener: Callable[..., Engine] = open_engine,
+    build: Callable[[Bundle], Bundle] = build_plan,
+) -> Fallback:
+    """Open every engine that can be opened, in order. `tell` hears of those that cannot; the last error is raised when
+    none can. All are opened now, so that one that takes over at night is known to work.
+    """
+    engines: list[Engine] = []
+    passed: list[EngineError] = []
+    for name in names:
+        size = engines[0].staging.size if engines else max_batch
+        try:
+            try:
+                engines.append(opener(bundle, name, max_batch=size, threads=threads))
+            except EngineError:
+                if name != "tensorrt" or not build_missing:
+                    raise
+                bundle = build(bundle)
+                engines.append(opener(bundle, name, max_batch=size, threads=threads))
+        except HaadError as e:
+            error = e if isinstance(e, EngineError) else EngineError(e.what, why=e.why, fix=e.fix)
+            passed.append(error)
+    for error in passed:
+        tell(error, engines[0].name if engines else "")
+    if not engines:
+        raise passed[-1]
+    return Fallback(engines, tell, fallbacks=len(passed) if len(engines) < len(names) else 0)

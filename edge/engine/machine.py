@@ -1,0 +1,77 @@
+"""What there is on this machine to run a plan with: asked of the driver and the packages, without starting either.
+
+TensorRT 8.6 ends the process when it is started without a CUDA device, so the driver is always asked first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import importlib.util
+import platform
+from dataclasses import dataclass
+
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The first visible CUDA device. `driver` is the newest CUDA version that its driver serves."""
+
+    name: str
+    capability: str
+    driver: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """`problem` says why a plan cannot run here at all, or ''."""
+
+    platform: str
+    gpu: Gpu | None
+    tensorrt: str | None
+    pycuda: bool
+    problem: str
+
+
+def ask_driver(library: str = "libcuda.so.1") -> Gpu | str:
+    """The first CUDA device, or why there is none."""
+    try:
+        driver = ctypes.CDLL(library)
+        start = driver.cuInit
+    except (OSError, AttributeError):
+        return f"no NVIDIA driver: {library} is not there"
+    if code := start(0):
+        return f"the NVIDIA driver finds no device (CUDA error {code})"
+    device, version, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(100)
+    if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, 100, device):
+        return "the NVIDIA driver finds no device"
+    parts = []
+    for attribute in (_MAJOR, _MINOR):
+        value = ctypes.c_int()
+        driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        parts.append(str(value.value))
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    served = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return Gpu(name.value.decode(errors="replace"), ".".join(parts), served)
+
+
+def tensorrt_version() -> tuple[str | None, str]:
+    """TensorRT's version, or None and why its package cannot be loaded."""
+    if importlib.util.find_spec("tensorrt") is None:
+        return None, "TensorRT is not installed in this environment"
+    try:
+        return str(importlib.import_module("tensorrt").__version__), ""
+    except Exception as e:  # a package without its libraries raises ImportError, OSError, or kinds of its own
+        return None, f"the package tensorrt cannot be loaded: {e!s:.200}"
+
+
+@functools.cache
+def this_machine() -> Machine:
+    """This machine, asked once in a process."""
+    gpu = ask_driver()
+    version, why = tensorrt_version()
+    pycuda = importlib.util.find_spec("pycuda") is not None
+    problem = gpu if isinstance(gpu, str) else why or ("" if pycuda else "pycuda is not installed in this environment")
+    return Machine(platform.machine(), None if isinstance(gpu, str) else gpu, version, pycuda, problem)

@@ -1,0 +1,351 @@
+"""A pipeline of depth two over any accelerator: one batch is copied in while another is computed and copied out.
+
+    staging 0 ─copy in─► joints, visible ─┐            ┌─► distance ─copy out─► pinned 0
+    staging 1 ─copy in─► joints, visible ─┴─ program ──┴─► distance ─copy out─► pinned 1
+                                               ▲
+                             support A │ support B: one is read, the other is written
+
+Three streams (in, compute, out) and the events between them; everything is allocated once. What computes is a
+`Program`, where it computes a `Device`: `edge/engine/cuda.py` and `tensorrt.py` are the real ones, and the tests have a
+device that runs things as late and in as bad an order as it may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edge.engine import Staging
+from edge.engine.device import Device, Event, Graph, Memory, Program, Room
+from edge.errors import EngineError
+from edge.skeleton import Float, J
+
+DEPTH = 2
+# Programs and devices that were lost. Destroying them would call into a driver that may end the process for it.
+_ABANDONED: list[object] = []
+
+
+@dataclass(slots=True)
+class Slot:
+    """One of the two batches: its place on the host and on the device."""
+
+    staging: Staging
+    joints: Memory
+    visible: Memory
+    distance: Memory
+    embedding: Memory
+    host_distance: Float
+    host_embedding: Float
+    arrived: Event
+    computed: Event
+    returned: Event
+
+
+@dataclass(slots=True)
+class Bank:
+    """One of the two places for a support set. `graphs`: captured runs that read it, by (slot, bucket)."""
+
+    features: Memory
+    mask: Memory
+    host_features: Float
+    host_mask: Float
+    written: Event
+    used: Event
+    shape: tuple[int, int] = (0, 0)
+    graphs: dict[tuple[int, int], Graph | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A batch under way: its slot, how many windows, how many categories, and whether embeddings come back."""
+
+    slot: int
+    n: int
+    categories: int
+    embeddings: bool
+
+
+def buckets(least: int, most: int) -> tuple[int, ...]:
+    """The sizes that batches are padded to: powers of two from `least` on, and `most`."""
+    powers = {1 << i for i in range(most.bit_length()) if least <= 1 << i < most}
+    return tuple(sorted({least, *powers, max(least, most)}))
+
+
+class Pipeline:
+    """Fill `staging`, `submit`, go on filling; `collect` the oldest result when `full`, or when it is needed.
+
+    Not for several threads. After a loss every call raises EngineError with `lost`, and the device is not touched.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        program: Program,
+        room: Room,
+        frames: int,
+        embedding: int,
+        *,
+        max_batch: int,
+        name: str = "",
+        graphs: bool = True,
+        warm: bool = False,
+    ) -> None:
+        self.name, self.fallbacks = name, 0
+        self.room, self.depth, self._size_of_row = room, DEPTH, embedding
+        self._cold = warm
+        self._device, self._program, self._capturing = device, program, graphs
+        size = min(max_batch, room.batch[1])
+        self.buckets = buckets(room.batch[0], size)
+        self._pending: deque[Pending] = deque()
+        self._lost: EngineError | None = None
+        self._pointed: tuple[int, int, int] | None = None
+        self._filling = self._current = 0
+        self._nothing = np.zeros((0, embedding), np.float32)
+        with self._using():
+            self._in, self._compute, self._out = device.stream(), device.stream(), device.stream()
+            self._slots = [self._slot(size, frames) for _ in range(DEPTH)]
+            self._banks = [self._bank() for _ in range(2)]
+            for slot in self._slots:  # rows that a short batch leaves over are computed too: let them be numbers
+                device.copy_in(slot.joints, _whole(slot.staging.joints), self._in)
+                device.copy_in(slot.visible, _whole(slot.staging.visible), self._in)
+                device.record(slot.arrived, self._in)
+                device.synchronize(slot.arrived)
+        g, k = room.categories[0], room.shots[0]  # embeddings can be had before there is a support set
+        self._write(np.zeros((g, k, embedding), np.float32), np.ones((g, k), np.float32))
+
+    @property
+    def staging(self) -> Staging:
+        """The buffer to fill now. After `submit` it is another one."""
+        return self._slots[self._filling].staging
+
+    @property
+    def pending(self) -> int:
+        """How many batches are under way."""
+        return len(self._pending)
+
+    @property
+    def full(self) -> bool:
+        """Whether a result must be collected before `staging` may be filled."""
+        return self.pending == self.depth
+
+    @property
+    def ready(self) -> bool:
+        """Whether `collect` would not wait. After a loss it does not: it raises."""
+        if not self._pending:
+            return False
+        try:
+            with self._using():
+                return self._device.done(self._slots[self._pending[0].slot].returned)
+        except EngineError:
+            return True
+
+    def admit(self, support: Float) -> None:
+        """Raises EngineError where the program has no room for support (G, K, D)."""
+        g, k, _ = support.shape
+        self._check("categories", g, self.room.categories, self.room)
+        self._check("windows in a category", k, self.room.shots, self.room)
+
+    def bind(self, support: Float, mask: Float) -> None:
+        """Write support (G, K, D) and mask (G, K) to where no batch under way reads, and use it from the next on.
+
+        What `admit` refuses is refused, and the old one stays.
+        """
+        self.admit(support)
+        g, k, d = support.shape
+        if d != self._size_of_row or mask.shape != (g, k):
+            raise ValueError(f"support {support.shape}, mask {mask.shape}")
+        self._write(support, mask)
+        if self._cold and not self._pending:
+            self._cold = False
+            self.warm()
+
+    def _write(self, support: Float, mask: Float) -> None:
+        g, k, d = support.shape
+        # It goes in by the stream that every batch comes in by, so what reads it is behind it already.
+        other = 1 - self._current
+        bank, device = self._banks[other], self._device
+        with self._using():
+            if bank.shape != (0, 0):
+                device.synchronize(bank.written)  # the copy from its host side is over
+            host, host_mask = bank.host_features[: g * k * d], bank.host_mask[: g * k]
+            host[:], host_mask[:] = support.reshape(-1), mask.reshape(-1)
+            if bank.shape != (0, 0):
+                device.wait(self._in, bank.used)
+            device.copy_in(bank.features, host, self._in)
+            device.copy_in(bank.mask, host_mask, self._in)
+            device.record(bank.written, self._in)
+            if bank.shape != (g, k):
+                self._forget(bank)
+            bank.shape = (g, k)
+        self._current = other
+
+    def submit(self, n: int, *, embeddings: bool = False) -> None:
+        """Start on the first `n` windows of `staging`. Raises EngineError when the device is lost."""
+        self._pending.append(self._start(self._filling, n, embeddings))
+        self._filling = (self._filling + 1) % self.depth
+
+    def collect(self) -> tuple[Float, Float]:
+        """embedding (n, D), or (0, D) if it was not asked for, and distance (n, G) of the oldest batch under way."""
+        result = self._finish(self._pending[0])
+        self._pending.popleft()
+        return result
+
+    def run(self, n: int) -> tuple[Float, Float]:
+        """embedding (n, D) and distance (n, G) of the first `n` windows of `staging`, which stays the same buffer."""
+        return self._finish(self._start(self._filling, n, True))
+
+    def warm(self) -> None:
+        """Run every bucket in every slot, so that the first real batch finds its graph captured."""
+        for slot in range(self.depth):
+            for n in self.buckets:
+                self._finish(self._start(slot, min(n, self.staging.size), False))
+
+    def close(self) -> None:
+        """Give everything back. Staging stays readable. After a loss nothing can be: the driver has it."""
+        if self._lost:
+            _ABANDONED.append((self._program, self._device))
+        else:
+            self._program.close()
+            self._device.close()
+
+    # ---- inside ------------------------------------------------------------------------------------------------
+
+    def _start(self, index: int, n: int, embeddings: bool) -> Pending:
+        if any(p.slot == index for p in self._pending):
+            raise RuntimeError("collect a result before this buffer is used again")
+        slot, device = self._slots[index], self._device
+        bank = self._banks[self._current]
+        if not 1 <= n <= slot.staging.size:
+            raise ValueError(f"{n} windows of at most {slot.staging.size}")
+        bucket = next(b for b in self.buckets if b >= n)
+        with self._using():
+            device.copy_in(slot.joints, slot.staging.joints[:n], self._in)
+            device.copy_in(slot.visible, slot.staging.visible[:n], self._in)
+            device.record(slot.arrived, self._in)
+            device.wait(self._compute, slot.arrived)
+            key = (index, bucket)
+            graph = bank.graphs.get(key)
+            if graph is not None:
+                device.replay(graph, self._compute)
+            else:
+                self._point(index, bucket)
+                self._program.enqueue(self._compute)
+            device.record(slot.computed, self._compute)
+            device.record(bank.used, self._compute)
+            device.wait(self._out, slot.computed)
+            g = bank.shape[0]
+            device.copy_out(slot.host_distance[: n * g], slot.distance, self._out)
+            if embeddings:
+                device.copy_out(slot.host_embedding[:n], slot.embedding, self._out)
+            device.record(slot.returned, self._out)
+            if self._capturing and key not in bank.graphs:
+                # After a change of shape the first run must not be a captured one: that was it.
+                bank.graphs[key] = device.capture(self._compute, lambda: self._program.enqueue(self._compute))
+        return Pending(index, n, g, embeddings)
+
+    def _finish(self, p: Pending) -> tuple[Float, Float]:
+        slot = self._slots[p.slot]
+        with self._using():
+            self._device.synchronize(slot.returned)
+        distance = slot.host_distance[: p.n * p.categories].reshape(p.n, p.categories).copy()
+        return (slot.host_embedding[: p.n].copy() if p.embeddings else self._nothing), distance
+
+    def _point(self, index: int, bucket: int) -> None:
+        """Shapes and addresses for a run, unless they are so already."""
+        key = (index, bucket, self._current)
+        if self._pointed == key:
+            return
+        slot, bank = self._slots[index], self._banks[self._current]
+        frames = slot.staging.joints.shape[1]
+        self._pointed = None
+        self._program.point(
+            {
+                "joints": (bucket, frames, J, 3),
+                "visible": (bucket, frames, J),
+                "support": (*bank.shape, self._size_of_row),
+                "support_mask": bank.shape,
+            },
+            {
+                "joints": slot.joints.address,
+                "visible": slot.visible.address,
+                "support": bank.features.address,
+                "support_mask": bank.mask.address,
+                "embedding": slot.embedding.address,
+                "distance": slot.distance.address,
+            },
+        )
+        self._pointed = key
+
+    def _forget(self, bank: Bank) -> None:
+        """Graphs hold the shapes they were captured with."""
+        for graph in bank.graphs.values():
+            if graph is not None:
+                self._device.forget(graph)
+        bank.graphs.clear()
+        self._pointed = None
+
+    def _slot(self, size: int, frames: int) -> Slot:
+        d, rows, most = self._device, self.buckets[-1], self.room.categories[1]
+        joints, visible = d.pinned((rows, frames, J, 3)), d.pinned((rows, frames, J))
+        return Slot(
+            Staging(joints[:size], visible[:size]),
+            d.allocate(joints.nbytes),
+            d.allocate(visible.nbytes),
+            d.allocate(4 * rows * most),
+            d.allocate(4 * rows * self._size_of_row),
+            d.pinned((rows * most,)),
+            d.pinned((rows, self._size_of_row)),
+            d.event(),
+            d.event(),
+            d.event(),
+        )
+
+    def _bank(self) -> Bank:
+        d, n = self._device, self.room.categories[1] * self.room.shots[1]
+        full = n * self._size_of_row
+        return Bank(d.allocate(4 * full), d.allocate(4 * n), d.pinned((full,)), d.pinned((n,)), d.event(), d.event())
+
+    @staticmethod
+    def _check(what: str, n: int, limits: tuple[int, int], room: Room) -> None:
+        if not limits[0] <= n <= limits[1]:
+            g, k = room.categories, room.shots
+            wider = [f"{a}:{min(max(a, 4), b)}:{b}" for a, b in (g, k)]
+            if what == "categories":
+                wider[0] = f"{min(g[0], n)}:{min(g[0], n)}:{max(g[1], n)}"
+            else:
+                wider[1] = f"{min(k[0], n)}:{min(k[0], n)}:{max(k[1], n)}"
+            raise EngineError(
+                f"the support set has {n} {what}",
+                why=f"the plan was built for {limits[0]} to {limits[1]}",
+                fix=f"haad-edge build BUNDLE --target tensorrt --support {'x'.join(wider)}",
+            )
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[None]:
+        """Touch the device, unless it is lost; remember if it gets lost."""
+        if self._lost:
+            e = self._lost
+            raise EngineError(e.what, why=e.why, fix=e.fix, lost=True)
+        try:
+            yield
+        except EngineError as e:
+            self._lost = e if e.lost else None
+            raise
+
+
+def _whole(part: Float) -> Float:
+    """The pinned array that a staging buffer is the beginning of."""
+    base = part.base
+    return base if isinstance(base, np.ndarray) and base.shape[1:] == part.shape[1:] else part
+
+
+def memory_of(room: Room, frames: int, embedding: int, max_batch: int) -> int:
+    """Bytes of device memory that a pipeline allocates, beside the program's own."""
+    rows = buckets(room.batch[0], min(max_batch, room.batch[1]))[-1]
+    per_slot: Sequence[int] = (rows * frames * J * 4, rows * room.categories[1], rows * embedding)
+    per_bank = room.categories[1] * room.shots[1] * (embedding + 1)
+    return 4 * DEPTH * (sum(per_slot)) + 4 * 2 * per_bank

@@ -1,0 +1,159 @@
+"""`engine.json`: what stands beside everything that was built for one kind of runtime. Read without onnx or torch.
+
+BUNDLE/engines/<target>/engine.onnx or engine.plan    what was built
+                        engine.json                   EngineRecord or PlanRecord
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edge.bundle import GRAPH, Bundle
+from edge.errors import BundleError
+
+FOLDER, RECORD = "engines", "engine.json"
+PLANS = "tensorrt-"
+"""How the targets of plans begin."""
+
+
+class Gate(BaseModel):
+    """What the accuracy gate found, and what it asked for (`builder.gate.Verdict`)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cosine: float
+    distance: float
+    auroc: float
+    auroc_float32: float
+    windows: int
+    limits: dict[str, float]
+
+
+class EngineRecord(BaseModel):
+    """The typed float16 graph. Hashes are sha256. What needs a GPU to be known is not there, rather than null."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    target: str
+    precision: Literal["fp16"]
+    file: str
+    sha256: str
+    graph: str = Field(description="hash of the float32 encoder.onnx that it was made of")
+    model: str
+    opset: int
+    islands: list[str]
+    inputs: dict[str, list[int | str]]
+    outputs: dict[str, list[int | str]]
+    reads: list[str] = Field(description="the TensorRT versions whose parser takes it, by their lists")
+    gate: Gate
+    runtime: str
+    machine: str
+    build_seconds: float
+    latency_ms: dict[str, float] = Field(description="median by batch size, in this runtime on this machine")
+
+
+Range = Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(min_length=3, max_length=3)]
+
+
+class Profile(BaseModel):
+    """Least, usual and most of each free axis: windows in a batch, categories, windows of a category."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batch: Range
+    categories: Range
+    shots: Range
+
+
+class PlanRecord(BaseModel):
+    """A TensorRT plan. `tensorrt`, `compute_capability`, `machine` and `driver` say where it runs."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    target: str
+    precision: Literal["fp16", "fp32"]
+    file: Literal["engine.plan"] = "engine.plan"
+    sha256: str
+    graph: str = Field(description="hash of the float32 encoder.onnx that it was made of")
+    model: str
+    opset: int
+    islands: list[str]
+    typed: bool = Field(description="strongly typed: precision as the graph has it, not by flags")
+    inputs: dict[str, list[int]]
+    outputs: dict[str, list[int]]
+    profile: Profile
+    tensorrt: str
+    version_compatible: bool
+    cuda: str
+    driver: str
+    gpu: str
+    compute_capability: str
+    machine: str
+    workspace_mib: int
+    parity: dict[str, float] = Field(
+        description="greatest differences to ONNX Runtime's float32, over the gate's windows"
+    )
+    gate: Gate
+    build_seconds: float
+    latency_ms: dict[str, list[float]] = Field(description="[p50, p99] by batch size, copies included")
+
+
+def engine_names(bundle: Bundle) -> list[str]:
+    """The targets that a bundle holds an engine for."""
+    ends = f"/{RECORD}"
+    return sorted(
+        n.removeprefix(f"{FOLDER}/").removesuffix(ends)
+        for n in bundle.manifest.files
+        if n.startswith(f"{FOLDER}/") and n.endswith(ends)
+    )
+
+
+def plan_names(bundle: Bundle) -> list[str]:
+    """Those of them that are TensorRT plans."""
+    return [n for n in engine_names(bundle) if n.startswith(PLANS)]
+
+
+def read_record(bundle: Bundle, target: str) -> EngineRecord:
+    """engine.json of a float16 graph, after its hash matched. Raises BundleError."""
+    return _read(bundle, target, EngineRecord)
+
+
+def read_plan(bundle: Bundle, target: str) -> PlanRecord:
+    """engine.json of a plan, after its hash matched. Raises BundleError."""
+    return _read(bundle, target, PlanRecord)
+
+
+Kind = TypeVar("Kind", EngineRecord, PlanRecord)
+
+
+def _read(bundle: Bundle, target: str, kind: type[Kind]) -> Kind:
+    name = f"{FOLDER}/{target}/{RECORD}"
+    try:
+        return kind.model_validate_json(bundle.read(name))
+    except ValidationError as e:
+        first = e.errors()[0]
+        raise BundleError(
+            f"{bundle.root / name}: field '{'.'.join(map(str, first['loc']))}'",
+            why=first["msg"],
+            fix=again(bundle, target),
+        ) from None
+
+
+def again(bundle: Bundle, target: str = "") -> str:
+    """The command that builds an engine anew: the float16 graph, or a plan for the machine that it is typed on."""
+    if target.startswith(PLANS):
+        return f"haad-edge build {bundle.root} --target tensorrt --precision {'fp32' if '-fp32' in target else 'fp16'}"
+    return f"haad-edge build {bundle.root} --target onnx --precision fp16"
+
+
+def stale(bundle: Bundle, record: EngineRecord | PlanRecord) -> str:
+    """Why an engine does not belong to the bundle's graph, or ''."""
+    if record.graph != bundle.manifest.files.get(GRAPH):
+        return f"made of another graph ({record.graph[:12]}…) than the {GRAPH} beside it"
+    if record.sha256 != bundle.manifest.files.get(f"{FOLDER}/{record.target}/{record.file}"):
+        return f"{RECORD} and manifest.json name different hashes of {record.file}"
+    return ""

@@ -1,0 +1,204 @@
+"""A TensorRT plan behind `edge.engine.device.Program`, by the calls that TensorRT 8.5 to 11 have in common.
+
+    engine.json ─fits?─► engine.plan ─sha256?─► Runtime ─► engine ─name, inputs, outputs?─► context ─► Pipeline
+
+A plan is native code once it is deserialised, so its bytes are checked first and the very same bytes are used. What a
+version lacks is found by name; versions are compared only for plans, which run in the one that built them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from edge.bundle import Bundle
+from edge.engine.device import Device, Room, Stream
+from edge.engine.machine import this_machine
+from edge.engine.pipeline import Pipeline
+from edge.engine.plans import choose
+from edge.engine.record import FOLDER, PlanRecord, again
+from edge.errors import EngineError
+
+if TYPE_CHECKING:
+    import tensorrt as trt
+
+R = TypeVar("R")
+INPUTS = ("joints", "visible", "support", "support_mask")
+OUTPUTS = ("embedding", "distance")
+
+
+def name_of(graph: str) -> str:
+    """A plan's own name: it carries no other data of ours, and the name comes back from the engine."""
+    return f"haad-{graph[:16]}"
+
+
+def make_log() -> Any:
+    """A TensorRT logger that keeps the last errors, for the text of ours, and prints nothing."""
+    import tensorrt as trt
+
+    class Log(trt.ILogger):  # type: ignore[misc,unused-ignore]  # without TensorRT nothing is known of it
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.lines: deque[str] = deque(maxlen=3)
+
+        def log(self, severity: Any, msg: str) -> None:
+            if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
+                self.lines.append(msg)
+
+        @property
+        def text(self) -> str:
+            return "; ".join(self.lines)[:400] or "TensorRT gave no reason"
+
+    return Log()
+
+
+def start(make: Callable[[Any], R], log: Any) -> R:
+    """A Runtime or a Builder. Where TensorRT cannot start, its bindings raise TypeError over an empty pointer."""
+    try:
+        return make(log)
+    except TypeError as e:
+        why = f"{e}; {log.text}" if log.lines else str(e)
+        raise EngineError("TensorRT cannot be started", why=why, fix="haad-edge doctor") from None
+
+
+class TensorrtProgram:
+    """One execution context of a plan. Open a CudaDevice in the same thread first: TensorRT takes its context."""
+
+    def __init__(self, plan: bytes, record: PlanRecord, where: str, fix: str) -> None:
+        import tensorrt as trt
+
+        self._log = make_log()
+        self._runtime = start(trt.Runtime, self._log)
+        loader = self._runtime
+        if record.version_compatible and record.tensorrt != trt.__version__:
+            # Versions before 8.6 have no such call; `plans.misfit` lets no such plan near them.
+            loader = getattr(self._runtime, "load_runtime")(lean_library(record.tensorrt, where))  # noqa: B009
+        engine = loader.deserialize_cuda_engine(plan) if loader else None
+        if engine is None:
+            raise EngineError(f"{where}: TensorRT {trt.__version__} refuses the plan", why=self._log.text, fix=fix)
+        if engine.name != name_of(record.graph):
+            raise EngineError(
+                f"{where}: the plan is named '{engine.name}'",
+                why=f"{name_of(record.graph)} was built of the graph beside it",
+                fix=fix,
+            )
+        if why := self._strange(engine, record):
+            raise EngineError(f"{where}: the plan is not what engine.json says", why=why, fix=fix)
+        context = engine.create_execution_context()
+        if context is None:
+            raise EngineError(
+                f"{where}: no room on the GPU to run the plan", why=self._log.text, fix="end what else uses the GPU"
+            )
+        self._engine: trt.ICudaEngine | None = engine
+        self._context: trt.IExecutionContext | None = context
+
+    @staticmethod
+    def _strange(engine: trt.ICudaEngine, record: PlanRecord) -> str:
+        """What of the engine's inputs, outputs and profile is not as recorded, or ''."""
+        import tensorrt as trt
+
+        found: dict[str, list[str]] = {"in": [], "out": []}
+        for i in range(engine.num_io_tensors):
+            name = engine.get_tensor_name(i)
+            found["in" if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else "out"].append(name)
+            if engine.get_tensor_dtype(name) != trt.float32:
+                return f"{name} is not float32"
+            shape = {**record.inputs, **record.outputs}.get(name)
+            if shape != list(engine.get_tensor_shape(name)):
+                return f"{name} has shape {list(engine.get_tensor_shape(name))}, not {shape}"
+        if sorted(found["in"]) != sorted(INPUTS) or sorted(found["out"]) != sorted(OUTPUTS):
+            return f"it takes {found['in']} and gives {found['out']}"
+        p = record.profile
+        for name, axis, wanted in (("joints", 0, p.batch), ("support", 0, p.categories), ("support", 1, p.shots)):
+            shapes = engine.get_tensor_profile_shape(name, 0)
+            if [list(s)[axis] for s in shapes] != wanted:
+                return f"its profile for {name} is {[list(s) for s in shapes]}"
+        return ""
+
+    def point(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
+        """See `Program.point`."""
+        context = self._open()
+        for name, shape in shapes.items():
+            if not context.set_input_shape(name, shape):
+                raise EngineError(f"TensorRT refuses {name} of shape {shape}", why=self._log.text)
+        for name, address in addresses.items():
+            if not context.set_tensor_address(name, address):
+                raise EngineError(f"TensorRT refuses the place of {name}", why=self._log.text)
+
+    def enqueue(self, stream: Stream) -> None:
+        """See `Program.enqueue`."""
+        if not self._open().execute_async_v3(stream):
+            raise EngineError("the GPU is lost", why=f"TensorRT failed on a batch: {self._log.text}", lost=True)
+
+    def close(self) -> None:
+        """See `Program.close`: the context before its engine."""
+        self._context = None
+        self._engine = None
+
+    def _open(self) -> trt.IExecutionContext:
+        if self._context is None:
+            raise RuntimeError("the program was closed")
+        return self._context
+
+
+def lean_library(version: str, where: str) -> str:
+    """The lean runtime of the version that built a plan: from its package, or else as the system's loader finds it."""
+    name = f"libnvinfer_lean.so.{version.split('.')[0]}"
+    for package in ("tensorrt_lean_libs", "tensorrt_lean"):
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            if (path := Path(folder) / name).is_file():
+                return str(path)
+    for folder in ("/usr/lib/aarch64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/usr/lib"):
+        if (path := Path(folder) / name).is_file():
+            return str(path)
+    raise EngineError(
+        f"{where}: needs {name}",
+        why="a version-compatible plan runs elsewhere through the lean runtime of the version that built it",
+        fix=f"pip install tensorrt-lean=={version}, or build a plan here",
+    )
+
+
+def room_of(record: PlanRecord) -> Room:
+    """What the plan's profile has room for."""
+    p = record.profile
+    return Room(*((axis[0], axis[2]) for axis in (p.batch, p.categories, p.shots)))
+
+
+def open_plan(
+    bundle: Bundle,
+    record: PlanRecord,
+    plan: bytes,
+    *,
+    max_batch: int,
+    graphs: bool = True,
+    device: Device | None = None,
+) -> Pipeline:
+    """A pipeline on the GPU that runs `plan`, whose hash was compared. Raises EngineError."""
+    where = str(bundle.root / FOLDER / record.target)
+    if device is None:
+        from edge.engine.cuda import CudaDevice
+
+        device = CudaDevice()
+    program = TensorrtProgram(plan, record, where, again(bundle, record.target))
+    m = bundle.manifest
+    return Pipeline(
+        device,
+        program,
+        room_of(record),
+        m.frames,
+        m.embedding,
+        max_batch=max_batch,
+        name=f"tensorrt-{record.tensorrt}-{record.precision}",
+        graphs=graphs,
+        warm=True,
+    )
+
+
+def open_tensorrt(bundle: Bundle, *, max_batch: int) -> Pipeline:
+    """The bundle's best plan for this machine. Raises EngineError saying why there is none and how to get one."""
+    record = choose(bundle, this_machine())
+    return open_plan(bundle, record, bundle.read(f"{FOLDER}/{record.target}/{record.file}"), max_batch=max_batch)

@@ -1,0 +1,245 @@
+"""`haad-edge build --target tensorrt`, as far as it goes without a GPU: options, gate, what to keep, error texts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import builder.compile as made
+from builder.compile import Wish, build_tensorrt, differences, distances, fit_examples, judge_engine, latency, refused
+from builder.examples import Examples, gate_examples
+from builder.export import build_onnx
+from builder.gate import Output, Verdict, outputs
+from builder.half import parts, to_half
+from builder.inspect import inspect
+from builder.islands import ISLANDS
+from builder.keep import by_cost, least
+from builder.profile import parse_profile, parse_range, shapes
+from builder.verify import verify
+from edge.bundle import GRAPH, WEIGHTS, Bundle
+from edge.cli import make_app
+from edge.engine import open_engine
+from edge.engine.machine import Machine, this_machine
+from edge.engine.record import Profile
+from edge.errors import BundleError, EngineError, MissingExtra
+from edge.skeleton import Float
+from tests.edge.engine.test_plans import ORIN, put
+
+SMALL = Profile(batch=[1, 4, 8], categories=[1, 2, 3], shots=[1, 8, 32])
+
+
+@pytest.fixture(scope="session")
+def examples() -> Examples:
+    return gate_examples(16, 1.0)
+
+
+@pytest.fixture
+def built(bundle: Bundle) -> Bundle:
+    return build_onnx(bundle)
+
+
+def test_the_profile_is_what_the_options_say() -> None:
+    p = parse_profile("1:16:64", "1:4:32x1:8:64")
+    assert (p.batch, p.categories, p.shots) == ([1, 16, 64], [1, 4, 32], [1, 8, 64])
+    assert parse_range("8", "--batch") == [8, 8, 8]
+    found = shapes(p, 48, 15, 128)
+    assert found["joints"] == [(1, 48, 15, 3), (16, 48, 15, 3), (64, 48, 15, 3)]
+    assert found["support"] == [(1, 1, 128), (4, 8, 128), (32, 64, 128)]
+    assert found["support_mask"][2] == (32, 64) and found["visible"][0] == (1, 48, 15)
+
+
+@pytest.mark.parametrize(
+    ("batch", "support", "said"),
+    [
+        ("1:16", "1x1", "not LEAST:USUAL:MOST"), ("0:1:2", "1x1", "must not fall"), ("4:2:8", "1x1", "must not fall"),
+        ("a:b:c", "1x1", "--batch"), ("1:2:99999", "1x1", "65536"), ("1", "1:2:3", "CATEGORIESxWINDOWS"),
+        ("1", "1x", "--support"), ("1", "1x1x1", "--support"), ("-1:2:3", "1x1", "LEAST"), ("²", "1x1", "LEAST"),
+    ],
+)  # fmt: skip
+def test_a_profile_that_is_none_is_refused_with_an_example(batch: str, support: str, said: str) -> None:
+    with pytest.raises(EngineError, match=said) as e:
+        parse_profile(batch, support)
+    assert "for example" in e.value.fix
+
+
+class Twisted:
+    """The real engine with something added to its embeddings' first number."""
+
+    def __init__(self, bundle: Bundle, twist: float) -> None:
+        self.inner, self.twist = open_engine(bundle, max_batch=8), twist
+        self.staging, self.widest = self.inner.staging, (0, 0)
+        self.rows = 0
+
+    def bind(self, support: Float, mask: Float) -> None:
+        self.widest = max(self.widest[0], support.shape[0]), max(self.widest[1], support.shape[1])
+        self.inner.bind(support, mask)
+
+    def run(self, n: int) -> tuple[Float, Float]:
+        embedding, distance = self.inner.run(n)
+        embedding[:, 0] += self.twist
+        return embedding, distance + abs(self.twist)
+
+
+def test_the_gate_passes_what_says_the_same_and_refuses_what_does_not(built: Bundle, examples: Examples) -> None:
+    some = fit_examples(examples, SMALL.shots[2])
+    exact = outputs(built.read(GRAPH), some)
+    same, twisted = Twisted(built, 0.0), Twisted(built, 0.05)
+    verdict, short = judge_engine(same, exact, some, SMALL)  # type: ignore[arg-type]
+    assert verdict.failures == [] and verdict.distance < 1e-4 and verdict.cosine > 0.9999
+    assert same.widest[0] == SMALL.categories[2] < some.categories  # a few categories at a time
+    assert max(differences(exact, short).values()) < 1e-4
+    verdict, short = judge_engine(twisted, exact, some, SMALL)  # type: ignore[arg-type]
+    assert len(verdict.failures) >= 1 and "distances differ" in " ".join(verdict.failures)
+    assert differences(exact, short)["embedding"] == pytest.approx(0.05, abs=1e-4)
+
+
+def test_distances_in_parts_are_those_of_the_whole(built: Bundle, examples: Examples) -> None:
+    some = fit_examples(examples, 4)
+    e = open_engine(built, max_batch=32)
+    support = np.random.default_rng(0).normal(size=(5, 3, 16)).astype(np.float32)
+    support /= np.linalg.norm(support, axis=-1, keepdims=True)
+    whole = distances(e, some, support, parse_profile("1:8:32", "1:4:32x1:8:64"))
+    for profile in (SMALL, parse_profile("1:8:8", "2:2:2x5:8:64"), parse_profile("1:8:8", "4:4:4x3:3:3")):
+        found = distances(e, some, support, profile)
+        assert found.shape == whole.shape == (len(some.category), 5)
+        np.testing.assert_allclose(found, whole, atol=1e-5)
+
+
+def test_examples_fit_the_room_there_is_for_a_category(examples: Examples) -> None:
+    few = fit_examples(examples, 3)
+    assert {int((few.support & (few.category == c)).sum()) for c in range(few.categories)} == {3}
+    assert (~few.support).sum() == (~examples.support).sum()
+    assert len(fit_examples(examples, 1000).category) == len(examples.category)
+
+
+def test_latency_has_every_bucket(built: Bundle) -> None:
+    found = latency(open_engine(built, max_batch=8), SMALL, runs=3)
+    assert list(found) == ["1", "2", "4", "8"] and all(0 < a <= b for a, b in found.values())
+
+
+@pytest.mark.parametrize("needed", range(1, 12))
+def test_what_to_keep_is_found_by_halving(needed: int) -> None:
+    tried: list[int] = []
+
+    def passes(parts: Sequence[str]) -> bool:
+        tried.append(len(parts))
+        return len(parts) >= needed
+
+    names = [f"/{i}/" for i in range(11)]
+    assert least(names, passes) == names[:needed] and len(tried) <= 5
+    assert least(names, lambda p: False) is None
+
+
+def test_the_part_that_costs_most_comes_first(built: Bundle, examples: Examples) -> None:
+    import onnx
+
+    data = built.read(GRAPH)
+    exact = outputs(data, examples)
+    islands = [i for i in ISLANDS if i != "/encoder/normalise/"]  # which overflows on millimetres
+    order = by_cost(data, islands, exact, examples)
+    assert order[0] == "/encoder/normalise/"
+    assert sorted(order) == sorted(parts(onnx.load_from_string(data), islands))
+
+
+BAD = Verdict(cosine=0.9, distance=0.5, auroc=0.1, auroc_float32=0.9, windows=1)
+
+
+def test_a_refused_plan_names_what_to_keep_as_seen_to_pass(
+    built: Bundle, examples: Examples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, exact = built.read(GRAPH), Output(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32))
+    monkeypatch.setattr("builder.keep.by_cost", lambda *given: ["/a/", "/b/", "/c/"])
+    e = refused(BAD, True, data, ISLANDS, exact, examples, lambda p: len(p) >= 2)
+    assert e.fix == "keep in float32, by building with --float32 /a/ --float32 /b/" and "cosine" in e.why
+    e = refused(BAD, True, data, ISLANDS, exact, examples, lambda p: False)
+    assert "whatever is kept" in e.why and e.fix == "--precision fp32"
+    assert "report it" in refused(BAD, False, data, [], exact, examples, lambda p: True).fix
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "pip install onnx" in refused(BAD, True, data, ISLANDS, exact, examples, lambda p: True).fix
+
+
+def test_the_typed_graph_of_a_plan_is_that_of_the_float16_build(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = built.read(GRAPH)
+    assert made.typed_graph(data, ISLANDS) == to_half(data)
+    with pytest.raises(BundleError, match=r"begins with '/nothing/'"):
+        made.typed_graph(data, [*ISLANDS, "/nothing/"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match="pip install onnx"):
+        made.typed_graph(data, ISLANDS)
+
+
+@pytest.mark.parametrize(
+    ("here", "said", "fix"),
+    [
+        (replace(ORIN, gpu=None, problem="no NVIDIA driver"), "no NVIDIA driver", "on the machine that will run it"),
+        (replace(ORIN, tensorrt=None, problem="TensorRT is not installed"), "not installed", r"haad-edge\[tensorrt\]"),
+        (replace(ORIN, pycuda=False, problem="pycuda is not installed"), "pycuda", r"docs/jetson.md"),
+    ],
+)
+def test_a_machine_that_cannot_build_is_told_what_to_install(
+    built: Bundle, monkeypatch: pytest.MonkeyPatch, here: Machine, said: str, fix: str
+) -> None:
+    monkeypatch.setattr(made, "this_machine", lambda: here)
+    with pytest.raises(EngineError, match=said) as e:
+        build_tensorrt(built, Wish("fp16", SMALL))
+    assert __import__("re").search(fix, e.value.fix)
+    assert not (built.root / "engines").exists()
+
+
+@pytest.mark.skipif(not this_machine().problem, reason="here a plan can be built")
+def test_the_command_here_is_words_and_exit_code_2(built: Bundle) -> None:
+    words = [sys.executable, "-m", "edge.cli", "build", str(built.root), "--target", "tensorrt"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "error: no plan can be built here" in done.stderr and this_machine().problem in done.stderr
+    wrong = (
+        ["--batch", "3:2:1"],
+        ["--support", "x"],
+        ["--precision", "int8"],
+        ["--float32", "/a/", "--precision", "fp32"],
+    )
+    for options in wrong:
+        done = subprocess.run([*words, *options], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2 and "Traceback" not in done.stderr, options
+
+
+def test_building_a_plan_needs_neither_torch_nor_the_weights(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    (built.root / WEIGHTS).unlink()
+    monkeypatch.setattr(made, "this_machine", lambda: replace(ORIN, gpu=None, problem="no NVIDIA driver"))
+    e = CliRunner().invoke(make_app(), ["build", str(built.root), "--target", "tensorrt"]).exception
+    assert isinstance(e, EngineError) and e.why == "no NVIDIA driver"
+
+
+def test_inspect_and_verify_say_what_a_plan_is_and_why_it_does_not_run_here(
+    built: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    b = put(built)
+    target = "tensorrt-10.3.0-sm87-fp16"
+    found = {f.name: f for f in inspect(b.root)}
+    assert found[f"engine {target}"].verdict == "ok" and b.model in found[f"engine {target}"].detail
+    assert "Orin (compute capability 8.7, aarch64), TensorRT 10.3.0" in found[f"engine {target}: built on"].detail
+    assert "1:16:64 windows, 1:4:32 categories" in found[f"engine {target}: takes"].detail
+    if this_machine().problem:
+        assert found[f"engine {target} here"].verdict == "absent"
+        assert found[f"engine {target} here"].detail == this_machine().problem == found["runs on TensorRT"].detail
+        assert "--target tensorrt" in found[f"engine {target} here"].fix
+        (checked,) = (f for f in verify(b) if f.name == f"engine {target}")
+        assert checked.verdict == "absent" and this_machine().problem in checked.detail
+    monkeypatch.setattr("builder.inspect.this_machine", lambda: ORIN)
+    found = {f.name: f for f in inspect(b.root)}
+    assert found[f"engine {target} here"].verdict == found["runs on TensorRT"].verdict == "ok"
+    path = b.root / "engines" / target / "engine.plan"
+    path.write_bytes(path.read_bytes() + b"x")
+    found = {f.name: f for f in inspect(b.root)}
+    assert found[f"engine {target}"].verdict == "broken" and "sha256" in found[f"engine {target}"].detail
+    assert [f.verdict for f in verify(b) if f.name == f"engine {target}"] == ["broken"]
+    path.write_bytes(path.read_bytes()[:-1])
+    wrong = put(b, graph="0" * 64)
+    found = {f.name: f for f in verify(wrong)}
+    assert "another graph" in found[f"engine {target}"].detail and "tensorrt" in found[f"engine {target}"].fix

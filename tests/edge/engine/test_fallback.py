@@ -1,0 +1,250 @@
+"""When a device is lost, the next engine takes over, and no window is lost by it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import pytest
+
+from edge.bundle import Bundle, open_bundle
+from edge.engine import Engine, Staging, open_engine
+from edge.engine.fallback import Fallback, build_plan, open_first
+from edge.engine.onnx import OnnxEngine
+from edge.errors import BundleError, EngineError
+from edge.motion import make_motion
+from edge.skeleton import Float
+from edge.support import clip_windows
+from tests.edge.harness import AtOnce
+
+from .fake import FakeDevice, expected
+from .test_pipeline import T, fill, make, support
+
+
+class Plain(AtOnce):
+    """The fake program's numbers, computed at once, as ONNX Runtime would."""
+
+    def __init__(self, name: str = "plain", broken: bool = False) -> None:
+        self.name, self.staging, self.fallbacks = name, Staging.empty(8, T), 0
+        self.broken, self.closed = broken, False
+
+    def bind(self, support: Float, mask: Float) -> None:
+        self.bound = support, mask
+
+    def run(self, n: int) -> tuple[Float, Float]:
+        if self.broken:
+            raise EngineError(f"{self.name} is broken too", lost=True)
+        return expected(self.staging.joints[:n], self.staging.visible[:n], *self.bound)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def relay(seed: int = 0) -> tuple[Fallback, FakeDevice, Plain, list[tuple[str, str]]]:
+    pipeline, device, _ = make(seed, name="gpu")
+    second, told = Plain(), []
+    f = Fallback([pipeline, second], lambda e, name: told.append((str(e), name)))  # type: ignore[list-item]
+    f.bind(*support(0))
+    return f, device, second, told
+
+
+@pytest.mark.parametrize("after", [*range(60), 75, 90, 120, 150])
+def test_every_batch_gets_its_result_whenever_the_device_is_lost(after: int) -> None:
+    f, device, _, told = relay(after)
+    device.lose_after = after
+    want: deque[tuple[Float, Float, bool]] = deque()
+    bound = support(0)
+
+    def check() -> None:
+        embedding, distance = f.collect()
+        e, d, asked = want.popleft()
+        np.testing.assert_allclose(distance, d, rtol=1e-4, atol=1e-5)
+        assert len(embedding) == (len(e) if asked else 0)
+
+    for i in range(16):
+        while f.full:
+            check()
+        if i % 3 == 0:
+            bound = support(i)
+            f.bind(*bound)
+        want.append((*expected(*fill(f, 1 + i % 8, i), *bound), i % 2 == 0))  # type: ignore[arg-type]
+        f.submit(1 + i % 8, embeddings=i % 2 == 0)
+        if i % 4 == 3:
+            while want:
+                check()
+            now = expected(*fill(f, 2, i), *bound)  # type: ignore[arg-type]
+            np.testing.assert_allclose(f.run(2)[1], now[1], rtol=1e-4, atol=1e-5)
+    while want:
+        check()
+    assert f.pending == 0 and device.reported
+    assert (f.name, f.fallbacks, len(told)) == ("plain", 1, 1)
+    assert told[0] == ("the GPU is lost: a test pulled it out", "plain")
+
+
+def test_the_buffer_that_is_being_filled_stays_the_same_when_another_takes_over() -> None:
+    """A caller that holds on to `staging`, as one that only runs may, goes on with it."""
+    f, device, _, _ = relay()
+    place = f.staging
+    device.lost = True
+    want = expected(*fill(f, 4, 0), *support(0))  # type: ignore[arg-type]
+    np.testing.assert_allclose(f.run(4)[1], want[1], rtol=1e-4, atol=1e-5)
+    assert f.staging is place
+    want = expected(*fill(f, 4, 1), *support(0))  # type: ignore[arg-type]
+    np.testing.assert_allclose(f.run(4)[1], want[1], rtol=1e-4, atol=1e-5)
+
+
+def test_without_another_engine_the_loss_is_raised_every_time() -> None:
+    pipeline, device, _ = make()
+    f = Fallback([pipeline])
+    f.bind(*support(0))
+    device.lost = True
+    for _ in range(3):
+        with pytest.raises(EngineError, match="GPU is lost") as e:
+            f.run(1)
+        assert e.value.lost and f.fallbacks == 0
+        with pytest.raises(EngineError, match="GPU is lost"):
+            f.submit(1)
+        assert f.pending == 0
+
+
+def test_an_engine_after_the_next_is_used_too_and_all_are_closed() -> None:
+    pipeline, device, _ = make()
+    second, third = Plain("second", broken=True), Plain("third")
+    f = Fallback([pipeline, second, third])  # type: ignore[list-item]
+    f.bind(*support(0))
+    device.lost = True
+    want = expected(*fill(f, 3, 0), *support(0))  # type: ignore[arg-type]
+    np.testing.assert_allclose(f.run(3)[1], want[1], rtol=1e-4, atol=1e-5)
+    assert (f.name, f.fallbacks, second.closed) == ("third", 2, True)
+    f.close()
+    assert third.closed
+
+
+def test_what_was_under_way_is_judged_by_the_support_it_was_submitted_with() -> None:
+    f, device, _, _ = relay()
+    old = expected(*fill(f, 4, 0), *support(0))  # type: ignore[arg-type]
+    f.submit(4)
+    f.bind(*support(5, 3, 2))
+    device.lost = True
+    np.testing.assert_allclose(f.collect()[1], old[1], rtol=1e-4, atol=1e-5)
+    new = expected(*fill(f, 2, 1), *support(5, 3, 2))  # type: ignore[arg-type]
+    f.submit(2)
+    assert f.full and f.pending == 1
+    np.testing.assert_allclose(f.collect()[1], new[1], rtol=1e-4, atol=1e-5)
+    with pytest.raises(IndexError):
+        f.collect()
+
+
+def test_an_error_that_is_no_loss_changes_nothing() -> None:
+    f, _, _, told = relay()
+    with pytest.raises(EngineError, match="4 categories"):
+        f.bind(*support(1, 4, 2))
+    want = expected(*fill(f, 3, 0), *support(0))  # type: ignore[arg-type]
+    np.testing.assert_allclose(f.run(3)[1], want[1], rtol=1e-4, atol=1e-5)
+    assert (f.name, f.fallbacks, told) == ("gpu", 0, [])
+
+
+def test_onnx_runtime_takes_over_with_the_numbers_of_its_own() -> None:
+    """The real second engine, behind a first whose device goes."""
+    bundle = open_bundle()
+    first, second, reference = (OnnxEngine(bundle, max_batch=16) for _ in range(3))
+
+    def gone(n: int) -> tuple[Float, Float]:
+        raise EngineError("the GPU is lost", lost=True)
+
+    first.run = gone  # type: ignore[method-assign]
+    f = Fallback([first, second])
+    joints, visible = clip_windows(make_motion("walk", seconds=3), bundle.manifest.frames, bundle.manifest.seconds)
+    n = len(joints)
+    for engine in (f, reference):
+        engine.staging.joints[:n], engine.staging.visible[:n] = joints, visible
+        engine.bind(np.ones((2, 8, 128), np.float32) / 12, np.ones((2, 8), np.float32))
+    f.submit(n, embeddings=True)
+    for a, b in zip(f.collect(), reference.run(n), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# ---- which engines are opened at the start --------------------------------------------------------------------------
+
+
+class Openers:
+    """Opens what it is told can be opened."""
+
+    def __init__(self, *good: str) -> None:
+        self.good, self.asked, self.built = set(good), [], 0
+
+    def __call__(self, bundle: Bundle, name: str, *, max_batch: int, threads: int) -> Engine:
+        self.asked.append((name, max_batch))
+        if name not in self.good:
+            raise EngineError(f"no {name}", why="a test", fix=f"get {name}")
+        return Plain(name)  # type: ignore[return-value]
+
+    def build(self, bundle: Bundle) -> Bundle:
+        self.built += 1
+        self.good.add("tensorrt")
+        return bundle
+
+
+def first(names: str, o: Openers, **options: object) -> tuple[Fallback, list[tuple[str, str]]]:
+    told: list[tuple[str, str]] = []
+    f = open_first(
+        open_bundle(), names.split(","), tell=lambda e, n: told.append((str(e), n)), opener=o, build=o.build, **options
+    )  # type: ignore[arg-type]
+    return f, told
+
+
+def test_the_first_that_opens_is_used_and_why_another_is_not_is_said_and_counted() -> None:
+    f, told = first("tensorrt,onnx", Openers("onnx"))
+    assert (f.name, f.fallbacks) == ("onnx", 1) and told == [("no tensorrt: a test → get tensorrt", "onnx")]
+    f, told = first("tensorrt,onnx", Openers("onnx", "tensorrt"), max_batch=100)
+    assert (f.name, f.fallbacks, told) == ("tensorrt", 0, [])
+
+
+def test_the_second_takes_batches_as_large_as_the_first_does() -> None:
+    o = Openers("onnx", "tensorrt")
+    first("tensorrt,onnx", o, max_batch=100)
+    assert o.asked == [("tensorrt", 100), ("onnx", 8)]
+
+
+def test_when_none_opens_the_reason_is_raised() -> None:
+    with pytest.raises(EngineError, match="no tensorrt: a test → get tensorrt"):
+        first("tensorrt", Openers())
+
+
+def test_a_missing_plan_is_built_only_when_told() -> None:
+    o = Openers("onnx")
+    assert first("tensorrt,onnx", o)[0].name == "onnx" and o.built == 0
+    f, told = first("tensorrt,onnx", o, build_missing=True)
+    assert (f.name, o.built, told) == ("tensorrt", 1, [])
+
+
+def test_a_damaged_bundle_counts_as_an_engine_that_cannot_be_opened() -> None:
+    def opener(bundle: Bundle, name: str, **_: object) -> Engine:
+        if name == "tensorrt":
+            raise BundleError("engine.plan: its sha256 is not the one in manifest.json")
+        return Plain(name)  # type: ignore[return-value]
+
+    told: list[str] = []
+    f = open_first(open_bundle(), ["tensorrt", "onnx"], opener=opener, tell=lambda e, n: told.append(str(e)))
+    assert f.name == "onnx" and "sha256" in told[0]
+
+
+def test_this_machine_without_a_gpu_falls_back_by_the_real_door() -> None:
+    told: list[str] = []
+    f = open_first(open_bundle(), ["tensorrt", "onnx"], max_batch=4, tell=lambda e, n: told.append(f"{e} [{n}]"))
+    if f.fallbacks == 0:
+        pytest.skip("this machine runs a plan of the shipped bundle")
+    assert f.name.startswith("onnxruntime-") and len(told) == 1 and "\n" not in told[0] and "→" in told[0]
+    with pytest.raises(EngineError) as e:
+        open_engine(open_bundle(), "tensorrt")
+    assert e.value.fix and not e.value.lost
+
+
+def test_a_build_that_fails_says_what_the_builder_said() -> None:
+    from edge.engine.machine import this_machine
+
+    if not this_machine().problem:
+        pytest.skip("here a plan can be built")
+    with pytest.raises(EngineError, match="no plan could be built for this machine") as e:
+        build_plan(open_bundle())
+    assert "Traceback" not in str(e.value) and "--target tensorrt" in e.value.fix

@@ -1,0 +1,356 @@
+"""The pipeline against a device that runs everything as late and as badly ordered as its events allow."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.engine.device import Room, Stream
+from edge.engine.pipeline import DEPTH, Pipeline, buckets, memory_of
+from edge.errors import EngineError
+from edge.skeleton import Float, J
+
+from .fake import FakeDevice, FakeProgram, Misuse, expected
+
+T, D = 4, 5
+ROOM = Room((1, 16), (1, 3), (1, 4))
+
+
+def make(
+    seed: int = 0, *, room: Room = ROOM, max_batch: int = 8, device: FakeDevice | None = None, **kw: Any
+) -> tuple[Pipeline, FakeDevice, FakeProgram]:
+    device = device or FakeDevice(seed)
+    program = FakeProgram(device, D)
+    pipeline = Pipeline(device, program, room, T, D, max_batch=max_batch, **kw)
+    device.seal()
+    return pipeline, device, program
+
+
+def support(seed: int, g: int = 2, k: int = 3) -> tuple[Float, Float]:
+    rng = np.random.default_rng([7, seed])
+    mask = (np.arange(k) < rng.integers(1, k + 1, (g, 1))).astype(np.float32)
+    return rng.standard_normal((g, k, D)).astype(np.float32), mask
+
+
+def fill(p: Pipeline, n: int, seed: int) -> tuple[Float, Float]:
+    rng = np.random.default_rng([3, seed])
+    joints = rng.standard_normal((n, T, J, 3)).astype(np.float32)
+    visible = (rng.random((n, T, J)) > 0.2).astype(np.float32)
+    p.staging.joints[:n], p.staging.visible[:n] = joints, visible
+    return joints, visible
+
+
+def test_buckets_are_powers_of_two_and_the_most() -> None:
+    assert buckets(1, 64) == (1, 2, 4, 8, 16, 32, 64) and buckets(1, 48) == (1, 2, 4, 8, 16, 32, 48)
+    assert buckets(1, 1) == (1,) and buckets(4, 64) == (4, 8, 16, 32, 64)
+    assert buckets(3, 10) == (3, 4, 8, 10) and buckets(16, 8) == (16,)
+
+
+def test_run_gives_what_the_program_computes_and_pads_to_the_bucket() -> None:
+    p, _, program = make()
+    p.bind(*support(0))
+    for n in (1, 3, 8, 5):
+        given_ = fill(p, n, n)
+        place = p.staging
+        embedding, distance = p.run(n)
+        for found, want in zip((embedding, distance), expected(*given_, *support(0)), strict=True):
+            np.testing.assert_allclose(found, want, rtol=1e-5, atol=1e-6)
+        assert p.staging is place and p.pending == 0
+    assert set(program.runs) == {1, 4, 8}
+
+
+def test_results_are_the_caller_s_own() -> None:
+    p, *_ = make()
+    p.bind(*support(0))
+    fill(p, 2, 1)
+    first = p.run(2)
+    kept = [x.copy() for x in first]
+    fill(p, 2, 2)
+    p.run(2)
+    assert all(np.array_equal(a, b) for a, b in zip(first, kept, strict=True))
+
+
+def test_submit_gives_another_buffer_and_results_come_in_order() -> None:
+    p, device, _ = make(3)
+    p.bind(*support(0))
+    places, want = [p.staging], []
+    for i in range(2):
+        want.append(expected(*fill(p, 4, i), *support(0)))
+        p.submit(4, embeddings=i == 1)
+        places.append(p.staging)
+    assert places[0] is not places[1] and places[2] is places[0] and p.full and p.pending == DEPTH
+    with pytest.raises(RuntimeError, match="collect a result"):
+        p.submit(1)
+    with pytest.raises(RuntimeError, match="collect a result"):
+        p.run(1)
+    none, d0 = p.collect()
+    e1, d1 = p.collect()
+    assert none.shape == (0, D) and not p.full and p.pending == 0
+    np.testing.assert_allclose(d0, want[0][1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(d1, want[1][1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(e1, want[1][0], rtol=1e-5, atol=1e-6)
+    assert device.calls["synchronize"] == 2 + 2  # the two at the start, and one for each result
+
+
+def test_two_batches_are_under_way_at_a_time() -> None:
+    """Submitting the second waits for nothing: neither for the first's result nor for anything on the host."""
+    p, device, _ = make()
+    p.bind(*support(0))
+    fill(p, 2, 0)
+    p.submit(2)
+    before = device.calls["synchronize"]
+    fill(p, 2, 1)
+    p.submit(2)
+    assert device.calls["synchronize"] == before
+    assert sum(map(len, device.queues.values())) > 10  # nothing has run yet
+
+
+def test_only_distances_come_back_unless_embeddings_are_asked_for() -> None:
+    p, device, _ = make()
+    p.bind(*support(0))
+    for embeddings, copies in ((False, 1), (True, 2)):
+        before = device.calls["copy_out"]
+        fill(p, 3, 0)
+        p.submit(3, embeddings=embeddings)
+        assert device.calls["copy_out"] - before == copies
+        p.collect()
+
+
+def test_each_bucket_is_captured_once_for_each_place_and_replayed_from_then_on() -> None:
+    p, device, program = make()
+    p.bind(*support(0))
+    p.warm()
+    assert device.calls["capture"] == DEPTH * len(p.buckets) == len(device.graphs)
+    pointed = len(program.runs)
+    for i in range(20):
+        want = expected(*fill(p, 1 + i % 8, i), *support(0))
+        p.submit(1 + i % 8)
+        np.testing.assert_allclose(p.collect()[1], want[1], rtol=1e-5, atol=1e-6)
+    assert device.calls["replay"] == 20 and len(program.runs) == pointed
+    assert device.calls["capture"] == DEPTH * len(p.buckets)
+
+
+def test_a_support_of_the_same_shape_keeps_the_graphs_and_another_shape_drops_them() -> None:
+    p, device, _ = make()
+    for i in range(3):
+        p.bind(*support(i))
+        p.warm()
+    both = 2 * DEPTH * len(p.buckets)
+    assert device.calls["capture"] == both and device.calls["forget"] == 0
+    p.bind(*support(9, 3, 1))
+    want = expected(*fill(p, 8, 0), *support(9, 3, 1))
+    np.testing.assert_allclose(p.run(8)[1], want[1], rtol=1e-5, atol=1e-6)
+    assert device.calls["forget"] == DEPTH * len(p.buckets)
+
+
+@pytest.mark.parametrize("how", ["asked", "refused"])
+def test_without_graphs_it_computes_the_same(how: str) -> None:
+    device = FakeDevice()
+    device.can_capture = how == "asked"
+    p, device, _ = make(device=device, graphs=how == "refused")
+    p.bind(*support(0))
+    for i in range(6):
+        want = expected(*fill(p, 1 + i, i), *support(0))
+        np.testing.assert_allclose(p.run(1 + i)[1], want[1], rtol=1e-5, atol=1e-6)
+    assert device.calls["replay"] == 0
+    assert device.calls["capture"] == (0 if how == "asked" else 4)  # not tried again for the same bucket
+
+
+def test_a_batch_under_way_is_judged_by_the_support_it_was_submitted_with() -> None:
+    p, *_ = make(5)
+    p.bind(*support(0))
+    old = expected(*fill(p, 4, 0), *support(0))
+    p.submit(4)
+    for i in range(1, 5):  # each place is written twice while the batch is under way
+        p.bind(*support(i, 1 + i % 3, 1 + i % 4))
+    new = expected(*fill(p, 4, 1), *support(4, 2, 1))
+    p.submit(4)
+    np.testing.assert_allclose(p.collect()[1], old[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(p.collect()[1], new[1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_first_support_warms_up_where_that_is_asked_for() -> None:
+    p, device, _ = make(warm=True)
+    assert device.calls["capture"] == 0
+    p.bind(*support(0))
+    assert device.calls["capture"] == DEPTH * len(p.buckets)
+    p.bind(*support(1))
+    assert device.calls["capture"] == DEPTH * len(p.buckets)
+    p.close()
+    assert device.closed
+
+
+def test_embeddings_can_be_had_before_there_is_a_support() -> None:
+    p, *_ = make()
+    joints, visible = fill(p, 3, 0)
+    want = expected(joints, visible, *support(0))[0]
+    np.testing.assert_allclose(p.run(3)[0], want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_support_without_room_is_refused_and_the_old_one_stays() -> None:
+    p, *_ = make()
+    p.bind(*support(0))
+    for g, k, said in ((4, 2, r"4 categories.*1 to 3.*--support 1:1:4x1:4:4"), (1, 5, "5 windows.*1 to 4.*x1:1:5")):
+        with pytest.raises(EngineError, match=said) as e:
+            p.bind(*support(1, g, k))
+        assert not e.value.lost
+    want = expected(*fill(p, 2, 0), *support(0))
+    np.testing.assert_allclose(p.run(2)[1], want[1], rtol=1e-5, atol=1e-6)
+
+
+def test_batches_are_as_large_as_asked_and_as_the_program_takes() -> None:
+    assert make(max_batch=100)[0].staging.size == 16 and make(max_batch=6)[0].staging.size == 6
+    p, _, program = make(room=Room((4, 16), (1, 2), (1, 4)), max_batch=2)
+    p.bind(*support(0))
+    want = expected(*fill(p, 2, 0), *support(0))
+    np.testing.assert_allclose(p.run(2)[1], want[1], rtol=1e-5, atol=1e-6)
+    assert p.staging.size == 2 and set(program.runs) == {4}
+    for n in (0, 3):
+        with pytest.raises(ValueError, match=f"{n} windows of at most 2"):
+            p.submit(n)
+
+
+def test_the_memory_said_is_what_is_allocated() -> None:
+    for max_batch in (1, 6, 100):
+        _, device, _ = make(max_batch=max_batch)
+        assert sum(m.nbytes for m in device.memory.values()) == memory_of(ROOM, T, D, max_batch)
+
+
+@pytest.mark.parametrize("after", [*range(0, 40, 3), 57, 93, 200])
+def test_a_lost_device_is_said_at_once_and_never_touched_again(after: int) -> None:
+    p, device, _ = make(after)
+    p.bind(*support(0))
+    device.lose_after = after
+    raised = 0
+    for i in range(30):
+        try:
+            if not p.full:
+                fill(p, 3, i)
+                p.submit(3)
+            if p.full:
+                p.collect()
+            if i % 5 == 0:
+                p.bind(*support(i))
+        except EngineError as e:
+            assert e.lost and "pulled it out" in str(e)
+            raised += 1
+    assert raised > 5
+    calls = sum(device.calls.values())
+    for call in (lambda: p.bind(*support(0)), lambda: p.run(1), p.warm):
+        with pytest.raises((EngineError, RuntimeError)):
+            call()
+    assert sum(device.calls.values()) == calls
+    assert np.isfinite(p.staging.joints).all()  # another engine reads what lies there
+    p.close()
+    assert not device.closed and sum(device.calls.values()) == calls
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("batch"), st.integers(1, 8)),
+        st.tuples(st.just("bind"), st.integers(0, 10**6)),
+        st.tuples(st.just("collect"), st.just(0)),
+        st.tuples(st.just("run"), st.integers(1, 8)),
+    ),
+    max_size=40,
+)
+
+
+@given(seed=st.integers(0, 10**6), actions=ACTIONS)
+@settings(max_examples=150, deadline=None)
+def test_whatever_the_order_every_result_is_right(seed: int, actions: list[tuple[str, int]]) -> None:
+    p, device, _ = make(seed)
+    bound = support(0)
+    p.bind(*bound)
+    want: deque[tuple[Float, Float]] = deque()
+    for i, (what, n) in enumerate(actions):
+        if what in ("batch", "run") and p.full:
+            np.testing.assert_allclose(p.collect()[1], want.popleft()[1], rtol=1e-4, atol=1e-5)
+        if what == "batch":
+            want.append(expected(*fill(p, n, i), *bound))
+            p.submit(n, embeddings=bool(i % 2))
+        elif what == "run":
+            now = expected(*fill(p, n, i), *bound)
+            for found, w in zip(p.run(n), now, strict=True):
+                np.testing.assert_allclose(found, w, rtol=1e-4, atol=1e-5)
+        elif what == "bind":
+            bound = support(n, 1 + n % 3, 1 + n % 4)
+            p.bind(*bound)
+        elif want:
+            np.testing.assert_allclose(p.collect()[1], want.popleft()[1], rtol=1e-4, atol=1e-5)
+    while want:
+        np.testing.assert_allclose(p.collect()[1], want.popleft()[1], rtol=1e-4, atol=1e-5)
+    device.drain()
+
+
+# ---- the checks of the fake device can fail: each wait and each synchronisation of the pipeline is needed ----------
+
+
+class Careless(FakeDevice):
+    """Leaves out the waits of one stream, or those of the host."""
+
+    def __init__(self, seed: int, stream: int | None, host: bool = False) -> None:
+        super().__init__(seed)
+        self.skip, self.host_ = stream, host
+
+    def wait(self, stream: Stream, event: Any) -> None:
+        if stream != self.skip:
+            super().wait(stream, event)
+
+    def synchronize(self, event: Any) -> None:
+        if not (self.host_ and self.sealed):
+            super().synchronize(event)
+
+
+def exercise(device: FakeDevice) -> None:
+    p, *_ = make(device=device)
+    p.bind(*support(0))
+    want: deque[Float] = deque()
+    for i in range(24):
+        if p.full:
+            np.testing.assert_allclose(p.collect()[1], want.popleft(), rtol=1e-4, atol=1e-5)
+        bound = support(i // 3)
+        if i % 3 == 0:
+            p.bind(*support(99))  # twice: the second goes where a batch under way may still read
+            p.bind(*bound)
+        want.append(expected(*fill(p, 4, i), *bound)[1])
+        p.submit(4)
+    device.drain()
+
+
+def test_the_exercise_passes_on_a_device_that_keeps_its_promises() -> None:
+    exercise(FakeDevice(1))
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        pytest.param(Careless(1, 1), id="compute before the copy in, or before the support is written"),
+        pytest.param(Careless(1, 2), id="copy out before compute"),
+        pytest.param(Careless(1, 0), id="support overwritten while it is read"),
+        pytest.param(Careless(1, None, host=True), id="the host waits for nothing"),
+    ],
+)
+def test_a_wait_left_out_is_found(device: FakeDevice) -> None:
+    with pytest.raises(AssertionError):
+        exercise(device)
+
+
+def test_the_fake_finds_what_the_host_does_wrong() -> None:
+    p, device, _ = make()
+    p.bind(*support(0))
+    fill(p, 4, 0)
+    place = p.staging
+    p.submit(4)
+    place.joints[0] = 9
+    with pytest.raises(Misuse, match="host wrote to pinned memory"):
+        p.collect()
+    with pytest.raises(Misuse, match="allocate after everything"):
+        device.allocate(4)
+    with pytest.raises(Misuse, match="not pinned"):
+        device.copy_in(next(iter([p._slots[0].joints])), np.zeros(4, np.float32), Stream(0))

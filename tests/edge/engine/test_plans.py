@@ -1,0 +1,198 @@
+"""Which plan runs here, and why another does not, in one line."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.bundle import BASE, GRAPH, Bundle, open_bundle, write_bundle
+from edge.engine import open_engine
+from edge.engine.machine import Gpu, Machine, ask_driver, tensorrt_version
+from edge.engine.plans import choose, fitting, misfit
+from edge.engine.record import FOLDER, RECORD, Gate, PlanRecord, Profile, plan_names, read_plan
+from edge.engine.tensorrt import lean_library, open_tensorrt, room_of
+from edge.errors import BundleError, EngineError
+
+ORIN = Machine("aarch64", Gpu("Orin", "8.7", "12.6"), "10.3.0", True, "")
+PLAN = b"a plan"
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return open_bundle(shutil.copytree(BASE, tmp_path / "bundle"))
+
+
+def record_of(bundle: Bundle, **changed: Any) -> PlanRecord:
+    """What a build on an Orin with JetPack 6.1 would write."""
+    import hashlib
+
+    m = bundle.manifest
+    known: dict[str, Any] = {
+        "target": "tensorrt-10.3.0-sm87-fp16",
+        "precision": "fp16",
+        "sha256": hashlib.sha256(PLAN).hexdigest(),
+        "graph": m.files[GRAPH],
+        "model": bundle.model,
+        "opset": 17,
+        "islands": ["/match/"],
+        "typed": True,
+        "inputs": {
+            "joints": [-1, m.frames, 15, 3],
+            "visible": [-1, m.frames, 15],
+            "support": [-1, -1, m.embedding],
+            "support_mask": [-1, -1],
+        },
+        "outputs": {"embedding": [-1, m.embedding], "distance": [-1, -1]},
+        "profile": Profile(batch=[1, 16, 64], categories=[1, 4, 32], shots=[1, 8, 64]),
+        "tensorrt": "10.3.0",
+        "version_compatible": False,
+        "cuda": "12.6",
+        "driver": "12.6",
+        "gpu": "Orin",
+        "compute_capability": "8.7",
+        "machine": "aarch64",
+        "workspace_mib": 1024,
+        "parity": {"embedding": 1e-3, "distance": 1e-3},
+        "gate": Gate(cosine=0.9999, distance=1e-3, auroc=0, auroc_float32=0.9, windows=100, limits={}),
+        "build_seconds": 40.0,
+        "latency_ms": {"1": [0.4, 0.5], "64": [2.0, 2.5]},
+    }
+    return PlanRecord(**{**known, **changed})
+
+
+def put(bundle: Bundle, **changed: Any) -> Bundle:
+    record = record_of(bundle, **changed)
+    root = f"{FOLDER}/{record.target}"
+    text = record.model_dump_json().encode()
+    return write_bundle(bundle.root, bundle.manifest, {f"{root}/{record.file}": PLAN, f"{root}/{RECORD}": text})
+
+
+def test_the_machine_it_was_built_on_runs_it(bundle: Bundle) -> None:
+    assert misfit(put(bundle), record_of(bundle), ORIN) == ""
+    assert choose(put(bundle), ORIN).target == "tensorrt-10.3.0-sm87-fp16"
+
+
+@pytest.mark.parametrize(
+    ("here", "said"),
+    [
+        (replace(ORIN, gpu=Gpu("L4", "8.9", "12.6")), r"capability 8.7 \(Orin\), this GPU has 8.9 \(L4\)"),
+        (
+            replace(ORIN, tensorrt="10.13.3.9"),
+            "built by TensorRT 10.3.0, here is 10.13.3.9, and a plan runs in its own",
+        ),
+        (replace(ORIN, tensorrt="8.6.2"), "built by TensorRT 10.3.0, here is 8.6.2"),
+        (replace(ORIN, platform="x86_64"), "built on aarch64, this is x86_64"),
+        (replace(ORIN, gpu=Gpu("Orin", "8.7", "11.4")), "CUDA 12.6, the driver here serves up to 11.4"),
+        (replace(ORIN, gpu=None, problem="no NVIDIA driver"), "no NVIDIA driver"),
+        (replace(ORIN, tensorrt=None, problem="TensorRT is not installed"), "TensorRT is not installed"),
+    ],
+)
+def test_another_machine_is_told_why_not_and_what_to_run(bundle: Bundle, here: Machine, said: str) -> None:
+    with pytest.raises(EngineError, match=said) as e:
+        choose(put(bundle), here)
+    assert "\n" not in str(e.value) and not e.value.lost
+    if here.problem:
+        assert "engine: onnx" in e.value.fix
+    else:
+        assert e.value.fix.startswith(f"haad-edge build {bundle.root} --target tensorrt --precision fp16")
+
+
+def test_a_plan_of_another_graph_or_with_another_hash_is_not_taken(bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match="made of another graph"):
+        choose(put(bundle, graph="0" * 64), ORIN)
+    with pytest.raises(EngineError, match=r"name different hashes of engine\.plan"):
+        choose(put(bundle, sha256="0" * 64), ORIN)
+
+
+def test_a_record_that_is_none_is_named_by_its_field(bundle: Bundle) -> None:
+    built = put(bundle)
+    name = f"{FOLDER}/tensorrt-10.3.0-sm87-fp16/{RECORD}"
+    text = built.read(name).replace(b'"8.7"', b"87")
+    wrong = write_bundle(built.root, built.manifest, {name: text})
+    with pytest.raises(BundleError, match=r"field 'compute_capability'.*--target tensorrt --precision fp16"):
+        read_plan(wrong, "tensorrt-10.3.0-sm87-fp16")
+    assert "compute_capability" in fitting(wrong, ORIN)[1]["tensorrt-10.3.0-sm87-fp16"]
+    for field, value in (("batch", [1, 2]), ("batch", [0, 1, 2]), ("shots", [1, 2, "x"])):
+        with pytest.raises(ValueError, match=field):
+            Profile(**{"batch": [1, 1, 1], "categories": [1, 1, 1], "shots": [1, 1, 1], field: value})
+
+
+def test_without_a_plan_the_command_that_builds_one_is_named(bundle: Bundle) -> None:
+    assert plan_names(bundle) == []
+    with pytest.raises(
+        EngineError, match=r"no plan for this machine: none was built → haad-edge build .*--build-missing"
+    ):
+        choose(bundle, ORIN)
+
+
+@pytest.mark.parametrize(
+    ("built", "here", "runs"),
+    [
+        ("8.6.1", "10.3.0", True), ("10.3.0", "10.13.3.9", True), ("10.3.0", "11.4.0", True),
+        ("10.3.0", "10.3.0", True), ("10.13.0", "10.3.0", False), ("8.6.1", "11.4.0", False),
+        ("11.0.0", "10.3.0", False), ("10.3.0", "12.0", False),
+    ],
+)  # fmt: skip
+def test_version_compatible_plans_reach_later_versions(bundle: Bundle, built: str, here: str, runs: bool) -> None:
+    b = put(bundle, tensorrt=built, version_compatible=True)
+    record = read_plan(b, "tensorrt-10.3.0-sm87-fp16")
+    assert (misfit(b, record, replace(ORIN, tensorrt=here)) == "") == runs
+
+
+def test_the_best_of_several_is_taken(bundle: Bundle) -> None:
+    for target, changed in {
+        "tensorrt-10.3.0-sm87-fp32": {"precision": "fp32"},
+        "tensorrt-10.3.0-sm87-fp16": {},
+        "tensorrt-8.6.1-sm87-fp16": {"tensorrt": "8.6.1", "version_compatible": True},
+        "tensorrt-10.3.0-sm89-fp16": {"compute_capability": "8.9"},
+    }.items():
+        bundle = put(bundle, target=target, **changed)
+    fit, unfit = fitting(bundle, ORIN)
+    assert [r.target for r in fit] == [
+        "tensorrt-10.3.0-sm87-fp16",
+        "tensorrt-10.3.0-sm87-fp32",
+        "tensorrt-8.6.1-sm87-fp16",
+    ]
+    assert list(unfit) == ["tensorrt-10.3.0-sm89-fp16"]
+
+
+def test_its_room_is_its_profile(bundle: Bundle) -> None:
+    room = room_of(record_of(bundle))
+    assert (room.batch, room.categories, room.shots) == ((1, 64), (1, 32), (1, 64))
+
+
+def test_the_driver_is_asked_without_harm_where_there_is_none() -> None:
+    assert ask_driver("libno-such-driver.so.1") == "no NVIDIA driver: libno-such-driver.so.1 is not there"
+    assert ask_driver("libc.so.6") == "no NVIDIA driver: libc.so.6 is not there"  # a library, and no driver
+
+
+def test_a_package_that_cannot_be_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10: cannot open shared object file')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__("sys").modules, "tensorrt", raising=False)
+    version, why = tensorrt_version()
+    assert version is None and "libnvinfer.so.10" in why and "cannot be loaded" in why
+
+
+def test_a_machine_that_cannot_is_told_before_anything_of_a_plan_is_touched(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = put(bundle)
+    (built.root / FOLDER / "tensorrt-10.3.0-sm87-fp16" / "engine.plan").write_bytes(b"damaged")
+    monkeypatch.setattr(
+        "edge.engine.tensorrt.this_machine", lambda: replace(ORIN, gpu=None, problem="no NVIDIA driver")
+    )
+    with pytest.raises(EngineError, match="no NVIDIA driver"):
+        open_tensorrt(built, max_batch=4)
+    monkeypatch.setattr("edge.engine.tensorrt.this_machine", lambda: ORIN)
+    with pytest.raises(BundleError, match="sha256"):  # before a device is opened, and before TensorRT is imported
+        open_engine(built, "tensorrt")
+
+
+def test_a_lean_runtime_that_is_missing_is_named_with_its_version() -> None:
+    with pytest.raises(EngineError, match=r"needs libnvinfer_lean.so.8.*pip install tensorrt-lean==8.6.1"):
+        lean_library("8.6.1", "bundle")
