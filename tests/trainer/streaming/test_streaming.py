@@ -140,7 +140,7 @@ def test_runs_in_step_are_judged_like_runs_alone() -> None:
             news += [run.end[k] for c in book.update(slot, end, score, str) if c.type == "new"]
         np.testing.assert_array_equal(raised[i], news)
         assert np.isnan(together[i].score).sum() == np.isnan(run.score).sum()
-    assert sum(map(len, raised)) > 2
+    assert sum(map(len, raised)) > 1
 
 
 def test_a_frame_is_judged_by_the_windows_around_it() -> None:
