@@ -45,7 +45,7 @@ def watched(data: ClipSet, bundle: Bundle, engine: Engine, stride: float) -> Flo
 def raised(scores: Float, settings: Settings) -> int:
     """How many of the rows (clips, windows) raise an alert under the settings."""
     end = settings.stride * np.arange(scores.shape[1])
-    return sum(len(r) > 0 for r in alerts([Run(end, row) for row in scores], settings))
+    return sum(len(r) > 0 for r in alerts([Run(end, row, np.ones(len(end))) for row in scores], settings))
 
 
 def main() -> None:
@@ -76,7 +76,12 @@ def main() -> None:
             flat = match(seen.reshape(-1, seen.shape[-1]), np.concatenate(clips), m.temperature)
             alone = (flat / limit).reshape(seen.shape[:2]).astype(np.float32)
             ends = settings.stride * np.arange(alone.shape[1])
-            scores = np.stack([r.score for r in follow([Run(ends, row) for row in alone], [1 / margin] * len(alone))])
+            scores = np.stack(
+                [
+                    r.score
+                    for r in follow([Run(ends, row, np.ones(len(ends))) for row in alone], [1 / margin] * len(alone))
+                ]
+            )
             rows.append(
                 {
                     "category": name,

@@ -83,12 +83,12 @@ class Judge:
         self._here = NormalHere(self._normal, support.names)
         return [f"setting normal: '{n}' is no category of the support" for n in self._here.unknown]
 
-    def __call__(self, slots: Slots, ends: NDArray[np.int64], distance: Float) -> Verdict:
-        """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G)."""
+    def __call__(self, slots: Slots, ends: NDArray[np.int64], distance: Float, seen: Float) -> Verdict:
+        """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G), seen (n,) the share of joints."""
         here = self._here.rows(self._tracks.who(s)[0] for s in slots.tolist()) if self._normal else None
         score, nearest = self._scorer(distance, here)
         if len(self._expected):
-            score = self._usual(slots, score, self._expected[nearest])
+            score = self._usual(slots, score, self._expected[nearest], seen)
         return Verdict(score, nearest, self.book.update(slots, ends, score, self._label))
 
     def unclear(self, slots: Slots) -> None:

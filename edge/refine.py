@@ -54,11 +54,12 @@ class Refined:
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """Windows that came due together: number (n,) of each one's track, end (n,) in ns, distance (n, G)."""
+    """Windows that came due together: number (n,) of each one's track, end (n,) in ns, distance (n, G), seen (n,)."""
 
     track: Slots
     end: NDArray[np.int64]
     distance: Float
+    seen: Float
 
 
 def refine(
@@ -154,14 +155,15 @@ class _Player:
         frames = self._windows.spec.frames
         joints, visible = np.empty((len(due), frames, J, 3), np.float32), np.empty((len(due), frames, J), np.float32)
         self._windows.gather(due, joints, visible)
-        fine = visible.mean((1, 2)) >= self._s.min_visible
+        seen = visible.mean((1, 2))
+        fine = seen >= self._s.min_visible
         if fine.any():
             distance = run_all(self._engine, joints[fine], visible[fine])[1]
             for s in due[fine].tolist():
                 if s not in self._number:
                     self._number[s] = len(self.tracks)
                     self.tracks.append(self._windows.who(s))
-            yield _Windows(np.array([self._number[s] for s in due[fine].tolist()]), ends[fine], distance)
+            yield _Windows(np.array([self._number[s] for s in due[fine].tolist()]), ends[fine], distance, seen[fine])
 
 
 def _levels(
@@ -184,7 +186,7 @@ def _levels(
 def _alarms(batches: list[_Windows], judge: Judge, support: SupportSet) -> int:
     """How many alerts the recording raises."""
     judge.use(support)
-    verdicts = [judge(b.track, b.end, b.distance) for b in batches]
+    verdicts = [judge(b.track, b.end, b.distance, b.seen) for b in batches]
     return sum(c.type == "new" for v in verdicts for c in v.changes)
 
 

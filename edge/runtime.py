@@ -237,7 +237,7 @@ class Runtime:
         self.judge.unclear(unclear)
         self.counts.windows += len(keep)
         slots, ends = flight.slots[keep], flight.ends[keep]
-        found = self.judge(slots, ends, distance[keep])
+        found = self.judge(slots, ends, distance[keep], flight.seen[keep])
         # Explaining runs the engine, maybe in the very buffer of this flight: copy those that need it first.
         raised = {c.index: flight.window(int(keep[c.index])) for c in found.changes if c.raised}
         nearest = distance[keep, found.nearest]

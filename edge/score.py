@@ -88,7 +88,8 @@ class Usual:
     it on average; scores are taken relative to the one, and lowered where the other is more than people have commonly.
     The mean begins where the calibration expects normal scores. Windows far above it count a tenth, and it goes no
     further than FALL and RISE from its beginning: what lasts does not become normal. A track that is new is judged with
-    caution, for a few seconds.
+    caution, for a few seconds. And a window that shows less of a person than is usual on the track is believed less:
+    where a limb is hidden for a moment, the pose is a guess, and no alarm is to hang on it.
     """
 
     BELIEF, MEMORY = 6.0, 240.0
@@ -100,32 +101,45 @@ class Usual:
     CAUTION = 0.25
     """How far scores are lowered, as a logarithm, while nothing but the beginning is known."""
 
+    HIDDEN = 6.0
+    """How far scores are lowered, as a logarithm, by so much less seen than usual as would be a whole body."""
+
     def __init__(self, slots: int) -> None:
+        self._seen = np.full(slots, np.nan)
         self._shift = np.zeros(slots)
         self._spread = np.full(slots, self.EVEN)
         self._count = np.full(slots, self.BELIEF)
 
-    def __call__(self, slots: NDArray[np.intp], score: Float, usual: NDArray[np.floating]) -> Float:
+    def __call__(
+        self, slots: NDArray[np.intp], score: Float, usual: NDArray[np.floating], seen: NDArray[np.floating]
+    ) -> Float:
         """Scores (n,) of the slots' windows → relative to what is usual on each. A slot may occur more than once.
 
-        `usual` (n,) is the score that a normal window of a stranger is expected to have in the nearest category.
+        `usual` (n,) is the score that a normal window of a stranger is expected to have in the nearest category, `seen`
+        (n,) the share of its joints that are visible.
         """
         out = np.empty(len(score), np.float32)
         left = np.arange(len(slots))
         while len(left):
             _, first = np.unique(slots[left], return_index=True)
             now = left[first]
-            out[now] = self._follow(slots[now], np.log(np.maximum(score[now], 1e-6) / usual[now])) * usual[now]
+            over = np.log(np.maximum(score[now], 1e-6) / usual[now])
+            out[now] = self._follow(slots[now], over, seen[now]) * usual[now]
             left = np.delete(left, first)
         return out
 
-    def _follow(self, s: NDArray[np.intp], score: NDArray[np.floating]) -> NDArray[np.float64]:
+    def _follow(
+        self, s: NDArray[np.intp], score: NDArray[np.floating], seen: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
         """Log scores (n,) over what is expected → how often over what is usual; then take them in."""
+        before = np.where(np.isnan(self._seen[s]), seen, self._seen[s])
+        score = score - self.HIDDEN * np.maximum(before - seen, 0)
         shift, spread = self._shift[s], self._spread[s]
         above = score - shift
         caution = self.CAUTION * self.BELIEF / self._count[s]
         weight = np.where(above > self.FAR, self.LESS, 1.0)
         self._count[s] = count = np.minimum(self._count[s] + weight, self.MEMORY)
+        self._seen[s] = before + (seen - before) / count
         weight /= count
         self._shift[s] = np.clip(shift + weight * np.clip(above, -self.CLIP, self.CLIP), -self.FALL, self.RISE)
         self._spread[s] = spread + weight * (np.minimum(np.abs(above), self.UNEVEN) - spread)
@@ -135,7 +149,7 @@ class Usual:
     def forget(self, slots: Sequence[int]) -> None:
         """The slots' tracks are gone."""
         at = np.asarray(slots, np.intp)
-        self._shift[at], self._spread[at], self._count[at] = 0.0, self.EVEN, self.BELIEF
+        self._shift[at], self._spread[at], self._count[at], self._seen[at] = 0.0, self.EVEN, self.BELIEF, np.nan
 
 
 class Scorer:

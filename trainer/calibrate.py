@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,7 @@ def _episodes(
             continue
         support = [embedded[i] for i in rng.choice(pool, shots, replace=False)]
         distance = match(watched.features[0], np.concatenate(support), temperature).astype(np.float32)
-        out.append(Episode(shots, spreads(support, cohort, temperature), Run(watched.end, distance)))
+        out.append(Episode(shots, spreads(support, cohort, temperature), Run(watched.end, distance, watched.seen)))
     return out
 
 
@@ -136,7 +136,7 @@ def fit(episodes: Sequence[Episode]) -> tuple[dict[str, Any], dict[str, Any]]:
         return {**weights, "margin": np.array([[1.0, GUESS]])}, figures
     levels = [weights["level" if e.shots > 1 else "level_one"] for e in episodes]
     runs = [
-        Run(e.run.end, (e.run.score / np.exp(w[0] + e.known @ w[1:])).astype(np.float32))
+        replace(e.run, score=(e.run.score / np.exp(w[0] + e.known @ w[1:])).astype(np.float32))
         for e, w in zip(episodes, levels, strict=True)
     ]
     usual = follow(runs, [1.0] * len(runs))
@@ -147,7 +147,9 @@ def fit(episodes: Sequence[Episode]) -> tuple[dict[str, Any], dict[str, Any]]:
         grid, rate = _falling(some, THRESHOLDS)
         offset[k] = float(np.interp(-np.log(TARGET), -np.log(rate), grid))
     # From here on thresholds are relative to each run's own limit, for all numbers of clips together.
-    own = [Run(r.end, (r.score / np.exp(offset[s])).astype(np.float32)) for r, s in zip(usual, shots, strict=True)]
+    own = [
+        replace(r, score=(r.score / np.exp(offset[s])).astype(np.float32)) for r, s in zip(usual, shots, strict=True)
+    ]
     grid, rate = _falling(own, NEAR)
     kept = np.append(True, np.diff(rate) < 0)
     alarms, hours = _count(own, 0.0), _hours(own)

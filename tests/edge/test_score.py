@@ -91,58 +91,72 @@ def test_the_threshold_follows_the_rates() -> None:
     assert SENSITIVITY["low"] < SENSITIVITY["default"] < SENSITIVITY["high"]
 
 
-def usual_by_hand(scores: list[float], expected: float) -> list[float]:
+def usual_by_hand(scores: list[float], expected: float, seen: list[float]) -> list[float]:
     """The rule of `Usual` for one track, a window at a time."""
-    shift, spread, count, out = 0.0, 0.15, 6.0, []
-    for s in scores:
-        above = math.log(s / expected) - shift
+    shift, spread, count, common, out = 0.0, 0.15, 6.0, seen[0] if seen else 1.0, []
+    for s, part in zip(scores, seen, strict=True):
+        above = math.log(s / expected) - 6 * max(common - part, 0) - shift
         out.append(expected * math.exp(above - min(spread - 0.15, 0.8 - shift) - 0.25 * 6 / count))
         weight = 0.1 if above > 0.5 else 1.0
         count = min(count + weight, 240)
+        common += (part - common) / count
         shift = min(max(shift + weight / count * min(max(above, -0.3), 0.3), -0.8), 0.8)
         spread += weight / count * (min(abs(above), 0.5) - spread)
     return out
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 2), st.floats(0.05, 5)), min_size=1, max_size=60), st.integers(1, 7),
-)  # fmt: skip
+    st.lists(st.tuples(st.integers(0, 2), st.floats(0.05, 5), st.floats(0.5, 1)), min_size=1, max_size=60),
+    st.integers(1, 7),
+)
 @settings(max_examples=60, deadline=None, derandomize=True)
-def test_usual_in_any_batching_is_the_rule_a_window_at_a_time(windows: list[tuple[int, float]], batch: int) -> None:
-    slots = np.array([s for s, _ in windows])
-    scores = np.array([x for _, x in windows], np.float32)
+def test_usual_in_any_batching_is_the_rule_a_window_at_a_time(
+    windows: list[tuple[int, float, float]], batch: int
+) -> None:
+    slots = np.array([s for s, _, _ in windows])
+    scores = np.array([x for _, x, _ in windows], np.float32)
+    seen = np.array([part for _, _, part in windows])
     expected = np.where(slots == 1, 0.5, 0.7)
     usual, found = Usual(3), []
     for i in range(0, len(slots), batch):
         part = slice(i, i + batch)
-        found += usual(slots[part], scores[part], expected[part]).tolist()
+        found += usual(slots[part], scores[part], expected[part], seen[part]).tolist()
     for slot in range(3):
         mine = slots == slot
-        by_hand = usual_by_hand(scores[mine].astype(float).tolist(), 0.5 if slot == 1 else 0.7)
+        by_hand = usual_by_hand(scores[mine].astype(float).tolist(), 0.5 if slot == 1 else 0.7, seen[mine].tolist())
         np.testing.assert_allclose(np.array(found)[mine], by_hand, rtol=1e-4)
 
 
 def test_people_who_repeat_themselves_closely_or_loosely_end_with_the_same_scores() -> None:
     rng = np.random.default_rng(0)
     noise = np.exp(rng.normal(0, 0.15, 400))
-    usual, one = Usual(2), np.full(2, 0.6)
+    usual, one, whole = Usual(2), np.full(2, 0.6), np.ones(2)
     for x in noise:
-        found = usual(np.arange(2), np.array([0.35 * x, 0.95 * x], np.float32), one)
+        found = usual(np.arange(2), np.array([0.35 * x, 0.95 * x], np.float32), one, whole)
     assert found[0] == pytest.approx(found[1], rel=0.03) and found[0] == pytest.approx(0.6 * noise[-1], rel=0.1)
     # An anomaly stands out of either by as much.
-    raised = usual(np.arange(2), np.array([0.35 * 2.5, 0.95 * 2.5], np.float32), one)
+    raised = usual(np.arange(2), np.array([0.35 * 2.5, 0.95 * 2.5], np.float32), one, whole)
     assert raised == pytest.approx(np.full(2, 0.6 * 2.5), rel=0.15)
 
 
 def test_what_lasts_does_not_become_normal_and_a_new_track_begins_anew() -> None:
     usual = Usual(2)
     for _ in range(5000):
-        found = usual(np.array([0]), np.array([3.0], np.float32), np.array([0.6]))
+        found = usual(np.array([0]), np.array([3.0], np.float32), np.array([0.6]), np.ones(1))
     assert found[0] > 1
     usual.forget([0])
     fresh = Usual(2)
     score = np.array([0.5], np.float32)
-    assert usual(np.array([0]), score, np.array([0.6])) == fresh(np.array([0]), score, np.array([0.6]))
+    given = np.array([0]), score, np.array([0.6]), np.array([0.7])
+    assert usual(*given) == fresh(*given)
+
+
+def test_a_limb_hidden_for_a_moment_is_no_alarm_and_one_that_always_is_costs_nothing() -> None:
+    usual, one = Usual(2), np.full(2, 0.6)
+    for _ in range(100):
+        usual(np.arange(2), np.full(2, 0.6, np.float32), one, np.array([1.0, 0.8]))
+    moment, always = usual(np.arange(2), np.full(2, 1.5, np.float32), one, np.array([0.8, 0.8]))
+    assert always > 1.4 and moment == pytest.approx(always * np.exp(-6 * 0.2), rel=1e-3)
 
 
 def test_only_categories_that_are_normal_here_count() -> None:

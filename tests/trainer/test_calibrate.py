@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,9 @@ def episode(rng: np.random.Generator, shots: int, spread: float, hours: float = 
     level = 2 * np.exp(known[-1]) * np.exp(rng.normal(0, 0.1))
     n = round(hours * 14400)
     distance = level * np.exp(rng.normal(0, spread, n))
-    return Episode(shots, known if shots > 1 else known[:2], Run(2 + 0.25 * np.arange(n), distance.astype(np.float32)))
+    return Episode(
+        shots, known if shots > 1 else known[:2], Run(2 + 0.25 * np.arange(n), distance.astype(np.float32), np.ones(n))
+    )
 
 
 def test_the_default_threshold_gives_the_target_for_each_number_of_clips() -> None:
@@ -113,7 +116,8 @@ def test_the_default_threshold_gives_the_target_for_each_number_of_clips() -> No
         mine = [e for e in episodes if e.shots == k]
         w = arrays["level_one" if k == 1 else "level"]
         runs = [
-            Run(e.run.end, (e.run.score / np.exp(w[0] + e.known @ w[1:]) / margin[k]).astype(np.float32)) for e in mine
+            replace(e.run, score=(e.run.score / np.exp(w[0] + e.known @ w[1:]) / margin[k]).astype(np.float32))
+            for e in mine
         ]
         found = np.sort([len(a) for a in alerts(follow(runs, [1 / margin[k]] * len(runs)), DEFAULTS)])
         # As `fit` counts: without the quarter of runs that alarm most. Thresholds were tried in steps of 5 %.

@@ -137,7 +137,7 @@ def _judge(take: Take, w: Watched, supports: list[list[Float]], n: int, bundle: 
         scores.append(match(w.features[n], np.concatenate(support), tau) / limit)
     score = np.min(scores, 0).astype(np.float32)
     score[w.seen < s.min_visible] = np.nan
-    return _Judged(take, len(supports[0]), Run(w.end, score), 1 / margin)
+    return _Judged(take, len(supports[0]), Run(w.end, score, w.seen), 1 / margin)
 
 
 def _apart(support: list[Float]) -> float:

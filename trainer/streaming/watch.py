@@ -106,18 +106,21 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A take judged against one support: end (W,) seconds, score (W,), NaN where the pose was too poor to judge."""
+    """A take judged against one support: end (W,) seconds, score (W,), NaN where the pose was too poor, seen (W,)."""
 
     end: NDArray[np.float64]
     score: Float
+    seen: NDArray[np.float64]
 
 
 def follow(runs: Sequence[Run], expected: Sequence[float]) -> list[Run]:
     """The runs with scores relative to what is usual on each (`edge.score.Usual`); `expected` is each one's `usual`."""
     usual, level = Usual(len(runs)), np.asarray(expected)
-    out = [Run(r.end, np.full(len(r.end), np.nan, np.float32)) for r in runs]
+    out = [Run(r.end, np.full(len(r.end), np.nan, np.float32), r.seen) for r in runs]
     for k, slots, score in _in_step(runs):
-        for i, x in zip(slots, usual(slots, score, level[slots]), strict=True):
+        for i, x in zip(
+            slots, usual(slots, score, level[slots], np.array([runs[i].seen[k] for i in slots])), strict=True
+        ):
             out[i].score[k] = x
     return out
 

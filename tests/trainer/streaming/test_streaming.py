@@ -119,7 +119,7 @@ def test_runs_in_step_are_judged_like_runs_alone() -> None:
     for n in (50, 80, 30):
         score = np.exp(rng.normal(-0.3, 0.5, n)).astype(np.float32)
         score[rng.random(n) < 0.1] = np.nan
-        runs.append(Run(2 + 0.25 * np.arange(n), score))
+        runs.append(Run(2 + 0.25 * np.arange(n), score, rng.uniform(0.8, 1, n)))
     together, raised = follow(runs, [0.6, 0.7, 0.6]), alerts(runs, S, 1.1)
     for i, (run, level) in enumerate(zip(runs, [0.6, 0.7, 0.6], strict=True)):
         usual = Usual(1)
@@ -135,7 +135,7 @@ def test_runs_in_step_are_judged_like_runs_alone() -> None:
         slot, news = np.array([0]), []
         for k in np.flatnonzero(np.isfinite(run.score)):
             score = run.score[k : k + 1]
-            assert together[i].score[k] == usual(slot, score, np.array([level]))[0]
+            assert together[i].score[k] == usual(slot, score, np.array([level]), run.seen[k : k + 1])[0]
             end = np.array([round(run.end[k] * 1e9)])
             news += [run.end[k] for c in book.update(slot, end, score, str) if c.type == "new"]
         np.testing.assert_array_equal(raised[i], news)
@@ -147,14 +147,14 @@ def test_a_frame_is_judged_by_the_windows_around_it() -> None:
     end = 2 + 0.25 * np.arange(40)
     score = np.zeros(40, np.float32)
     score[20] = 1  # the window from 5 to 7 s
-    run = Run(end, score)
+    run = Run(end, score, np.ones(40))
     t = np.arange(2, 11, 0.05)
     hindsight, at_once = frame_scores(run, t, 2.0), newest_scores(run, t)
     assert t[hindsight.argmax()] == pytest.approx(6, abs=0.06)
     assert (hindsight[np.abs(t - 6) > 1.05] < 1e-6).all()
     np.testing.assert_array_equal(at_once == 1, (t > 7 - 1e-9) & (t < 7.25 - 1e-9))
-    np.testing.assert_allclose(frame_scores(Run(end, score * 0 + 3), t, 2.0), 3, rtol=1e-6)
-    assert (frame_scores(Run(end, np.full(40, np.nan, np.float32)), t, 2.0) == 0).all()
+    np.testing.assert_allclose(frame_scores(Run(end, score * 0 + 3, run.seen), t, 2.0), 3, rtol=1e-6)
+    assert (frame_scores(Run(end, np.full(40, np.nan, np.float32), run.seen), t, 2.0) == 0).all()
 
 
 def outcome(normal: str, shots: int = 3, method: str = OURS, found: float = 0.8, false: int = 1) -> Outcome:
