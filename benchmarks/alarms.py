@@ -76,12 +76,8 @@ def main() -> None:
             flat = match(seen.reshape(-1, seen.shape[-1]), np.concatenate(clips), m.temperature)
             alone = (flat / limit).reshape(seen.shape[:2]).astype(np.float32)
             ends = settings.stride * np.arange(alone.shape[1])
-            scores = np.stack(
-                [
-                    r.score
-                    for r in follow([Run(ends, row, np.ones(len(ends))) for row in alone], [1 / margin] * len(alone))
-                ]
-            )
+            runs = [Run(ends, row, np.ones(len(ends))) for row in alone]
+            scores = np.stack([r.score for r in follow(runs, [1 / margin] * len(runs))])
             rows.append(
                 {
                     "category": name,

@@ -84,7 +84,7 @@ class Judge:
         return [f"setting normal: '{n}' is no category of the support" for n in self._here.unknown]
 
     def __call__(self, slots: Slots, ends: NDArray[np.int64], distance: Float, seen: Float) -> Verdict:
-        """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G), seen (n,) the share of joints."""
+        """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G), seen (n,) of its joints."""
         here = self._here.rows(self._tracks.who(s)[0] for s in slots.tolist()) if self._normal else None
         score, nearest = self._scorer(distance, here)
         if len(self._expected):
