@@ -33,8 +33,8 @@ STEP = float(np.log(1.2))
 
 
 LOST_FOR, OVERLAP, APART = 2 * SECOND, SECOND // 2, 1.0
-"""A track continues another that was lost so long before it appeared, or overlaps it so much (ns), within so many body
-heights."""
+"""A track continues another that was lost so long before it appeared, or overlaps it so much (ns), within so many times
+the body's size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ def _continues(old: Place, new: Place) -> bool:
     """Whether `new` appeared where and when `old` vanished."""
     gap = new.since - old.until
     apart = float(np.linalg.norm(np.asarray(new.first) - old.last))
-    return old.stream == new.stream and -OVERLAP <= gap <= LOST_FOR and apart <= APART * max(old.height, new.height)
+    return old.stream == new.stream and -OVERLAP <= gap <= LOST_FOR and apart <= APART * max(old.size, new.size)
 
 
 class Sink(Protocol):

@@ -78,14 +78,17 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A track's whereabouts: when it was first and last seen (ns), where its middle was then (3,), and its height."""
+    """A track's whereabouts: when it was first and last seen (ns), where its middle was then (3,), and its size then.
+
+    The size is the longest side of the box around the visible joints: a body's height, also of one that lies.
+    """
 
     stream: str
     since: int
     until: int
     first: Float
     last: Float
-    height: float
+    size: float
 
 
 class Windows:
@@ -221,9 +224,9 @@ class Windows:
         if stream is None:
             return None
         joints, visible = self._last_joints[slot], self._last_visible[slot]
-        tall = float(np.ptp(joints[visible > 0, 1])) if visible.any() else 0.0
+        size = float(np.ptp(joints[visible > 0], axis=0).max()) if visible.any() else 0.0
         last = _middle(joints[None], visible[None])[0]
-        return Place(stream.name, int(self._since[slot]), int(self._last_t[slot]), self._first[slot].copy(), last, tall)
+        return Place(stream.name, int(self._since[slot]), int(self._last_t[slot]), self._first[slot].copy(), last, size)
 
     def advance(self, stream: Stream, t: int) -> list[int]:
         """Set the stream's clock to a frame's time; returns the slots of tracks that are gone by it, to be released.

@@ -158,6 +158,18 @@ def test_another_person_has_an_alert_of_their_own(second: Place) -> None:
     assert [c.type for c in changes] == ["new", "end", "new", "end"] and len({c.id for c in changes}) == 2
 
 
+def test_what_begins_again_at_once_is_the_same_alert() -> None:
+    # The alert ends at 11.25 s; it comes again at 12.25 s or at 14.25 s.
+    for calm, kinds in ((3, ["new", "end", "update", "end"]), (11, ["new", "end", "new", "end"])):
+        b = book(cool_down=2.0, update_every=100)
+        changes = feed(b, 1, [1.5, 1.5, 0.1, 0.1, 0.1, *[0.1] * calm, 1.5, 1.5, 0.1, 0.1, 0.1])
+        assert [c.type for c in changes] == kinds
+        assert len({c.id for c in changes}) == kinds.count("new")
+        assert [c.raised for c in changes] == [k != "end" for k in kinds]
+        if kinds[2] == "update":
+            assert changes[2].start == changes[0].start
+
+
 def test_who_cannot_be_judged_is_counted_and_keeps_the_alert() -> None:
     b = book()
     feed(b, 1, [1.5, 1.5])
