@@ -14,7 +14,7 @@ and when an alerted one vanished goes on with its alert.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -103,15 +103,12 @@ class AlertBook:
     def update(self, slots: Slots, end: NDArray[np.int64], score: Float, label: Label) -> list[Change]:
         """Take scored windows in order of time; `label(slot)` is what an alert's id is derived from, beside its start.
 
-        A slot may occur more than once: its windows are taken one after the other.
+        A slot may occur more than once: then the windows are taken in parts, one after the other, as they came.
         """
         changes: list[Change] = []
-        left = np.arange(len(slots))
-        while len(left):
-            _, first = np.unique(slots[left], return_index=True)
-            now = left[np.sort(first)]
-            changes += self._update(now, slots[now], end[now], score[now], label)
-            left = np.setdiff1d(left, now)
+        for part in _once_each(slots):
+            index = np.arange(part.start, part.stop)
+            changes += self._update(index, slots[part], end[part], score[part], label)
         return changes
 
     def _update(
@@ -220,6 +217,18 @@ class AlertBook:
         self.raised[slot] = False
         self._evidence[slot] = self._below[slot] = 0
         self._id.pop(slot, None)
+
+
+def _once_each(slots: Slots) -> Iterator[slice]:
+    """Consecutive parts in which no slot occurs twice. In order: whether an alert goes on depends on other slots'."""
+    start, seen = 0, set[int]()
+    for i, slot in enumerate(slots.tolist()):
+        if slot in seen:
+            yield slice(start, i)
+            start, seen = i, set()
+        seen.add(slot)
+    if seen:
+        yield slice(start, len(slots))
 
 
 def _recent(old: Place, new: Place) -> bool:
