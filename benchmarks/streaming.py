@@ -1,4 +1,4 @@
-"""What alerts are worth on streams: `make streaming DATA=DIR`, or `python -m benchmarks.streaming --data DIR --work W`.
+"""What alerts are worth on streams: `python -m benchmarks.streaming --data DIR --work W`.
 
 Four folds of UTD-MHAD: an encoder is trained on all sets of DIR without every fourth of its categories and without its
 test subjects, and watches streams of these people in which one of those categories is normal (see `trainer.streaming`).
