@@ -96,7 +96,7 @@ def main() -> None:
         print(f"{k:28} mean {v:.4f}   over categories {min(by_category):.3f} to {max(by_category):.3f}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        report = {"data": str(options.data), "model": bundle.model, "shots": options.shots, "mean": found, "rows": rows}
+        report = {"data": options.data.resolve().name, "model": bundle.model, "shots": options.shots, "mean": found, "rows": rows}
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
