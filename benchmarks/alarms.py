@@ -96,7 +96,8 @@ def main() -> None:
         print(f"{k:28} mean {v:.4f}   over categories {min(by_category):.3f} to {max(by_category):.3f}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        report = {"data": options.data.resolve().name, "model": bundle.model, "shots": options.shots, "mean": found, "rows": rows}
+        name = options.data.resolve().name
+        report = {"data": name, "model": bundle.model, "shots": options.shots, "mean": found, "rows": rows}
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
