@@ -15,16 +15,15 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from edge.alerts import AlertBook
 from edge.bench.machine import cpu
 from edge.bundle import Bundle, open_bundle
 from edge.engine import Engine, embed, open_engine
-from edge.score import limit_of, match
+from edge.score import level_of, margin_of, match
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support import clip_windows
-from edge.windows import SECOND
 from trainer.datasets import ClipSet, load_set, subject_split
+from trainer.streaming.watch import Run, alerts, follow
 
 WATCHED_S = 6.0
 
@@ -45,21 +44,8 @@ def watched(data: ClipSet, bundle: Bundle, engine: Engine, stride: float) -> Flo
 
 def raised(scores: Float, settings: Settings) -> int:
     """How many of the rows (clips, windows) raise an alert under the settings."""
-    s = settings
-    book = AlertBook(
-        len(scores),
-        threshold=s.threshold,
-        release=s.release,
-        raise_after=s.raise_after,
-        clear_after=s.clear_after,
-        update_every=s.update_every,
-    )
-    slots = np.arange(len(scores))
-    found: set[int] = set()
-    for k in range(scores.shape[1]):
-        end = np.full(len(scores), round(k * s.stride * SECOND))
-        found |= {c.slot for c in book.update(slots, end, scores[:, k], str) if c.type == "new"}
-    return len(found)
+    end = settings.stride * np.arange(scores.shape[1])
+    return sum(len(r) > 0 for r in alerts([Run(end, row, np.ones(len(end))) for row in scores], settings))
 
 
 def main() -> None:
@@ -85,9 +71,13 @@ def main() -> None:
         for _ in range(options.draws):
             chosen = rng.choice(np.flatnonzero(pool & (data.label == g)), options.shots, replace=False)
             clips = [support[int(i)] for i in chosen]
-            limit = limit_of(clips, calibration, m.temperature)
+            margin = margin_of(len(clips), calibration)
+            limit = level_of(clips, calibration, m.temperature) * margin
             flat = match(seen.reshape(-1, seen.shape[-1]), np.concatenate(clips), m.temperature)
-            scores = (flat / limit).reshape(seen.shape[:2]).astype(np.float32)
+            alone = (flat / limit).reshape(seen.shape[:2]).astype(np.float32)
+            ends = settings.stride * np.arange(alone.shape[1])
+            runs = [Run(ends, row, np.ones(len(ends))) for row in alone]
+            scores = np.stack([r.score for r in follow(runs, [1 / margin] * len(runs))])
             rows.append(
                 {
                     "category": name,
@@ -106,7 +96,8 @@ def main() -> None:
         print(f"{k:28} mean {v:.4f}   over categories {min(by_category):.3f} to {max(by_category):.3f}")
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        report = {"data": str(options.data), "model": bundle.model, "shots": options.shots, "mean": found, "rows": rows}
+        name = options.data.resolve().name
+        report = {"data": name, "model": bundle.model, "shots": options.shots, "mean": found, "rows": rows}
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,19 @@ from edge.windows import SECOND, Slots, Windows
 from edge.wire import Alert, Provenance, Scores, Status, decode_event, encode_event
 
 DRAIN_S = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The nearest normal category and its clip that came nearest; the joints and the moment (ns) that differ most."""
+
+    category: str
+    clip: str = ""
+    joints: tuple[str, ...] = ()
+    moment: tuple[int, ...] = ()
+
+
+NONE = Cause("")
 
 
 class Announcer:
@@ -37,7 +50,7 @@ class Announcer:
         self.replays: Counter[str] = Counter()
         self._sent = 0
         self._outbox: Outbox | None = None
-        self._cause: dict[int, tuple[str, tuple[str, ...]]] = {}
+        self._cause: dict[int, Cause] = {}
 
     @property
     def journal_failures(self) -> int:
@@ -72,18 +85,18 @@ class Announcer:
         message = replace(message, seq=self._outbox.next, journal=self._outbox.journal.id)
         self._outbox.put(message.id, message.type == "end", encode_event(message))
 
-    def cause(self, slot: int, category: str, joints: tuple[str, ...]) -> None:
-        """What a slot's alert, until it ends, is said to differ from, and in which joints."""
-        self._cause[slot] = category, joints
+    def cause(self, slot: int, cause: Cause) -> None:
+        """What a slot's alert, until it ends, is said to differ from."""
+        self._cause[slot] = cause
 
     def alert(self, c: Change, why: str = "") -> None:
         """Publish one change of an alert; `why`, if another reason than the change's own."""
         stream = self._windows.stream[c.slot]
         assert stream is not None, "an alert ends before its track is released"
-        category, joints = self._cause.get(c.slot, ("", ()))
+        cause = self._cause.get(c.slot, NONE)
         lasted = (c.end - c.start) / SECOND
         reason = {
-            "new": f"unlike '{category}', the nearest of what is normal here",
+            "new": f"unlike '{cause.category}', the nearest of what is normal here",
             "update": f"still abnormal after {lasted:.1f} s",
             "end": "the track is gone" if c.index < 0 else f"normal again after {lasted:.1f} s",
         }[c.type]
@@ -98,10 +111,12 @@ class Announcer:
             end=c.end,
             score=c.score,
             peak=c.peak,
-            category=category,
-            joints=joints,
+            category=cause.category,
+            joints=cause.joints,
             reason=why or reason,
             by=self.by,
+            clip=cause.clip,
+            moment=cause.moment,
         )
         if c.type == "end":
             self._cause.pop(c.slot, None)
@@ -115,8 +130,12 @@ class Announcer:
         distance: Float,
         nearest: NDArray[np.intp],
         names: tuple[str, ...],
+        unclear: Slots,
     ) -> None:
-        """Publish scored windows, a message per stream, where somebody listens. All columns (n,)."""
+        """Publish scored windows, a message per stream, where somebody listens. All columns (n,).
+
+        `unclear` (m,) are slots whose windows could not be judged.
+        """
         if not self._sink.wanted(b"score/"):
             return
         by_stream: dict[str, list[int]] = {}
@@ -124,6 +143,12 @@ class Announcer:
             stream = self._windows.stream[slot]
             if stream is not None:
                 by_stream.setdefault(stream.name, []).append(i)
+        hidden: dict[str, list[int]] = {}
+        for slot in unclear.tolist():
+            stream = self._windows.stream[slot]
+            if stream is not None:
+                hidden.setdefault(stream.name, []).append(int(self._windows.track[slot]))
+                by_stream.setdefault(stream.name, [])
         for name, rows in by_stream.items():
             if not self._sink.wanted(f"score/{name}".encode()):
                 continue
@@ -138,6 +163,7 @@ class Announcer:
                 distance=distance[rows].tolist(),
                 category=[names[g] for g in nearest[rows]],
                 by=self.by,
+                unclear=hidden.get(name, []),
             )
             stream.score_seq += 1
             self._sink.send(encode_event(message))

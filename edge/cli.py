@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=DEVICE)(_with_settings(run))
     app.command(rich_help_panel=DEVICE)(listen)
     app.command(rich_help_panel=DEVICE)(keys)
+    app.command(rich_help_panel=DEVICE)(calibrate)
     app.command(rich_help_panel=TRY)(demo)
     app.command(rich_help_panel=TRY)(publish)
     app.command(rich_help_panel=MODEL)(embed)
@@ -46,6 +47,8 @@ def _with_settings(command: Any) -> Any:
     # Not those of Settings: the command line may be put together more than once in a process.
     parameters = [p for p in own if p.kind != p.VAR_KEYWORD and p.name not in Settings.model_fields]
     for name, setting in Settings.model_fields.items():
+        if get_origin(setting.annotation) is dict:
+            continue  # a table stands in the file
         kinds = [k for k in get_args(setting.annotation) if k is not type(None)] or [setting.annotation]
         kind = str if get_origin(kinds[0]) is Literal else kinds[0]
         default = "" if setting.default is None else f" [dim](default {setting.default})[/]"
@@ -146,6 +149,21 @@ def keys(folder: Annotated[Path, typer.Argument(help="where to make engine/ and 
     engine, client = make_keys(folder)
     say(f"{engine}: haad-edge run --keys {engine} …")
     say(f"{client}: haad-edge publish|listen --keys {client} … (copy it to the other host, privately)")
+
+
+def calibrate(
+    support: Annotated[Path, typer.Option(help="the support folder whose limits are refined")],
+    recording: Annotated[
+        Path | None, typer.Option("--from", help="recording of normal operation: some minutes")
+    ] = None,
+    bundle: BundleOption = None,
+    reset: Annotated[bool, typer.Option("--reset", help="take the folder's calibration away again")] = False,
+    config: Annotated[Path | None, typer.Option(help="the YAML file with settings that `run` gets")] = None,
+) -> None:
+    """Fit the limits to one place, from a recording of its normal operation. A running engine takes it up."""
+    from edge.refine import command
+
+    command(support, recording, bundle, reset=reset, config=config)
 
 
 def embed(

@@ -16,22 +16,23 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from edge.alerts import AlertBook, Change, Sink
-from edge.announce import Announcer
+from edge.alerts import Change, Sink
+from edge.announce import Announcer, Cause
 from edge.batch import Flight
 from edge.bundle import Bundle
 from edge.counts import Counts
 from edge.dispatch import Dispatch
-from edge.engine import Engine, run_all
+from edge.engine import Engine
 from edge.errors import EngineError, WireError
+from edge.explain import ROWS, explain
 from edge.ingest import Ledger, Source
+from edge.judge import Judge
 from edge.notices import Notices
-from edge.score import Scorer
 from edge.settings import Settings
-from edge.skeleton import CORE15, Float, J
+from edge.skeleton import Float
 from edge.support import SupportSet
 from edge.wave import Wave, waves
-from edge.windows import Stream, Windows, WindowSpec
+from edge.windows import SECOND, Stream, Windows, WindowSpec
 from edge.wire import Limits, PoseFrame, Provenance, Status, decode_pose
 
 HEARTBEAT_S = 1.0
@@ -67,14 +68,8 @@ class Runtime:
         self.notices, self.clock, self.wall, self._feed = notices or Notices(), clock, wall, feed
         spec = WindowSpec.of(m.frames, m.seconds, s.stride, s.max_gap, s.track_timeout)
         self.windows = Windows(spec, s.max_tracks, s.max_streams)
-        self.book = AlertBook(
-            s.max_tracks,
-            threshold=s.threshold,
-            release=s.release,
-            raise_after=s.raise_after,
-            clear_after=s.clear_after,
-            update_every=s.update_every,
-        )
+        self.judge = Judge(s, bundle.calibration(), s.max_tracks, self.windows)
+        self.book = self.judge.book
         self.announcer = Announcer(sink, self.windows)
         self.limits = Limits(s.max_message_bytes, s.max_people)
         self.ledger, self.counts = Ledger(), Counts()
@@ -182,41 +177,40 @@ class Runtime:
         return stream
 
     def _judge(self, flight: Flight, distance: Float) -> None:
-        """Score a batch's distances (n, G), publish what changed, and the scores to those who listen."""
+        """Judge a batch's distances (n, G), publish what changed, and the scores to those who listen."""
         if self.state == "degraded":
             self._become("online", "")
         poor, odd = flight.seen < self.settings.min_visible, ~np.isfinite(distance).all(1)
         for reason, mask in (("too_few_joints", poor), ("not_finite", odd & ~poor)):
             if mask.any():
                 self.counts.skipped[reason] += int(mask.sum())
-        keep = np.flatnonzero(~(poor | odd))
-        if not len(keep):
-            return
+        unclear, keep = flight.slots[poor | odd], np.flatnonzero(~(poor | odd))
+        self.judge.unclear(unclear)
         self.counts.windows += len(keep)
         slots, ends = flight.slots[keep], flight.ends[keep]
-        score, nearest = self._scorer(distance[keep])
-        changes = self.book.update(slots, ends, score, self._label)
+        found = self.judge(slots, ends, distance[keep], flight.seen[keep])
         # Explaining runs the engine, maybe in the very buffer of this flight: copy those that need it first.
-        new = {c.index: flight.window(int(keep[c.index])) for c in changes if c.type == "new"}
-        for c in changes:
-            if c.type == "new":
-                g = int(nearest[c.index])
-                self.announcer.cause(c.slot, self.support.names[g], self._blame(*new[c.index], g))
+        raised = {c.index: flight.window(int(keep[c.index])) for c in found.changes if c.raised}
+        nearest = distance[keep, found.nearest]
+        for c in found.changes:
+            if c.raised:
+                self._explain(c, *raised[c.index], int(found.nearest[c.index]))
             self._tell([c])
-        self.announcer.scores(slots, ends, score, distance[keep, nearest], nearest, self.support.names)
+        self.announcer.scores(slots, ends, found.score, nearest, found.nearest, self.support.names, unclear)
 
-    def _blame(self, joints: Float, visible: Float, category: int) -> tuple[str, ...]:
-        """The joints whose hiding brings the window nearest to `category`, most first, by asking the graph itself."""
-        hidden = np.repeat(visible[None], J + 1, 0)
-        hidden[np.arange(J), :, np.arange(J)] = 0
+    def _explain(self, c: Change, joints: Float, visible: Float, category: int) -> None:
+        """Find out from the graph what an alert's window differs from, and where."""
+        cause = Cause(self.support.names[category])
         try:
-            with self.dispatch.batch.put_aside(J + 1):
-                distance = run_all(self.engine, np.repeat(joints[None], J + 1, 0), hidden)[1][:, category]
+            with self.dispatch.batch.put_aside(ROWS):
+                why = explain(self.engine, joints, visible, category, self.bundle.manifest.seconds)
         except EngineError as e:
             self._fail(e)
-            return ()
-        gain = distance[J] - distance[:J]
-        return tuple(CORE15[j] for j in np.argsort(-gain)[:3] if gain[j] > 0)
+        else:
+            clip = self.support.nearest_clip(why.embedding, category)
+            moment = tuple(c.end - round(ago * SECOND) for ago in why.moment or ())
+            cause = Cause(cause.category, clip, why.joints, moment)
+        self.announcer.cause(c.slot, cause)
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 
@@ -225,16 +219,11 @@ class Runtime:
             self.counts.alerts[c.type] += 1
             self.announcer.alert(c, why)
 
-    def _label(self, slot: int) -> str:
-        """What an alert's id is derived from, beside its start."""
-        stream = self.windows.stream[slot]
-        return f"{stream.name if stream else ''}|{self.windows.track[slot]}"
-
     def _release(self, slots: list[int]) -> None:
         """Tracks are gone: what is staged of them is judged first, their alerts end, their slots are free."""
         if slots:
             self.dispatch.release(slots)
-            self._tell(self.book.close(slots))
+            self._tell(self.judge.close(slots))
             self.windows.release(slots)
 
     def _housekeeping(self) -> None:
@@ -276,6 +265,7 @@ class Runtime:
             frames_lost=self.ledger.lost,
             windows=self.counts.windows,
             by=self.announcer.by,
+            unclear=self.book.poor,
         )
 
     def _say_status(self) -> None:
@@ -310,8 +300,8 @@ class Runtime:
 
     def _swap(self, support: SupportSet) -> None:
         self.engine.bind(support.features, support.mask)
-        self.support, self._scorer = support, Scorer(support.limit)
+        self.support, trouble = support, self.judge.use(support)
         self.announcer.by = Provenance(self.bundle.model, self.engine.name, support.version)
         self.counts.swaps += 1
-        for problem in support.problems:
+        for problem in (*support.problems, *trouble):
             self.notices.say(problem)

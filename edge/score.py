@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.skeleton import Float
+
+SENSITIVITY = {"low": 1.0, "default": 6.0, "high": 30.0}
+"""False alarms per camera-hour of normal activity that each is calibrated for."""
 
 
 def match(embedding: Float, support: Float, temperature: float) -> NDArray[np.float64]:
@@ -21,31 +25,131 @@ def match(embedding: Float, support: Float, temperature: float) -> NDArray[np.fl
     return np.asarray((d * w).sum(-1) / w.sum(-1))
 
 
-def limit_of(support: list[Float], calibration: Mapping[str, NDArray[np.floating]], temperature: float) -> float:
-    """The distance at which a category's windows stop being normal: where the score is 1.
+def level_of(support: list[Float], calibration: Mapping[str, NDArray[np.floating]], temperature: float) -> float:
+    """The distance at which normal windows of a stranger are expected: half of them lie nearer.
 
-    `support` holds one (k, D) array of window embeddings per clip. Two things are known of a category without any
-    other recording of it: how far its own clips lie from each other (leave one clip out), and how near the motions
-    of other people and actions come to it (the bundle's cohort, as in speaker verification's score normalisation,
-    Reynolds et al. 2000). The bundle's regression weighs the two; its constants come from subjects held out of
-    training (`trainer/calibrate.py`).
+    `support` holds one (k, D) array of window embeddings per clip. The bundle's regression weighs what enrolment knows
+    (`spreads`); its constants come from streams of people held out of training (`trainer/calibrate.py`).
+    """
+    weights = calibration["level_one" if len(support) < 2 else "level"]
+    known = spreads(support, calibration["cohort"].astype(np.float32), temperature)
+    return float(np.exp(weights[0] + known @ weights[1:]))
+
+
+def margin_of(shots: int, calibration: Mapping[str, NDArray[np.floating]]) -> float:
+    """The limit of a category of so many clips as a multiple of its level: the fewer, the wider.
+
+    So that a score of 1 gives alike many false alarms. The bundle has measured it for some numbers of clips; between
+    them it is interpolated.
+    """
+    known, margin = np.asarray(calibration["margin"], np.float64).T
+    return float(np.exp(np.interp(np.log(shots), np.log(known), np.log(margin))))
+
+
+def spreads(support: list[Float], cohort: Float, temperature: float) -> NDArray[np.float64]:
+    """What a category's clips tell about distances to it, as logarithms; of several clips (3,), of a lone one (2,).
+
+    How near the motions of other people and actions come to it (the cohort, as in speaker verification's score
+    normalisation, Reynolds et al. 2000); how far its windows lie from each other; and of several clips also the median
+    of the windows' distances to the other clips (leave one clip out).
     """
     everything = np.concatenate(support)
-    impostor = float(np.quantile(match(calibration["cohort"].astype(np.float32), everything, temperature), 0.05))
-    own = own_spread(support, temperature)
-    weights = calibration["weights_one" if own is None else "weights"]
-    features = np.log([impostor + 1e-3] + ([] if own is None else [own + 1e-3]))
-    return float(np.exp(weights[0] + features @ weights[1:]))
+    impostor = np.quantile(match(cohort, everything, temperature), 0.05)
+    among = match(everything, everything, temperature).mean()
+    known = [impostor, among]
+    if len(support) > 1:
+        rest = [np.concatenate(support[:i] + support[i + 1 :]) for i in range(len(support))]
+        apart = [match(clip, r, temperature) for clip, r in zip(support, rest, strict=True)]
+        known.append(np.median(np.concatenate(apart)))
+    return np.log(np.array(known) + 1e-3)
 
 
-def own_spread(support: list[Float], temperature: float) -> float | None:
-    """The 90 % quantile of the windows' distances to the other clips of their category; None for a lone clip."""
-    if len(support) < 2:
-        return None
-    left_out = [
-        match(clip, np.concatenate(support[:i] + support[i + 1 :]), temperature) for i, clip in enumerate(support)
-    ]
-    return float(np.quantile(np.concatenate(left_out), 0.9))
+def threshold_of(
+    calibration: Mapping[str, NDArray[np.floating]], sensitivity: str = "default", false_alarms: float | None = None
+) -> float:
+    """The score at which windows count towards an alert, for a sensitivity or for false alarms per camera-hour.
+
+    The bundle has counted how many streams of normal activity raise at which score. Between measured rates it is
+    interpolated, beyond them the nearest is taken; 1 for a bundle that has counted none.
+    """
+    if "rates" not in calibration or (false_alarms is None and sensitivity == "default"):
+        return 1.0
+    score, rate = np.asarray(calibration["rates"], np.float64).T
+    order = np.argsort(rate)
+    wanted = SENSITIVITY[sensitivity] if false_alarms is None else false_alarms
+    return float(np.exp(np.interp(np.log(wanted), np.log(rate[order]), np.log(score[order]))))
+
+
+class Usual:
+    """Scores relative to what is usual on each track, as columns over slots.
+
+    People differ more than their support can tell: one repeats a normal action at half the distance of another, and
+    more evenly. So the mean of a track's log scores is followed over about the last minute, and how far they are from
+    it on average; scores are taken relative to the one, and lowered where the other is more than people have commonly.
+    The mean begins where the calibration expects normal scores. Windows far above it count a tenth, and it goes no
+    further than FALL and RISE from its beginning: what lasts does not become normal. A track that is new is judged with
+    caution, for a few seconds. And a window that shows less of a person than is usual on the track is believed less:
+    where a limb is hidden for a moment, the pose is a guess, and no alarm is to hang on it.
+    """
+
+    BELIEF, MEMORY = 6.0, 240.0
+    """Windows that the beginning counts for, and that the mean reaches back."""
+    CLIP, FAR, LESS = 0.3, 0.5, 0.1
+    FALL, RISE = 0.8, 0.8
+    EVEN, UNEVEN = 0.15, 0.5
+    """The spread it begins with, and the most that a window adds to it."""
+    CAUTION = 0.25
+    """How far scores are lowered, as a logarithm, while nothing but the beginning is known."""
+
+    HIDDEN = 6.0
+    """How far scores are lowered, as a logarithm, by so much less seen than usual as would be a whole body."""
+
+    def __init__(self, slots: int) -> None:
+        self._seen = np.full(slots, np.nan)
+        self._shift = np.zeros(slots)
+        self._spread = np.full(slots, self.EVEN)
+        self._count = np.full(slots, self.BELIEF)
+
+    def __call__(
+        self, slots: NDArray[np.intp], score: Float, usual: NDArray[np.floating], seen: NDArray[np.floating]
+    ) -> Float:
+        """Scores (n,) of the slots' windows → relative to what is usual on each. A slot may occur more than once.
+
+        `usual` (n,) is the score that a normal window of a stranger is expected to have in the nearest category, `seen`
+        (n,) the share of its joints that are visible.
+        """
+        out = np.empty(len(score), np.float32)
+        left = np.arange(len(slots))
+        while len(left):
+            _, first = np.unique(slots[left], return_index=True)
+            now = left[first]
+            over = np.log(np.maximum(score[now], 1e-6) / usual[now])
+            out[now] = self._follow(slots[now], over, seen[now]) * usual[now]
+            left = np.delete(left, first)
+        return out
+
+    def _follow(
+        self, s: NDArray[np.intp], score: NDArray[np.floating], seen: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        """Log scores (n,) over what is expected → how often over what is usual; then take them in."""
+        before = np.where(np.isnan(self._seen[s]), seen, self._seen[s])
+        score = score - self.HIDDEN * np.maximum(before - seen, 0)
+        shift, spread = self._shift[s], self._spread[s]
+        above = score - shift
+        caution = self.CAUTION * self.BELIEF / self._count[s]
+        weight = np.where(above > self.FAR, self.LESS, 1.0)
+        self._count[s] = count = np.minimum(self._count[s] + weight, self.MEMORY)
+        self._seen[s] = before + (seen - before) / count
+        weight /= count
+        self._shift[s] = np.clip(shift + weight * np.clip(above, -self.CLIP, self.CLIP), -self.FALL, self.RISE)
+        self._spread[s] = spread + weight * (np.minimum(np.abs(above), self.UNEVEN) - spread)
+        lowered = np.minimum(spread - self.EVEN, self.RISE - shift)
+        return np.asarray(np.exp(above - lowered - caution), np.float64)
+
+    def forget(self, slots: Sequence[int]) -> None:
+        """The slots' tracks are gone."""
+        at = np.asarray(slots, np.intp)
+        self._shift[at], self._spread[at], self._count[at], self._seen[at] = 0.0, self.EVEN, self.BELIEF, np.nan
 
 
 class Scorer:
@@ -54,7 +158,37 @@ class Scorer:
     def __init__(self, limit: NDArray[np.floating]) -> None:
         self.limit = np.asarray(limit, np.float32)
 
-    def __call__(self, distance: Float) -> tuple[Float, NDArray[np.intp]]:
+    def __call__(self, distance: Float, normal: NDArray[np.bool_] | None = None) -> tuple[Float, NDArray[np.intp]]:
+        """`normal` (B, G) marks the categories that count as normal where each window was seen; None: all."""
         relative = distance / self.limit
+        if normal is not None:
+            relative = np.where(normal, relative, np.inf).astype(np.float32)
         nearest = relative.argmin(1)
         return relative[np.arange(len(relative)), nearest], nearest
+
+
+class NormalHere:
+    """Which categories count as normal on which stream: `rules` maps streams, or patterns of them, to categories.
+
+    The first rule that fits a stream holds; a stream that none fits has all. Names that the support lacks are in
+    `unknown`: a rule that is left with none would alarm on everything, and is taken as all.
+    """
+
+    def __init__(self, rules: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:
+        self._rules = rules
+        self._names = np.array(names)
+        self._known: dict[str, NDArray[np.bool_]] = {}
+        self.unknown = sorted({n for wanted in rules.values() for n in wanted} - set(names))
+
+    def of(self, stream: str) -> NDArray[np.bool_]:
+        """The categories (G,) that count on a stream."""
+        row = self._known.get(stream)
+        if row is None:
+            wanted = next((w for pattern, w in self._rules.items() if fnmatchcase(stream, pattern)), None)
+            row = np.isin(self._names, wanted) if wanted is not None else np.ones(len(self._names), bool)
+            row = self._known[stream] = row if row.any() else np.ones_like(row)
+        return row
+
+    def rows(self, streams: Iterable[str]) -> NDArray[np.bool_]:
+        """The same for several streams: (n, G)."""
+        return np.array([self.of(s) for s in streams], bool).reshape(-1, len(self._names))

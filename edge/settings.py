@@ -54,9 +54,23 @@ class Settings(BaseSettings):
     min_visible: float = Field(0.4, ge=0, le=1, description="a window with a smaller share of joints is not judged")
 
     threshold: float = Field(1.0, gt=0, le=1000, description="score that raises an alert; 1.0 is the limit of normal")
+    sensitivity: Literal["low", "default", "high"] = Field(
+        "default", description="1, 6 or 30 false alarms per camera-hour of normal activity, as far as calibrated"
+    )
+    false_alarms: float | None = Field(
+        None, gt=0, le=1000, description="per camera-hour, to aim for instead of what sensitivity stands for"
+    )
+    normal: dict[str, list[str]] = Field(
+        {}, description="stream (or a pattern such as 'cam*'): the categories that are normal there; none: all"
+    )
     release: float = Field(0.9, gt=0, le=1, description="an alert ends below this share of the threshold")
-    raise_after: int = Field(3, ge=1, le=1000, description="windows in a row above the threshold before an alert")
-    clear_after: int = Field(3, ge=1, le=1000, description="windows in a row below the release before it ends")
+    raise_after: int = Field(
+        4, ge=1, le=1000, description="windows a fifth above the threshold before an alert; stronger ones count more"
+    )
+    clear_after: int = Field(4, ge=1, le=1000, description="windows in a row below the release before it ends")
+    cool_down: float = Field(
+        3.0, ge=0, le=3600, description="what begins so many seconds after an alert's end is that alert again"
+    )
     update_every: float = Field(1.0, gt=0, le=3600, description="seconds between updates of a standing alert")
 
     reload_every: float = Field(

@@ -11,11 +11,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import os
 import tempfile
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from edge.bundle import Bundle, replace
 from edge.clip import Clip, categories, clip_bytes, parse_clip
 from edge.engine import Engine, embed
 from edge.errors import ClipError, SupportError
-from edge.score import limit_of
+from edge.score import level_of, margin_of
 from edge.skeleton import Float
 
 RULE = "2"
@@ -36,6 +37,8 @@ PHASE_S = 0.25
 MAX_CATEGORIES = 256
 MAX_WINDOWS = 256
 """Windows kept per category, spread evenly over its clips."""
+REFINED, REFINED_VERSION = "calibration.json", 1
+"""What `haad-edge calibrate` writes beside the categories, and the version of it that is read."""
 
 
 def clip_windows(clip: Clip, frames: int, seconds: float) -> tuple[Float, Float]:
@@ -54,7 +57,11 @@ def clip_windows(clip: Clip, frames: int, seconds: float) -> tuple[Float, Float]
 
 @dataclass(frozen=True, slots=True)
 class SupportSet:
-    """What is normal. features (G, K, D) unit rows, mask (G, K), limit (G,) the distance where the score is 1."""
+    """What is normal. features (G, K, D) unit rows, mask (G, K), limit (G,) the distance where the score is 1.
+
+    `usual` (G,) is the score that a stranger's normal windows are expected to have; empty: not known. `clips` names
+    each category's files, and `origin` (G, K) says which of them a row of `features` was cut from.
+    """
 
     names: tuple[str, ...]
     features: Float
@@ -63,6 +70,16 @@ class SupportSet:
     shots: tuple[int, ...]
     version: str
     problems: tuple[str, ...] = ()
+    usual: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    clips: tuple[tuple[str, ...], ...] = ()
+    origin: NDArray[np.intp] = field(default_factory=lambda: np.zeros((0, 0), np.intp))
+
+    def nearest_clip(self, embedding: Float, category: int) -> str:
+        """The file of the category whose windows come nearest to an embedding (D,); empty where it is not known."""
+        if not self.clips:
+            return ""
+        near = np.where(self.mask[category] > 0, self.features[category] @ embedding, -2)
+        return self.clips[category][int(self.origin[category, near.argmax()])]
 
     @property
     def summary(self) -> str:
@@ -100,9 +117,12 @@ class FeatureCache:
         return made
 
 
-def load_support(root: Path | str, bundle: Bundle, engine: Engine, cache: FeatureCache) -> SupportSet:
+def load_support(
+    root: Path | str, bundle: Bundle, engine: Engine, cache: FeatureCache, *, refined: bool = True
+) -> SupportSet:
     """Embed a support folder. Clips that cannot be read are left out and named in `problems`.
 
+    Its own calibration, if it has one, moves the limits, unless `refined` is false.
     Raises SupportError when no category is left.
     """
     root = Path(root)
@@ -120,10 +140,12 @@ def load_support(root: Path | str, bundle: Bundle, engine: Engine, cache: Featur
     ]
     names: list[str] = []
     features: list[list[Float]] = []
+    used: list[tuple[str, ...]] = []
     version = hashlib.sha256()
     m = bundle.manifest
     for name, files in folders.items():
         clips: list[Float] = []
+        sources: list[str] = []
         for path in files:
             try:
                 data = clip_bytes(path)
@@ -132,30 +154,83 @@ def load_support(root: Path | str, bundle: Bundle, engine: Engine, cache: Featur
                 # The very bytes that were hashed are embedded: the file may change meanwhile.
                 make = partial(_embed_clip, data, str(path), bundle, engine)
                 clips.append(cache.get(key, m.embedding, make))
+                sources.append(os.fsencode(path.name).decode(errors="replace"))
                 version.update(os.fsencode(name) + f"/{digest}\n".encode())
             except ClipError as e:
                 problems.append(f"left out of the support: {e}")
         if clips:
             names.append(os.fsencode(name).decode(errors="replace"))
             features.append(clips)
+            used.append(tuple(sources))
         else:
             problems.append(f"category '{name}' has no usable clip and is not part of the support")
     if not names:
         raise SupportError(
             f"{root}: no usable clip in any category", why="; ".join(problems)[:600], fix="see haad-edge support show"
         )
-    thinned = [np.concatenate([_thin(c, MAX_WINDOWS // len(clips)) for c in clips]) for clips in features]
-    packed, mask = _pack([_thin(f, MAX_WINDOWS) for f in thinned])
+    fair = [[_thin(c, MAX_WINDOWS // len(clips)) for c in clips] for clips in features]
+    packed, mask = _pack([_thin(np.concatenate(clips), MAX_WINDOWS) for clips in fair])
+    origin = np.zeros(mask.shape, np.intp)
+    for row, clips in zip(origin, fair, strict=True):
+        whose = _thin(np.repeat(np.arange(len(clips)), [len(c) for c in clips]), MAX_WINDOWS)
+        row[: len(whose)] = whose
     calibration = bundle.calibration()
+    factors, text, more = read_refined(root, names, bundle.model) if refined else (np.ones(len(names)), b"", [])
+    version.update(text)
+    problems += more + lone(names, features, calibration)
+    level = np.array([level_of(clips, calibration, m.temperature) for clips in features])
+    margin = np.array([margin_of(len(clips), calibration) for clips in features])
     return SupportSet(
         tuple(names),
         packed,
         mask,
-        np.array([limit_of(clips, calibration, m.temperature) for clips in features]),
+        level * margin * factors,
         tuple(len(c) for c in features),
         version.hexdigest()[:12],
         tuple(problems),
+        1 / margin,
+        tuple(used),
+        origin,
     )
+
+
+def lone(names: list[str], features: list[list[Float]], calibration: Mapping[str, NDArray[Any]]) -> list[str]:
+    """What to know of categories of one clip: how unsure their limits are."""
+    out = []
+    for name, clips in zip(names, features, strict=True):
+        if len(clips) == 1:
+            sure = ""
+            if "error" in calibration:
+                several, one = np.exp(np.asarray(calibration["error"], float))
+                sure = f": off by a factor of {one:.1f} in one case of three, {several:.1f} with several"
+            out.append(f"category '{name}' has one clip, so its limit is a guess{sure}; add clips")
+    return out
+
+
+def read_refined(root: Path, names: list[str], model: str) -> tuple[NDArray[np.float64], bytes, list[str]]:
+    """Factors (G,) on the limits from the folder's calibration.json, its bytes, and what is wrong with it.
+
+    Without the file, and with one that cannot be used, factors of 1.
+    """
+    path, none = root / REFINED, np.ones(len(names))
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return none, b"", []
+    except OSError as e:
+        return none, b"", [f"{path}: cannot be read and is not used ({e.strerror})"]
+    again = "haad-edge calibrate makes it anew; without the file the bundle's own limits hold"
+    try:
+        found = json.loads(data)
+        version, made_by = found["version"], found["model"]
+        factors = np.array([float(found["levels"].get(n, 1.0)) for n in names]) * float(found["threshold"])
+        if version != REFINED_VERSION or made_by != model:
+            return none, b"", [f"{path}: made for {made_by}, version {version}, and not used → {again}"]
+        if not (np.isfinite(factors).all() and (factors > 0).all()):
+            raise ValueError("a factor is not a positive number")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+        return none, b"", [f"{path}: not a calibration and not used: {e} → {again}"]
+    return factors, data, []
 
 
 def _embed_clip(data: bytes, where: str, bundle: Bundle, engine: Engine) -> Float:
@@ -190,7 +265,7 @@ def fingerprint(root: Path) -> Fingerprint:
     found = []
     # A folder that changes while it is listed makes glob raise; the next look sees it whole.
     with contextlib.suppress(OSError):
-        for path in root.glob("*/*.npz"):
+        for path in [*root.glob("*/*.npz"), *root.glob(REFINED)]:
             with contextlib.suppress(OSError):
                 stat = path.stat()
                 found.append((str(path), stat.st_size, stat.st_mtime_ns))

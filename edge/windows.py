@@ -85,6 +85,21 @@ def phase_of(stream: str, track: int, stride: int) -> int:
     return (crc32(stream.encode()) + track) % stride
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A track's whereabouts: when it was first and last seen (ns), where its middle was then (3,), and its size then.
+
+    The size is the longest side of the box around the visible joints: a body's height, also of one that lies.
+    """
+
+    stream: str
+    since: int
+    until: int
+    first: Float
+    last: Float
+    size: float
+
+
 class Windows:
     """The arena. `push` writes one frame's people and yields the slots whose window is complete and due."""
 
@@ -98,6 +113,8 @@ class Windows:
         self._last_visible = np.zeros((max_tracks, J), np.float32)
         self._last_t = np.zeros(max_tracks, np.int64)
         self._t0 = np.zeros(max_tracks, np.int64)
+        self._since = np.zeros(max_tracks, np.int64)
+        self._first = np.zeros((max_tracks, 3), np.float32)
         self.rows = np.zeros(max_tracks, np.int64)
         self.track = np.zeros(max_tracks, np.int64)
         self._phase = np.zeros(max_tracks, np.int64)
@@ -156,6 +173,9 @@ class Windows:
         self._joints[at * self.spec.frames] = self._last_joints[at] = joints[begin]
         self._visible[at * self.spec.frames] = self._last_visible[at] = visible[begin]
         self.rows[at] = 1
+        if (new := keep & fresh).any():
+            self._since[slots[new]] = t[new]
+            self._first[slots[new]] = _middle(joints[new], visible[new])
 
     def _advance(
         self, slots: Slots, t: NDArray[np.int64], joints: Float, visible: Float
@@ -215,6 +235,21 @@ class Windows:
             self.fate["tracks_full"] += found.count(-1)
         return found
 
+    def who(self, slot: int) -> tuple[str, int]:
+        """Stream and track id of the slot's track; ("", -1) without one."""
+        stream = self.stream[slot]
+        return (stream.name, int(self.track[slot])) if stream else ("", -1)
+
+    def place(self, slot: int) -> Place | None:
+        """Where and when the slot's track was seen; None without one."""
+        stream = self.stream[slot]
+        if stream is None:
+            return None
+        joints, visible = self._last_joints[slot], self._last_visible[slot]
+        size = float(np.ptp(joints[visible > 0], axis=0).max()) if visible.any() else 0.0
+        last = _middle(joints[None], visible[None])[0]
+        return Place(stream.name, int(self._since[slot]), int(self._last_t[slot]), self._first[slot].copy(), last, size)
+
     def advance(self, stream: Stream, t: int) -> list[int]:
         """Set the stream's clock to a frame's time; returns the slots of tracks that are gone by it, to be released.
 
@@ -243,3 +278,10 @@ class Windows:
     def drop_stream(self, stream: Stream) -> None:
         """Forget a stream; its tracks must have been released."""
         self.streams.pop(stream.name, None)
+
+
+def _middle(joints: Float, visible: Float) -> Float:
+    """The mean of each pose's visible joints: (P, 15, 3), (P, 15) → (P, 3)."""
+    seen = (visible > 0)[..., None]
+    mean: Float = (joints * seen).sum(1) / np.maximum(seen.sum(1), 1)
+    return mean

@@ -10,7 +10,7 @@ import math
 import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -257,8 +257,9 @@ class Alert:
     """A new, updated or ended alert. Times are capture times in ns; `end` is that of the last window counted in.
 
     `score` is the newest, `peak` the highest so far; 1.0 is the limit of normal. `joints` are those whose hiding
-    brings the window nearest to normal, most first. `seq` counts alert messages without a gap: within `journal`,
-    which outlives the process, or within `run`, this life of the process, where there is no journal.
+    brings the window nearest to normal, most first; `moment` is the stretch of capture time whose hiding does (from,
+    to; empty: none). `clip` is the support clip that came nearest, a file of `category`. `seq` counts alert messages
+    without a gap: within `journal`, which outlives the process, or within `run`, this life of it, without a journal.
     """
 
     id: str
@@ -275,6 +276,8 @@ class Alert:
     joints: tuple[str, ...]
     reason: str
     by: Provenance
+    clip: str = ""
+    moment: tuple[int, ...] = ()
     journal: str = ""
 
     @property
@@ -285,7 +288,10 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The windows of one stream that were scored together; equally long columns. `end` in ns, `score` 1.0 = limit."""
+    """The windows of one stream that were scored together; equally long columns. `end` in ns, `score` 1.0 = limit.
+
+    `unclear` are tracks in view whose newest window shows too little of them to be judged.
+    """
 
     seq: int
     run: str
@@ -296,13 +302,15 @@ class Scores:
     distance: list[float]
     category: list[str]
     by: Provenance
+    unclear: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """How the engine is: sent on subscription, on change, and every second.
 
-    `alert_seq` is the `seq` of the next alert message; `replay` the address that answers for those before it.
+    `alert_seq` is the `seq` of the next alert message; `replay` the address that answers for those before it. `unclear`
+    of the `tracks` in view show too little of the person to be judged.
     """
 
     seq: int
@@ -317,6 +325,7 @@ class Status:
     frames_lost: int
     windows: int
     by: Provenance
+    unclear: int = 0
     journal: str = ""
     replay: str = ""
 
@@ -357,7 +366,7 @@ def decode_event(parts: Sequence[bytes]) -> Event:
         values = {f.name: m[f.name] for f in fields(kind) if f.name in m or f.default is MISSING}
         values["by"] = Provenance(**{f.name: values["by"][f.name] for f in fields(Provenance)})
         if "joints" in values:
-            values["joints"] = tuple(values["joints"])
+            values["joints"], values["moment"] = tuple(values["joints"]), tuple(values.get("moment", ()))
         for name, expected in _COUNTED_BY.items():
             if name in values and type(values[name]) is not expected:
                 raise TypeError(f"{name} is {_show(values[name])}")

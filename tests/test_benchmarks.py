@@ -109,6 +109,19 @@ def test_alarms(tmp_path: Path) -> None:
     assert mean["window_auroc"] > 0.95 and mean["other_clips_alerted"] > mean["normal_clips_alerted"]
 
 
+def test_repetitions(tmp_path: Path) -> None:
+    for name, motion in (("m01_correct", "squat"), ("m01_incorrect", "wave")):
+        for k in range(7):
+            clip = replace(make_motion(motion, seconds=3, seed=k), subject="1")
+            save_clip(tmp_path / "data" / name / f"{k}.npz", clip)
+    found = tmp_path / "f.json"
+    run("benchmarks.repetitions", "--data", str(tmp_path / "data"), "--draws", "2", "--json", str(found))
+    report = json.loads(found.read_text())
+    # Waving is no squat at all: everything tells them apart.
+    assert report["auroc_whole"]["mean"] > 0.99 and report["auroc_windows"]["mean"] > 0.99
+    assert report["incorrect_above_limit"]["mean"] == 1 > report["correct_above_limit"]["mean"]
+
+
 def test_scaling(tmp_path: Path) -> None:
     for name in ("walk", "squat", "wave"):
         for subject in range(1, 5):

@@ -16,7 +16,6 @@ raw_distance = partial(match, temperature=0.05)
 """The distance that goes with `raw_dct`, as sharp as serves it best."""
 
 
-@torch.no_grad()
 def raw_dct(clips: list[Clip], config: EncoderConfig | None = None) -> Float:
     """The floor: normalised joints' first DCT coefficients as they are, flattened to unit rows (N, coefficients·45).
 
@@ -25,8 +24,15 @@ def raw_dct(clips: list[Clip], config: EncoderConfig | None = None) -> Float:
     """
     c = config or EncoderConfig()
     views = [clip.resampled(c.frames) for clip in clips]
-    joints, visible = (torch.from_numpy(np.stack(x)) for x in zip(*views, strict=True))
-    x, _ = Normalise(c.frames)(joints, visible)
-    z = (dct_matrix(c.frames, c.coefficients) @ x.reshape(-1, c.frames, J * 3)).reshape(len(clips), -1)
+    joints, visible = (np.stack(x) for x in zip(*views, strict=True))
+    return raw_windows(joints, visible, c)
+
+
+@torch.no_grad()
+def raw_windows(joints: Float, visible: Float, config: EncoderConfig | None = None) -> Float:
+    """The same of windows joints (N, T, 15, 3), visible (N, T, 15)."""
+    frames, coefficients = joints.shape[1], (config or EncoderConfig()).coefficients
+    x, _ = Normalise(frames)(torch.from_numpy(joints), torch.from_numpy(visible))
+    z = (dct_matrix(frames, coefficients) @ x.reshape(-1, frames, J * 3)).reshape(len(joints), -1)
     out: Float = (z / z.norm(dim=1, keepdim=True).clamp_min(1e-9)).numpy()
     return out

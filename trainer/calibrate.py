@@ -1,33 +1,61 @@
-"""What a bundle knows about distances: a cohort of other motions, and how a category's limit follows from it.
+"""What a bundle knows about distances: a cohort, how limits follow from clips, and what alarms they give.
 
-Few-shot episodes are drawn with test windows of subjects held out of training; a regression finds how the impostor
-level and a category's own spread set the distance that its normal windows reach, and its offset is chosen so that
-TARGET of them lie above a score of 1. See `edge.score.limit_of`, which applies it.
+    people held out ─► streams of uninterrupted normal activity ─► scores against supports of the other people
+                        ├─► regression: the level of normal distances, from what enrolment knows of a support
+                        └─► the alert logic as it is, at many thresholds ─► false alarms per camera-hour
+
+The margin between level and limit is then chosen, for each number of clips, so that a score of 1 gives TARGET false
+alarms an hour. `edge.score` applies it all: `level_of`, `margin_of`, and `threshold_of` for another rate.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import nnls
-from sklearn.metrics import roc_auc_score
 
-from edge.score import match, own_spread
+from edge.score import SENSITIVITY, match, spreads
+from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support import clip_windows
 from trainer.config import TrainConfig
 from trainer.datasets import ClipSet
+from trainer.streaming.takes import StreamPlan, make_takes
+from trainer.streaming.watch import Run, Watched, alerts, follow, watch
 
 COHORT = 384
-TARGET = 0.015
-"""Share of normal windows above the limit. An alert wants several in a row."""
-REACH = 0.95
-SHOTS = (1, 3, 5)
-TESTS = 400
-"""Test windows of each kind per episode, at most."""
+DEFAULTS = Settings.model_validate({})
+TARGET = SENSITIVITY["default"]
+"""False alarms per camera-hour at the default threshold."""
+SHOTS = (1, 3, 5, 10)
+PLAN = StreamPlan(clean=60.0, anomalies=0)
+TRIMMED = 0.25
+GUESS = 1.5
+"""The margin of a bundle that nothing could be measured for."""
+THRESHOLDS = np.arange(0.0, 1.5, 0.05)
+NEAR = np.arange(-0.5, 0.55, 0.05)
+"""Logarithms of scores, over the level of normal and over the limit, at which false alarms are counted."""
+LEAST = 0.25
+"""No rate below this is believed: streams of some hours cannot show it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One take against one draw of support: what enrolment knew of it (see `spreads`), and the take's distances."""
+
+    shots: int
+    known: NDArray[np.float64]
+    run: Run
+
+    @property
+    def level(self) -> float:
+        """Where the take's normal distances lie, as a logarithm."""
+        return float(np.log(np.median(self.run.score) + 1e-3))
 
 
 def calibrate(
@@ -42,31 +70,22 @@ def calibrate(
     support_of = [~t if honest else np.ones_like(t) for t in test]
     test_of = [t if honest else np.ones_like(t) for t in test]
     cohort = _cohort(sets, support_of, windows, rng)
-
-    rows: dict[bool, list[np.ndarray]] = {True: [], False: []}
-    auroc = []
+    episodes: list[Episode] = []
     for s, mine, theirs, embedded in zip(sets, support_of, test_of, windows, strict=True):
-        for g in range(len(s.names)):
-            for shots in SHOTS:
-                episode = _episode(s, g, shots, mine, theirs, embedded, cohort, c.temperature, rng)
-                if episode is None:
-                    continue
-                rows[shots > 1].append(episode)
-                if shots == 3:
-                    auroc.append(roc_auc_score(episode[:, 3], episode[:, 0]))
-    out: dict[str, Any] = {"cohort": cohort.astype(np.float16)}
-    figures: dict[str, Any] = {
-        "subjects": "held out" if honest else "training (none were held out)",
-        "target_normal_above_limit": TARGET,
-        "window_auroc_3_shot": round(float(np.mean(auroc)), 4) if auroc else None,
-    }
-    for several, key in ((True, "weights"), (False, "weights_one")):
-        weights, found = _fit(rows[several], several)
-        out[key] = weights
-        figures[key] = {"values": weights.round(4).tolist(), **found}
+        takes = list(make_takes(s, theirs, PLAN, seed=config.seed))
+        if not takes:
+            continue
+        watched = watch(takes, [embed], frames=c.frames, seconds=c.seconds, s=DEFAULTS)
+        for take, w in zip(takes, watched, strict=True):
+            pool = np.flatnonzero(mine & (s.label == s.names.index(take.normal[0])))
+            if not honest:  # the person's own clips would be judged by themselves
+                pool = pool[s.subjects[pool] != take.person]
+            episodes += _episodes(w, pool, embedded, cohort, c.temperature, rng)
+    out, figures = fit(episodes)
+    out["cohort"] = cohort.astype(np.float16)
     buffer = io.BytesIO()
     np.savez(buffer, **out)
-    return buffer.getvalue(), figures
+    return buffer.getvalue(), {"subjects": "held out" if honest else "training (none were held out)", **figures}
 
 
 def _cohort(
@@ -87,68 +106,113 @@ def _cohort(
     return np.stack(chosen)
 
 
-def _episode(
-    s: ClipSet,
-    g: int,
-    shots: int,
-    mine: np.ndarray,
-    theirs: np.ndarray,
-    embedded: list[Float],
+def _episodes(
+    watched: Watched,
+    pool: NDArray[np.intp],
+    embedded: Sequence[Float],
     cohort: Float,
     temperature: float,
     rng: np.random.Generator,
-) -> np.ndarray | None:
-    """Rows (distance, impostor level, own spread, anomalous) of one draw; None where clips are too few."""
-    pool, normal = np.flatnonzero(mine & (s.label == g)), np.flatnonzero(theirs & (s.label == g))
-    other = np.flatnonzero(theirs & (s.label != g))
-    chosen = rng.choice(pool, min(shots, len(pool)), replace=False)
-    normal = np.setdiff1d(normal, chosen)
-    if len(chosen) < shots or not len(normal) or not len(other):
-        return None
-    support = [embedded[i] for i in chosen]
-    everything = np.concatenate(support)
-    level = float(np.quantile(match(cohort, everything, temperature), 0.05))
-    spread = own_spread(support, temperature) or 0.0
-
-    def rows(clips: np.ndarray, anomalous: int) -> np.ndarray:
-        pooled = np.concatenate([embedded[i] for i in clips])
-        d = match(pooled[rng.permutation(len(pooled))[:TESTS]], everything, temperature)
-        return np.column_stack([d, np.full(len(d), level), np.full(len(d), spread), np.full(len(d), anomalous)])
-
-    return np.concatenate([rows(normal, 0), rows(rng.permutation(other)[:120], 1)])
+) -> list[Episode]:
+    """The take against a draw of each number of shots that the pool allows."""
+    out = []
+    for shots in SHOTS:
+        if len(pool) < shots or not len(watched.end):
+            continue
+        support = [embedded[i] for i in rng.choice(pool, shots, replace=False)]
+        distance = match(watched.features[0], np.concatenate(support), temperature).astype(np.float32)
+        out.append(Episode(shots, spreads(support, cohort, temperature), Run(watched.end, distance, watched.seen)))
+    return out
 
 
-def _fit(episodes: list[np.ndarray], several: bool) -> tuple[np.ndarray, dict[str, Any]]:
-    """Weights (offset, impostor, own) of the log limit; without episodes, the impostor level halved.
-
-    Least squares, weights not negative, towards where REACH of each episode's normal windows lie, so that categories
-    tight and loose are alike in their false alarms; then the offset for TARGET on average over episodes.
-    """
-    size = 3 if several else 2
+def fit(episodes: Sequence[Episode]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The constants of level and margin and the rates, and figures about them. Without episodes, a guess, no rates."""
+    weights: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
+    for several, key in ((True, "level"), (False, "level_one")):
+        mine = [e for e in episodes if (e.shots > 1) == several]
+        weights[key], figures[key] = _level(mine, 3 if several else 2)
     if not episodes:
-        return np.array([np.log(0.5), 1.0, 0.0][:size]), {"episodes": 0}
-    levels = np.log(np.array([e[0, 1:size] for e in episodes]) + 1e-3)
-    wanted = np.log([np.quantile(e[e[:, 3] == 0, 0], REACH) + 1e-3 for e in episodes])
+        return {**weights, "margin": np.array([[1.0, GUESS]])}, figures
+    levels = [weights["level" if e.shots > 1 else "level_one"] for e in episodes]
+    runs = [
+        replace(e.run, score=(e.run.score / np.exp(w[0] + e.known @ w[1:])).astype(np.float32))
+        for e, w in zip(episodes, levels, strict=True)
+    ]
+    usual = follow(runs, [1.0] * len(runs))
+    shots = [e.shots for e in episodes]
+    offset = {}
+    for k in sorted(set(shots)):
+        some = [r for r, s in zip(usual, shots, strict=True) if s == k]
+        grid, rate = _falling(some, THRESHOLDS)
+        offset[k] = float(np.interp(-np.log(TARGET), -np.log(rate), grid))
+    # From here on thresholds are relative to each run's own limit, for all numbers of clips together.
+    own = [
+        replace(r, score=(r.score / np.exp(offset[s])).astype(np.float32)) for r, s in zip(usual, shots, strict=True)
+    ]
+    grid, rate = _falling(own, NEAR)
+    kept = np.append(True, np.diff(rate) < 0)
+    alarms, hours = _count(own, 0.0), _hours(own)
+    figures |= {
+        "hours": round(float(hours.sum()), 2),
+        "false_alarms_per_hour": round(float(alarms.sum() / hours.sum()), 2),
+        "without_the_worst_quarter": round(_rate(alarms, hours), 2),
+        "margin": {str(k): round(float(np.exp(x)), 3) for k, x in offset.items()},
+    }
+    return {
+        **weights,
+        "margin": np.array([[k, np.exp(x)] for k, x in offset.items()]),
+        "error": np.array([figures[k].get("error", 0.0) for k in ("level", "level_one")]),
+        "rates": np.column_stack([np.exp(grid), rate])[kept],
+    }, figures
+
+
+def _level(episodes: Sequence[Episode], size: int) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Weights (1 + size,) of the logarithm of a take's level, none of them negative but the first.
+
+    Without episodes the distances among the support's own windows, doubled.
+    """
+    if not episodes:
+        return np.array([np.log(2.0), 0.0, 1.0, *[0.0] * (size - 2)]), {"episodes": 0}
+    known = np.array([e.known for e in episodes])
+    wanted = np.array([e.level for e in episodes])
     one = np.ones((len(episodes), 1))
-    weights = nnls(np.hstack([one, -one, levels]), wanted)[0][2:]
-    rest = [np.log(e[:, 0] + 1e-6) - x for e, x in zip(episodes, levels @ weights, strict=True)]
-    normal = [r[e[:, 3] == 0] for r, e in zip(rest, episodes, strict=True)]
-    other = [r[e[:, 3] == 1] for r, e in zip(rest, episodes, strict=True)]
-    # Every episode counts alike, however many windows it has.
-    offset = _weighted_quantile(normal, 1 - TARGET)
-    auroc = roc_auc_score(np.concatenate([e[:, 3] for e in episodes]), np.concatenate(rest))
-    return np.concatenate([[offset], weights]), {
+    found = nnls(np.hstack([one, -one, known]), wanted)[0]
+    weights = np.array([found[0] - found[1], *found[2:]])
+    error = wanted - weights[0] - known @ weights[1:]
+    return weights, {
         "episodes": len(episodes),
-        "pooled_window_auroc": round(float(auroc), 4),
-        "normal_windows_above_limit": round(float(np.mean([(r > offset).mean() for r in normal])), 4),
-        "anomalous_windows_above_limit": round(float(np.mean([(r > offset).mean() for r in other])), 4),
+        "values": weights.round(4).tolist(),
+        "error": round(float(error.std()), 3),
+        "error_without": round(float(wanted.std()), 3),
     }
 
 
-def _weighted_quantile(groups: list[np.ndarray], q: float) -> float:
-    """The `q` quantile of all values, each group weighing the same."""
-    values = np.concatenate(groups)
-    weight = np.concatenate([np.full(len(g), 1 / len(g)) for g in groups])
-    order = np.argsort(values)
-    reached = np.cumsum(weight[order]) / weight.sum()
-    return float(values[order][min(int(np.searchsorted(reached, q)), len(values) - 1)])
+def _hours(runs: Sequence[Run]) -> NDArray[np.float64]:
+    return np.array([r.end[-1] - r.end[0] for r in runs]) / 3600
+
+
+def _count(runs: Sequence[Run], threshold: float) -> NDArray[np.intp]:
+    """How often each run raises an alert at the logarithm of a threshold."""
+    return np.array([len(a) for a in alerts(runs, DEFAULTS, float(np.exp(threshold)))])
+
+
+def _falling(runs: Sequence[Run], grid: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logarithms of thresholds and false alarms per hour at them, from where these fall on, and never rising.
+
+    Below that alerts hardly ever end, and there are few for that reason.
+    """
+    hours = _hours(runs)
+    rate = np.array([_rate(_count(runs, x), hours) for x in grid])
+    first = int(rate.argmax())
+    return grid[first:], np.maximum(np.minimum.accumulate(rate[first:]), LEAST)
+
+
+def _rate(alarms: NDArray[np.intp], hours: NDArray[np.float64]) -> float:
+    """False alarms per hour, without the TRIMMED share of runs that have most.
+
+    Where a person does something else than the others under the same name no threshold helps, and such runs would
+    decide it for all.
+    """
+    keep = np.argsort(alarms / hours, kind="stable")[: max(1, round(len(alarms) * (1 - TRIMMED)))]
+    return float(alarms[keep].sum() / hours[keep].sum())

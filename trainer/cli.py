@@ -94,6 +94,15 @@ def register(app: typer.Typer) -> None:
         seed: Annotated[int, typer.Option(help="random seed of the draws")] = 0,
         bundle: Annotated[Path | None, typer.Option(help="the bundle to evaluate; none: base")] = None,
         floor: Annotated[bool, typer.Option(help="also measure what no learning at all would do")] = True,
+        streaming: Annotated[
+            bool,
+            typer.Option("--streaming", help="long streams with anomalies in them, through the device's own logic"),
+        ] = False,
+        minutes: Annotated[float, typer.Option(min=0.2, help="--streaming: of normal activity before anomalies")] = 2.0,
+        normals: Annotated[int, typer.Option(min=1, help="--streaming: categories that are normal at a time")] = 1,
+        faults: Annotated[
+            bool, typer.Option("--faults", help="--streaming: lost frames, changing rates, noise, hidden limbs")
+        ] = False,
         recipe: Annotated[str | None, typer.Option(help="paper: also train the published recipe here")] = None,
         to_json: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
         report: Annotated[Path | None, typer.Option(help="also write DIR/index.html to look at")] = None,
@@ -124,8 +133,31 @@ def register(app: typer.Typer) -> None:
         clips, problems = read_clips(data, protocol)
         for problem in problems:
             say(f"left out: {problem}")
-        category = np.array(clips.names)[clips.label]
         plan = make_protocol(protocol, clips, split=split, people=judged, fold=fold)
+        note = trained_on(
+            model.manifest.training, clips, plan, data.resolve().name if protocol == "clips" else protocol
+        )
+        if streaming:
+            from trainer.streaming.command import evaluate_streams
+            from trainer.streaming.takes import StreamPlan
+
+            evaluate_streams(
+                data,
+                clips,
+                plan,
+                model,
+                plan=StreamPlan(clean=60 * minutes, faults=faults),
+                shots=several,
+                draws=draws,
+                normals=normals,
+                seed=seed,
+                floor=floor,
+                to_json=to_json,
+                report=report,
+                note=note,
+            )
+            return
+        category = np.array(clips.names)[clips.label]
         views = [c.resampled(model.manifest.frames) for c in clips.clips]
         joints, visible = (np.stack(x) for x in zip(*views, strict=True))
         near = partial(match, temperature=model.manifest.temperature)
@@ -157,8 +189,6 @@ def register(app: typer.Typer) -> None:
             say(f"not possible with {k} shots: {why}")
         say(f"{plan.name}: {plan.about}")
         say(f"{len(clips.clips)} clips, {draws} support draws, seed {seed}; in brackets 95 % of the draws")
-        name = data.resolve().name if protocol == "clips" else protocol
-        note = trained_on(model.manifest.training, clips, plan, name)
         say(f"note: {note or 'the manifest names neither these clips nor a set of this name as trained on'}")
         if to_json:
             to_json.parent.mkdir(parents=True, exist_ok=True)

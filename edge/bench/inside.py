@@ -216,9 +216,9 @@ def stages(root: Path, load: Load, settings: Settings, seconds: float, *, infere
 
 
 def array_bytes(loop: Runtime) -> int:
-    """Bytes a track takes in the arena and the alert book: of all arrays with a row, or a row of rows, for each."""
+    """Bytes a track takes in the arena and in what judges: of all arrays with a row, or a row of rows, for each."""
     n, found = loop.settings.max_tracks, 0
-    for owner in (loop.windows, loop.book):
+    for owner in (loop.windows, *loop.judge.columns):
         for value in vars(owner).values():
             if isinstance(value, np.ndarray) and len(value) and len(value) % n == 0:
                 found += value.nbytes // n

@@ -36,6 +36,7 @@ import pytest
 import typer.main
 import yaml
 
+from edge import recording
 from edge.bundle import BASE, GRAPH
 from edge.cli import make_app
 from edge.client import AlertSubscriber, PosePublisher
@@ -45,7 +46,7 @@ from edge.motion import make_motion
 from edge.playback import capture_ns, play
 from edge.settings import Settings
 from edge.skeleton import CORE15, LAYOUTS
-from edge.wire import Status
+from edge.wire import PoseFrame, Status, encode_pose
 
 from .pages import PAGES, ROOT, blocks
 
@@ -74,6 +75,12 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(BASE, root / "models" / "mine")
     (root / "models" / "mine" / GRAPH).unlink()
     (root / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    with recording.write(root / "normal.haad") as f:
+        for k, joints in enumerate(make_motion("walk", seconds=40, fps=20, seed=99).joints):
+            frame = PoseFrame(
+                "cam1", k, k * 50_000_000, LAYOUTS["core15"], np.array([1]), joints[None], None, None, False
+            )
+            f.add([encode_pose(frame)], k * 50_000_000)
     return root
 
 

@@ -97,7 +97,7 @@ def test_metrics_table() -> None:
 @pytest.mark.parametrize(
     ("heading", "expected"),
     [
-        ("## Pose messages", {f.name for f in fields(PoseFrame)} - {"stream"} | {"v", "c"}),
+        ("## Pose messages", {f.name for f in fields(PoseFrame)} - {"stream", "stamped"} | {"v", "c"}),
         ("## Alert messages", {f.name for f in fields(Alert)}),
         ("## Score messages", {f.name for f in fields(Scores)}),
         ("## Status messages", {f.name for f in fields(Status)}),

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.alerts import AlertBook, Change, ZmqSink
+from edge.alerts import AlertBook, Change, Place, ZmqSink
 from edge.endpoint import Endpoint
 
 SECOND = 10**9
@@ -28,13 +30,22 @@ def feed(b: AlertBook, slot: int, scores: list[float], step: float = 0.25, start
     return out
 
 
-def test_an_alert_is_raised_after_enough_windows_in_a_row_and_not_before() -> None:
-    assert feed(book(), 1, [1.2, 0.9, 1.2, 0.9]) == []
-    changes = feed(book(), 1, [0.2, 1.0, 1.4])
-    assert [c.type for c in changes] == ["new"]
-    c = changes[0]
+def test_evidence_adds_up_and_is_taken_back() -> None:
+    # Two steps of a fifth are wanted: two windows a fifth above, or one at 1.44 times the threshold.
+    assert [c.end for c in feed(book(), 1, [1.2, 1.2])] == [10 * SECOND + SECOND // 4]
+    assert [c.end for c in feed(book(), 1, [1.45])] == [10 * SECOND]
+    assert feed(book(), 1, [1.2, 0.8, 1.2, 0.8, 1.2]) == [], "what one window says, the next takes back"
+    assert len(feed(book(), 1, [1.25, 0.98, 1.25])) == 1, "a window just below takes little back"
+    assert feed(book(), 1, [1.0] * 50) == [], "the threshold itself is no evidence"
+    assert len(feed(book(), 1, [1.02] * 19)) == 1, "what is faint must last"
+    assert feed(book(), 1, [1.02] * 17) == []
+
+
+def test_an_alert_says_since_when_and_how_high() -> None:
+    (c,) = feed(book(), 1, [1.9, 0.2, 1.1, 1.35][1:])
+    assert c.type == "new"
     assert (c.start, c.end) == (10 * SECOND + SECOND // 4, 10 * SECOND + SECOND // 2)
-    assert (c.score, c.peak) == (np.float32(1.4), np.float32(1.4))
+    assert (c.score, c.peak) == (np.float32(1.35), np.float32(1.35))
 
 
 def test_it_ends_only_below_the_release_for_long_enough() -> None:
@@ -46,7 +57,7 @@ def test_it_ends_only_below_the_release_for_long_enough() -> None:
 
 
 def test_updates_come_at_their_interval_with_the_newest_score_and_the_peak() -> None:
-    changes = feed(book(update_every=1.0), 1, [1.1, 1.2, 1.3, 1.9, 1.3, 1.25, 1.2, 1.2, 1.2])
+    changes = feed(book(update_every=1.0), 1, [1.2, 1.2, 1.3, 1.9, 1.3, 1.25, 1.2, 1.2, 1.2])
     assert [c.type for c in changes] == ["new", "update"]
     assert changes[1].end - changes[0].end == SECOND
     assert changes[1].score == np.float32(1.25) and changes[1].peak == np.float32(1.9)
@@ -72,7 +83,7 @@ def test_a_track_that_goes_ends_its_alert_and_leaves_a_clean_slot() -> None:
 def test_windows_of_one_track_in_the_same_batch_are_taken_in_order() -> None:
     b = book(update_every=100)
     slots = np.array([1, 2, 1, 1, 2, 1])
-    score = np.array([1.5, 0.1, 1.6, 0.1, 0.2, 0.1], np.float32)
+    score = np.array([1.3, 0.1, 1.6, 0.1, 0.2, 0.1], np.float32)
     changes = b.update(slots, np.arange(6) * SECOND, score, str)
     assert [(c.type, c.slot, c.index) for c in changes] == [("new", 1, 2)]
 
@@ -98,19 +109,76 @@ def test_any_batching_agrees_with_one_window_at_a_time(
 
     expected = []
     for slot in range(4):
-        above = below = 0
-        up = False
+        evidence, below, up = 0.0, 0, False
         for s, x, end in zip(slots, scores, ends, strict=True):
             if s != slot:
                 continue
-            above, below = (above + 1 if x >= 1 else 0), (below + 1 if x < np.float32(0.8) else 0)
-            if not up and above >= raise_after:
+            evidence = max(0.0, evidence + math.log(x) / math.log(1.2))
+            below = below + 1 if x < np.float32(0.8) else 0
+            if not up and evidence >= raise_after - 1e-6:
                 up = True
                 expected.append((slot, "new", end))
             elif up and below >= clear_after:
-                up, above, below = False, 0, 0
+                up, evidence, below = False, 0.0, 0
                 expected.append((slot, "end", end))
     assert sorted(found) == sorted(expected)
+
+
+def at(x: float, since: float, until: float, stream: str = "cam") -> Place:
+    middle = np.array([x, 1, 0], np.float32)
+    return Place(stream, round(since * SECOND), round(until * SECOND), middle, middle, 1.7)
+
+
+def lost_and_found(second: Place, *, closed: bool = True) -> list[Change]:
+    """Track 1 alarms and is lost at 12 s; track 2 alarms at 15 s, being where `second` says."""
+    places = {1: at(0.0, 5, 12), 2: second}
+    b = AlertBook(8, threshold=1, release=0.8, raise_after=2, clear_after=3, update_every=100, place=places.__getitem__)
+    changes = feed(b, 1, [1.5, 1.5, 1.9])
+    if closed:
+        changes += b.close([1])
+    changes += feed(b, 2, [1.5, 1.5], start=15)
+    return changes + feed(b, 2, [0.1] * 3, start=16)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_an_alert_goes_on_under_another_track_id(closed: bool) -> None:
+    changes = lost_and_found(at(0.8, 12.5, 15), closed=closed)
+    assert [c.type for c in changes] == ["new", *["end"] * closed, "update", "end"]
+    assert len({c.id for c in changes}) == 1
+    assert changes[-1].slot == 2 and changes[-1].start == 10 * SECOND and changes[-1].peak == np.float32(1.9)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [at(2.5, 12.5, 15), at(0.8, 14.5, 15), at(0.8, 11, 15), at(0.8, 12.5, 15, stream="other")],
+    ids=["elsewhere", "too late", "beside it", "another camera"],
+)
+def test_another_person_has_an_alert_of_their_own(second: Place) -> None:
+    changes = lost_and_found(second)
+    assert [c.type for c in changes] == ["new", "end", "new", "end"] and len({c.id for c in changes}) == 2
+
+
+def test_what_begins_again_at_once_is_the_same_alert() -> None:
+    # The alert ends at 11.25 s; it comes again at 12.25 s or at 14.25 s.
+    for calm, kinds in ((3, ["new", "end", "update", "end"]), (11, ["new", "end", "new", "end"])):
+        b = book(cool_down=2.0, update_every=100)
+        changes = feed(b, 1, [1.5, 1.5, 0.1, 0.1, 0.1, *[0.1] * calm, 1.5, 1.5, 0.1, 0.1, 0.1])
+        assert [c.type for c in changes] == kinds
+        assert len({c.id for c in changes}) == kinds.count("new")
+        assert [c.raised for c in changes] == [k != "end" for k in kinds]
+        if kinds[2] == "update":
+            assert changes[2].start == changes[0].start
+
+
+def test_who_cannot_be_judged_is_counted_and_keeps_the_alert() -> None:
+    b = book()
+    feed(b, 1, [1.5, 1.5])
+    b.unclear(np.array([1, 2]))
+    assert b.poor == 2 and b.raised[1] and not b.raised[2]
+    feed(b, 1, [1.5], start=20)
+    assert b.poor == 1
+    b.close([2])
+    assert b.poor == 0
 
 
 def test_a_subscriber_of_one_stream_alone_is_heard_by_the_sink(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_setting_is_an_option_of_run() -> None:
     text = runner.invoke(make_app(), ["run", "--help"]).output
-    for name in Settings.model_fields:
+    for name in set(Settings.model_fields) - {"normal"}:  # a table, which stands in a file
         assert f"--{name.replace('_', '-')}" in text
 
 

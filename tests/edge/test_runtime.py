@@ -364,8 +364,8 @@ def test_a_cameras_clock_that_jumps_ends_the_alert_and_a_new_one_begins(jump: fl
 def test_every_new_alert_names_category_and_joints_even_if_it_ended_and_rose_in_one_batch() -> None:
     heights = [5.0] * 80 + [0.0] * 80 + [5.0] * 80
     frames = [message("cam", k, 5 + k / 24, {1: person(h)}) for k, h in enumerate(heights)]
-    one = bench(HeightEngine(size=4)).play(frames, chunk=1)
-    burst = bench(HeightEngine(size=64)).play(frames)
+    one = bench(HeightEngine(size=4), cool_down=0.0).play(frames, chunk=1)
+    burst = bench(HeightEngine(size=64), cool_down=0.0).play(frames)
     assert [a.type for a in burst.sink.alerts()].count("new") == 2
     for a, b in zip(one.sink.alerts(), burst.sink.alerts(), strict=True):
         assert (a.type, a.id, a.category, a.joints, a.reason) == (b.type, b.id, b.category, b.joints, b.reason)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from edge.score import Scorer, limit_of, match, own_spread
+from edge.score import SENSITIVITY, NormalHere, Scorer, Usual, level_of, margin_of, match, spreads, threshold_of
 from edge.skeleton import Float
 
 TAU = 0.05
@@ -33,33 +37,136 @@ def test_match_lies_between_the_nearest_and_the_mean_and_repeated_rows_change_no
     np.testing.assert_allclose(match(e, np.concatenate([s, s, s]), TAU), found, atol=1e-9)
 
 
-def test_the_own_spread_leaves_each_clip_out() -> None:
+def log(x: float) -> float:
+    return float(np.log(x + 1e-3))
+
+
+def test_what_enrolment_knows_by_hand() -> None:
     a, b, c = (units(5, k, 0.3) for k in range(3))
-    d = np.concatenate(
+    cohort, everything = units(50, 9), np.concatenate([a, b, c])
+    apart = np.concatenate(
         [
             match(a, np.concatenate([b, c]), TAU),
             match(b, np.concatenate([a, c]), TAU),
             match(c, np.concatenate([a, b]), TAU),
         ]
     )
-    assert own_spread([a, b, c], TAU) == pytest.approx(np.quantile(d, 0.9))
-    assert own_spread([a], TAU) is None
+    expected = [
+        log(float(np.quantile(match(cohort, everything, TAU), 0.05))),
+        log(float(match(everything, everything, TAU).mean())),
+        log(float(np.median(apart))),
+    ]
+    np.testing.assert_allclose(spreads([a, b, c], cohort, TAU), expected)
+    np.testing.assert_allclose(
+        spreads([a], cohort, TAU),
+        [log(float(np.quantile(match(cohort, a, TAU), 0.05))), log(float(match(a, a, TAU).mean()))],
+    )
 
 
-def test_the_limit_is_the_calibrations_formula() -> None:
+def test_level_and_margin_are_the_calibrations_formula() -> None:
     calibration = {
         "cohort": units(50, 9).astype(np.float16),
-        "weights": np.array([-0.3, 0.6, 0.2]),
-        "weights_one": np.array([-0.1, 0.9]),
+        "level": np.array([-0.3, 0.6, 0.2, 0.1]),
+        "level_one": np.array([-0.1, 0.9, 0.3]),
+        "margin": np.array([[1, 2.0], [4, 1.5]]),
     }
     clips = [units(5, k, 0.3) for k in range(3)]
-    level = np.quantile(match(calibration["cohort"].astype(np.float32), np.concatenate(clips), TAU), 0.05)
-    spread = own_spread(clips, TAU)
-    assert spread is not None
-    expected = np.exp(-0.3 + 0.6 * np.log(level + 1e-3) + 0.2 * np.log(spread + 1e-3))
-    assert limit_of(clips, calibration, TAU) == pytest.approx(expected)
-    level = np.quantile(match(calibration["cohort"].astype(np.float32), clips[0], TAU), 0.05)
-    assert limit_of(clips[:1], calibration, TAU) == pytest.approx(np.exp(-0.1 + 0.9 * np.log(level + 1e-3)))
+    cohort = calibration["cohort"].astype(np.float32)
+    x = spreads(clips, cohort, TAU)
+    assert level_of(clips, calibration, TAU) == pytest.approx(np.exp(-0.3 + 0.6 * x[0] + 0.2 * x[1] + 0.1 * x[2]))
+    x = spreads(clips[:1], cohort, TAU)
+    assert level_of(clips[:1], calibration, TAU) == pytest.approx(np.exp(-0.1 + 0.9 * x[0] + 0.3 * x[1]))
+    # Between measured numbers of clips on logarithms of both, beyond them the nearest.
+    assert [margin_of(k, calibration) for k in (1, 4, 50)] == pytest.approx([2, 1.5, 1.5])
+    assert margin_of(2, calibration) == pytest.approx((2 * 1.5) ** 0.5)
+
+
+def test_the_threshold_follows_the_rates() -> None:
+    rates = {"rates": np.array([[0.8, 20.0], [1.0, 5.0], [1.25, 1.25]])}
+    assert threshold_of(rates) == 1 and threshold_of({}, "low") == 1
+    assert threshold_of(rates, false_alarms=5) == pytest.approx(1)
+    assert threshold_of(rates, "low", false_alarms=10) == pytest.approx(0.8**0.5)
+    assert threshold_of(rates, false_alarms=0.1) == pytest.approx(1.25)
+    assert threshold_of(rates, "low") > 1 > threshold_of(rates, "high")
+    assert SENSITIVITY["low"] < SENSITIVITY["default"] < SENSITIVITY["high"]
+
+
+def usual_by_hand(scores: list[float], expected: float, seen: list[float]) -> list[float]:
+    """The rule of `Usual` for one track, a window at a time."""
+    shift, spread, count, common, out = 0.0, 0.15, 6.0, seen[0] if seen else 1.0, []
+    for s, part in zip(scores, seen, strict=True):
+        above = math.log(s / expected) - 6 * max(common - part, 0) - shift
+        out.append(expected * math.exp(above - min(spread - 0.15, 0.8 - shift) - 0.25 * 6 / count))
+        weight = 0.1 if above > 0.5 else 1.0
+        count = min(count + weight, 240)
+        common += (part - common) / count
+        shift = min(max(shift + weight / count * min(max(above, -0.3), 0.3), -0.8), 0.8)
+        spread += weight / count * (min(abs(above), 0.5) - spread)
+    return out
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.floats(0.05, 5), st.floats(0.5, 1)), min_size=1, max_size=60),
+    st.integers(1, 7),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_usual_in_any_batching_is_the_rule_a_window_at_a_time(
+    windows: list[tuple[int, float, float]], batch: int
+) -> None:
+    slots = np.array([s for s, _, _ in windows])
+    scores = np.array([x for _, x, _ in windows], np.float32)
+    seen = np.array([part for _, _, part in windows])
+    expected = np.where(slots == 1, 0.5, 0.7)
+    usual, found = Usual(3), []
+    for i in range(0, len(slots), batch):
+        part = slice(i, i + batch)
+        found += usual(slots[part], scores[part], expected[part], seen[part]).tolist()
+    for slot in range(3):
+        mine = slots == slot
+        by_hand = usual_by_hand(scores[mine].astype(float).tolist(), 0.5 if slot == 1 else 0.7, seen[mine].tolist())
+        np.testing.assert_allclose(np.array(found)[mine], by_hand, rtol=1e-4)
+
+
+def test_people_who_repeat_themselves_closely_or_loosely_end_with_the_same_scores() -> None:
+    rng = np.random.default_rng(0)
+    noise = np.exp(rng.normal(0, 0.15, 400))
+    usual, one, whole = Usual(2), np.full(2, 0.6), np.ones(2)
+    for x in noise:
+        found = usual(np.arange(2), np.array([0.35 * x, 0.95 * x], np.float32), one, whole)
+    assert found[0] == pytest.approx(found[1], rel=0.03) and found[0] == pytest.approx(0.6 * noise[-1], rel=0.1)
+    # An anomaly stands out of either by as much.
+    raised = usual(np.arange(2), np.array([0.35 * 2.5, 0.95 * 2.5], np.float32), one, whole)
+    assert raised == pytest.approx(np.full(2, 0.6 * 2.5), rel=0.15)
+
+
+def test_what_lasts_does_not_become_normal_and_a_new_track_begins_anew() -> None:
+    usual = Usual(2)
+    for _ in range(5000):
+        found = usual(np.array([0]), np.array([3.0], np.float32), np.array([0.6]), np.ones(1))
+    assert found[0] > 1
+    usual.forget([0])
+    fresh = Usual(2)
+    score = np.array([0.5], np.float32)
+    given = np.array([0]), score, np.array([0.6]), np.array([0.7])
+    assert usual(*given) == fresh(*given)
+
+
+def test_a_limb_hidden_for_a_moment_is_no_alarm_and_one_that_always_is_costs_nothing() -> None:
+    usual, one = Usual(2), np.full(2, 0.6)
+    for _ in range(100):
+        usual(np.arange(2), np.full(2, 0.6, np.float32), one, np.array([1.0, 0.8]))
+    moment, always = usual(np.arange(2), np.full(2, 1.5, np.float32), one, np.array([0.8, 0.8]))
+    assert always > 1.4 and moment == pytest.approx(always * np.exp(-6 * 0.2), rel=1e-3)
+
+
+def test_only_categories_that_are_normal_here_count() -> None:
+    here = NormalHere({"gate*": ["walk", "nonsense"], "yard": ["nonsense"]}, ["walk", "wave"])
+    assert here.unknown == ["nonsense"]
+    assert [here.of(n).tolist() for n in ("gate1", "yard", "hall")] == [[True, False], [True, True], [True, True]]
+    distance = np.array([[0.9, 0.1], [0.9, 0.1]], np.float32)
+    score, nearest = Scorer(np.ones(2))(distance, np.stack([here.of("gate1"), here.of("hall")]))
+    np.testing.assert_allclose(score, [0.9, 0.1])
+    assert nearest.tolist() == [0, 1] and score.dtype == np.float32
 
 
 def test_the_score_is_the_least_distance_in_units_of_its_limit() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,10 @@ def test_the_environment_is_read_in_any_case(monkeypatch: pytest.MonkeyPatch, co
 def test_every_field_can_be_set_from_every_source(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
     free = {"overload": "wait"}
     values = {k: free.get(k, f"/{k}") if v is None else str(v) for k, v in Settings().model_dump().items()}
-    expected = Settings(**values)
+    # A table is JSON in the environment, which YAML reads too.
+    normal = {"cam*": ["walk"]}
+    values |= {"false_alarms": "3.5", "normal": json.dumps(normal)}
+    expected = Settings(**{**values, "normal": normal})  # type: ignore[arg-type]
     assert expected.support == Path("/support") and expected.model_fields_set == set(Settings.model_fields)
     for name, value in values.items():
         monkeypatch.setenv(f"HAAD_{name.upper()}", value)
@@ -83,7 +87,7 @@ def test_every_field_can_be_set_from_every_source(monkeypatch: pytest.MonkeyPatc
     for name in values:
         monkeypatch.delenv(f"HAAD_{name.upper()}")
     config.write_text("".join(f"{k}: {v}\n" for k, v in values.items()))
-    assert load_settings({}, config) == expected == load_settings(values)
+    assert load_settings({}, config) == expected == load_settings({**values, "normal": normal})
 
 
 def test_an_empty_file_and_one_of_comments_are_fine(config: Path) -> None:

@@ -229,3 +229,23 @@ def test_the_latest_time_that_a_message_can_have_is_handled() -> None:
         slots = np.array(r.windows.slots_of(stream, [1]))
         found = list(r.windows.push(slots, np.array([t]), ones, np.ones((1, 15), np.float32)))
     assert r.windows.rows[0] > 48 and found is not None
+
+
+def test_a_track_has_a_place_where_it_began_and_where_it_is() -> None:
+    r = Recorder(spec())
+    for k in range(30):
+        joints = pose(0) * 0 + np.array([0.1 * k, 1, 0], np.float32)
+        joints[0, 0] += 15
+        joints[1] = 99
+        seen = np.ones((1, 15), np.float32)
+        seen[0, 1] = 0
+        r.push(3 + k / 10, {7: joints}, seen)
+    (slot,) = r.windows.streams["cam"].slots.values()
+    place = r.windows.place(slot)
+    assert place is not None and r.windows.who(slot) == ("cam", 7)
+    assert (place.stream, place.since, place.until) == ("cam", 3 * SECOND, round(5.9 * SECOND))
+    # Fourteen joints are seen, one of them 15 to the side of the others.
+    np.testing.assert_allclose(place.first, [15 / 14, 1, 0], rtol=1e-5)
+    np.testing.assert_allclose(place.last, [2.9 + 15 / 14, 1, 0], rtol=1e-5)
+    assert place.size == pytest.approx(15, rel=1e-5)
+    assert r.windows.place(slot + 1 if slot < 7 else 0) is None

@@ -121,7 +121,8 @@ def test_real_clips_at_other_frame_rates_and_batch_sizes_give_the_same_decisions
     usual = judged(30)
     expected = usual.sink.scores()
     alerts = [(a.type, a.track) for a in usual.sink.alerts() if a.type != "update"]
-    assert {t for kind, t in alerts if kind == "new"} >= {1, 4} and len(expected) == 6 * 13
+    # Who plays next stands where the last one stood, and so may go on with that one's alert.
+    assert {a.track for a in usual.sink.alerts()} >= {1, 4, 5} and len(expected) == 6 * 13
     for fps, settings, tolerance in ((30, {"max_batch": 5}, 1e-3), (60, {}, FPS_TOLERANCE), (15, {}, FPS_TOLERANCE)):
         other = judged(fps, **settings)  # type: ignore[arg-type]
         found = other.sink.scores()

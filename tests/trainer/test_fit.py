@@ -226,5 +226,5 @@ def test_the_bundle_opens_and_says_how_it_was_made(sets: list[ClipSet], tmp_path
     assert m.training["minutes"] == 1.5 and m.training["seed"] == 0 and m.training["config"]["steps"] == 2
     assert set(m.accuracy["held_out_subjects_auroc_3_shot"]) == {"first"}
     calibration = b.calibration()
-    assert set(calibration) == {"cohort", "weights", "weights_one"}
+    assert {"cohort", "level", "level_one", "margin"} <= set(calibration)
     np.testing.assert_allclose(np.linalg.norm(calibration["cohort"].astype(float), axis=1), 1, atol=2e-3)

@@ -1,0 +1,81 @@
+"""Faulty repetitions of an exercise: `python -m benchmarks.repetitions --data DIR/ui_prmd [--bundle B]`.
+
+Five correct repetitions of a person are the support; the person's other correct ones and the incorrect ones are judged.
+AUROC of whole repetitions, as `evaluate` embeds them, and of the mean score of a repetition's windows, as the device
+sees them; and what of either lies above the default limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge.bench.machine import cpu
+from edge.bundle import Bundle, open_bundle
+from edge.engine import embed, open_engine
+from edge.score import level_of, margin_of, match
+from edge.support import clip_windows
+from trainer.datasets import ClipSet, load_set
+from trainer.evaluate import auroc
+
+SHOTS, RIGHT, WRONG = 5, "_correct", "_incorrect"
+FIGURES = ("auroc_whole", "auroc_windows", "correct_above_limit", "incorrect_above_limit")
+
+
+def measure(data: ClipSet, bundle: Bundle, draws: int, seed: int = 0) -> dict[str, Any]:
+    """Means over exercises, in each of them over people and draws."""
+    m, calibration = bundle.manifest, bundle.calibration()
+    engine = open_engine(bundle, max_batch=64)
+    views = [clip.resampled(m.frames) for clip in data.clips]
+    whole = embed(engine, np.stack([j for j, _ in views]), np.stack([v for _, v in views]))
+    windows = [embed(engine, *clip_windows(clip, m.frames, m.seconds)) for clip in data.clips]
+    names, rng = np.array(data.names)[data.label], np.random.default_rng(seed)
+    found: dict[str, list[list[float]]] = {}
+    for exercise in sorted({n.removesuffix(RIGHT) for n in names if n.endswith(RIGHT)}):
+        for person in sorted(set(data.subjects)):
+            mine = data.subjects == person
+            right, wrong = (np.flatnonzero(mine & (names == exercise + x)) for x in (RIGHT, WRONG))
+            if len(right) <= SHOTS or not len(wrong):
+                continue
+            for _ in range(draws):
+                shots = rng.choice(right, SHOTS, replace=False)
+                support, left = [windows[i] for i in shots], np.setdiff1d(right, shots)
+                limit = level_of(support, calibration, m.temperature) * margin_of(SHOTS, calibration)
+                rows = np.concatenate(support)
+                whole_of = [match(whole[x], whole[shots], m.temperature) for x in (left, wrong)]
+                scores = [
+                    np.array([match(windows[i], rows, m.temperature).mean() / limit for i in x]) for x in (left, wrong)
+                ]
+                above = [float((s >= 1).mean()) for s in scores]
+                found.setdefault(exercise, []).append([auroc(*whole_of), auroc(*scores), *above])
+    means = np.array([np.mean(v, 0) for v in found.values()])
+    return {
+        key: {"mean": round(float(c.mean()), 4), "least": round(float(c.min()), 4)}
+        for key, c in zip(FIGURES, means.T, strict=True)
+    }
+
+
+def main() -> None:
+    """Measure, print, and write JSON if asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the set's folder")
+    parser.add_argument("--bundle", type=Path, help="none: base")
+    parser.add_argument("--draws", type=int, default=8)
+    parser.add_argument("--json", type=Path)
+    o = parser.parse_args()
+    bundle = open_bundle(o.bundle)
+    figures = measure(load_set(o.data), bundle, o.draws)
+    about = {"data": o.data.name, "model": bundle.model, "draws": o.draws, "machine": cpu(), "date": str(date.today())}
+    text = json.dumps(about | figures, indent=1)
+    print(text)
+    if o.json:
+        o.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Recordings: pose messages as they arrived, in one file, so that the same input can be had again.
+
+    MAGIC │ length u32 │ arrival i64 (ns) │ crc u32 │ message │ length │ …            little-endian
+
+`message` is a one-part pose message as on the wire; a two-part one is joined before it is written. A file whose end is
+missing (power cut, full disk) is read up to its last whole message, and says so.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, NamedTuple
+
+from edge.errors import RecordingError
+
+MAGIC = b"HAADREC1"
+HEAD = struct.Struct("<IqI")
+TIME = struct.Struct("<q")
+MAX_MESSAGE = 16 << 20
+"""Bytes of one message: the most that `max_message_bytes` can be set to."""
+
+
+class Recorded(NamedTuple):
+    """One message and when it arrived, in ns since 1970."""
+
+    arrival: int
+    message: bytes
+
+
+def checksum(arrival: int, message: bytes) -> int:
+    """CRC-32 of the arrival time and the message."""
+    return zlib.crc32(message, zlib.crc32(TIME.pack(arrival)))
+
+
+class Writer:
+    """Writes a new recording. A context manager; what was added is on its way to the disk after `flush`."""
+
+    def __init__(self, path: Path | str) -> None:
+        path = Path(path)
+        try:
+            self._file: BinaryIO = path.open("xb")
+        except FileExistsError:
+            raise RecordingError(f"{path}: is there already", fix="name another file, or delete it") from None
+        except OSError as e:
+            raise RecordingError(f"{path}: cannot be written", why=e.strerror or str(e)) from None
+        self.path, self.messages, self.bytes = path, 0, len(MAGIC)
+        self._file.write(MAGIC)
+
+    def add(self, parts: Sequence[bytes], arrival: int) -> None:
+        """Append a message of one or two parts (topic, body). Raises RecordingError when the disk refuses it."""
+        message = parts[0] if len(parts) == 1 else parts[0].rstrip(b"\0") + b"\0" + b"".join(parts[1:])
+        if len(message) > MAX_MESSAGE:
+            raise RecordingError(f"a message of {len(message):,} bytes", why=f"at most {MAX_MESSAGE:,} are recorded")
+        try:
+            self._file.write(HEAD.pack(len(message), arrival, checksum(arrival, message)) + message)
+        except OSError as e:
+            raise RecordingError(f"{self.path}: cannot be written", why=e.strerror or str(e)) from None
+        self.messages += 1
+        self.bytes += HEAD.size + len(message)
+
+    def flush(self) -> None:
+        """Hand everything to the operating system and wait until the disk has it."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Flush and close; may be called twice."""
+        if not self._file.closed:
+            self.flush()
+            self._file.close()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class Reader:
+    """Iterates over a recording, any number of times. `problem` says why the last round ended before the file did."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.problem = ""
+        with self._open() as f:
+            if f.read(len(MAGIC)) != MAGIC:
+                raise RecordingError(f"{path}: not a recording", fix="haad-edge record makes one")
+
+    def _open(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except OSError as e:
+            raise RecordingError(f"{self.path}: cannot be read", why=e.strerror or str(e)) from None
+
+    def __iter__(self) -> Iterator[Recorded]:
+        self.problem = ""
+        with self._open() as f:
+            f.seek(len(MAGIC))
+            while head := f.read(HEAD.size):
+                at = f.tell() - len(head)
+                if len(head) < HEAD.size:
+                    self.problem = f"{self.path}: cut off at byte {at:,}"
+                    return
+                length, arrival, crc = HEAD.unpack(head)
+                # A damaged length must not make us ask for gigabytes.
+                message = f.read(min(length, MAX_MESSAGE))
+                if length <= MAX_MESSAGE and len(message) < length:
+                    self.problem = f"{self.path}: cut off at byte {at:,}"
+                    return
+                if length > MAX_MESSAGE or checksum(arrival, message) != crc:
+                    self.problem = f"{self.path}: damaged at byte {at:,}; what comes after it is not read"
+                    return
+                yield Recorded(arrival, message)
+
+
+def write(path: Path | str) -> Writer:
+    """A new recording; RecordingError if the file exists or cannot be made."""
+    return Writer(path)
+
+
+def read(path: Path | str) -> Reader:
+    """An existing recording; RecordingError if it is none. Iterate over it."""
+    return Reader(path)

@@ -1,0 +1,99 @@
+"""The stations between distances and alerts, joined."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edge.judge import Judge
+from edge.settings import Settings
+from edge.windows import Place
+from tests.edge.harness import HeightEngine, bench, message, person, support_of
+
+SECOND = 10**9
+
+
+class Two:
+    """Slot 0 is person 7 at the gate, slot 1 person 8 in the hall; nobody moves."""
+
+    def who(self, slot: int) -> tuple[str, int]:
+        return (("gate1", 7), ("hall", 8))[slot]
+
+    def place(self, slot: int) -> Place | None:
+        return None
+
+
+def judge(**settings: object) -> Judge:
+    s = Settings(raise_after=2, **settings)  # type: ignore[arg-type]
+    j = Judge(s, {"rates": np.array([[0.5, 60.0], [1.0, 6.0], [2.0, 0.6]])}, 2, Two())
+    assert j.use(support_of("walk", "wave")) == []
+    return j
+
+
+def news(j: Judge, distance: list[float], slot: int = 0, windows: int = 8) -> int:
+    found = 0
+    for k in range(windows):
+        v = j(np.array([slot]), np.array([k * SECOND // 4]), np.array([distance], np.float32), np.ones(1, np.float32))
+        found += sum(c.type == "new" for c in v.changes)
+    return found
+
+
+def test_the_threshold_is_the_one_that_the_settings_ask_for() -> None:
+    assert news(judge(), [1.3, 1.9]) == 1
+    assert news(judge(sensitivity="low"), [1.3, 1.9]) == 0
+    assert news(judge(), [0.9, 0.9]) == 0 and news(judge(false_alarms=30.0), [0.9, 0.9]) == 1
+    assert news(judge(threshold=2.0), [1.3, 1.9]) == 0
+
+
+def test_only_what_is_normal_on_the_stream_excuses() -> None:
+    gated = judge(normal={"gate*": ["walk"]})
+    assert news(gated, [1.9, 0.1], slot=1) == 0, "somebody waves in the hall"
+    assert news(gated, [1.9, 0.1], slot=0) == 1, "and at the gate, where people walk"
+    assert judge(normal={}).use(support_of("walk")) == []
+    (problem,) = Judge(Settings(normal={"a": ["dance"]}), {}, 2, Two()).use(support_of("walk"))
+    assert "'dance'" in problem
+
+
+def test_who_leaves_takes_along_what_was_usual() -> None:
+    j = judge()
+    support = replace(support_of("walk"), usual=np.array([0.6]))
+    j.use(support)
+    one, end, whole = np.array([0]), np.array([0]), np.ones(1, np.float32)
+    first = j(one, end, np.array([[0.7]], np.float32), whole).score[0]
+    assert first == pytest.approx(0.7 * np.exp(-0.25), rel=1e-3), "a new track is judged with caution"
+    for k in range(60):
+        later = j(one, end + k, np.array([[0.7]], np.float32), whole).score[0]
+    assert 0.6 < later < 0.66 < 0.7, "by then it is nearly what is usual"
+    j.close([0])
+    assert j(one, end, np.array([[0.7]], np.float32), whole).score[0] == first
+
+
+def test_a_person_too_poorly_seen_is_told_of_and_neither_scored_nor_alerted() -> None:
+    hidden = np.zeros((1, 15), np.float32)
+    hidden[:, :5] = 1
+    frames = [message("cam", k, 5 + k / 24, {1: person(5.0)}, visible=hidden) for k in range(80)]
+    b = bench(HeightEngine()).play(frames)
+    assert b.sink.alerts() == [] and b.sink.scores() == {} and b.runtime.status().unclear == 1
+    told = [e.unclear for e in b.sink.events if hasattr(e, "track") and hasattr(e, "unclear")]
+    assert told and all(set(t) == {1} for t in told)
+
+
+def test_an_alert_that_stands_goes_on_standing_while_the_person_is_hidden() -> None:
+    hidden = np.zeros((1, 15), np.float32)
+    hidden[:, :5] = 1
+    frames = [message("cam", k, 5 + k / 24, {1: person(5.0)}) for k in range(80)]
+    frames += [message("cam", k, 5 + k / 24, {1: person(5.0)}, visible=hidden) for k in range(80, 400)]
+    b = bench(HeightEngine()).play(frames)
+    kinds = [a.type for a in b.sink.alerts()]
+    assert kinds.count("new") == 1 and "end" not in kinds and b.runtime.book.raised.sum() == 1
+
+
+def test_a_track_that_is_lost_and_found_goes_on_with_its_alert() -> None:
+    frames = [message("cam", k, 5 + k / 24, {1: person(5.0)}) for k in range(80)]
+    again = [message("cam", 80 + k, 9.5 + k / 24, {2: person(5.0)}) for k in range(120)]
+    b = bench(HeightEngine()).play([*frames, *again])
+    alerts = b.sink.alerts()
+    assert len({a.id for a in alerts}) == 1 and [a.type for a in alerts].count("new") == 1
+    assert {a.track for a in alerts} == {1, 2} and alerts[-1].category == "calm"

@@ -1,0 +1,245 @@
+"""What alerts are worth on streams: frames told apart, anomalies found and how soon, false alarms an hour.
+
+clips ─► takes ─► watched once ─┬─► each draw of K support clips ─► scores ─► Outcome (a take, a draw, a method)
+                                └─► the floor: raw DCT coefficients under the same logic
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.bundle import Bundle
+from edge.engine import Engine, embed
+from edge.score import level_of, margin_of, match
+from edge.settings import Settings
+from edge.skeleton import Float
+from edge.support import clip_windows
+from trainer.baselines import raw_windows
+from trainer.datasets import ClipSet
+from trainer.evaluate import auroc
+from trainer.protocols import Protocol
+from trainer.streaming.takes import StreamPlan, Take, make_takes
+from trainer.streaming.watch import Embed, Run, Watched, alerts, follow, watch
+
+OURS, FLOOR = "model", "floor: raw DCT"
+FLOOR_TAU = 0.05
+STEP = 0.05
+"""Seconds between two judged frames."""
+NEAR = 0.5
+"""Seconds (σ) around a frame from which the windows that hold it count towards its score."""
+GRID = np.exp(np.arange(-0.7, 0.75, 0.1))
+"""Thresholds of the curves, as multiples of the default one; the floor's are wider apart."""
+LONG = 1.5
+"""Seconds from which on an anomaly is expected to be reported."""
+FOUND_BY = 2.0
+"""An alert raised so many seconds after an anomaly's end still reports it: the windows hold it until then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One take judged against one draw. auroc by frames in hindsight and as known at once; hours of clean activity.
+
+    false (T,) alarms in the clean part at each of `GRID`; length (A,) of each anomaly in seconds, delay (T, A) after
+    its onset, infinite where it was not reported.
+    """
+
+    method: str
+    normal: str
+    person: str
+    shots: int
+    auroc: float
+    auroc_at_once: float
+    hours: float
+    false: NDArray[np.intp]
+    length: NDArray[np.float64]
+    category: tuple[str, ...]
+    delay: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A take and a draw on the way to an outcome."""
+
+    take: Take
+    shots: int
+    run: Run
+    expected: float
+
+
+def stream_outcomes(
+    clips: ClipSet,
+    protocol: Protocol,
+    bundle: Bundle,
+    engine: Engine,
+    *,
+    plan: StreamPlan,
+    shots: Sequence[int],
+    draws: int,
+    seed: int,
+    settings: Settings,
+    normals: int = 1,
+    floor: bool = True,
+    categories: set[str] | None = None,
+    report: Callable[[str], None] = lambda person: None,
+) -> Iterator[Outcome]:
+    """Every take of the judged people against `draws` supports of each number of shots, person by person.
+
+    `categories`, where given, are those that are the normal one in turn; all others are still anomalies.
+    """
+    m = bundle.manifest
+    encoders: list[Embed] = [partial(embed, engine)] + [raw_windows] * floor
+    known = {
+        int(i): [e(*clip_windows(clips.clips[i], m.frames, m.seconds)) for e in encoders]
+        for i in np.flatnonzero(protocol.pool)
+    }
+    names = np.array(clips.names)[clips.label]
+    for person in sorted(set(clips.subjects[protocol.test].tolist())):
+        mine = protocol.test & (clips.subjects == person)
+        takes = list(make_takes(clips, mine, plan, normals=normals, seed=seed))
+        takes = [t for t in takes if not categories or t.normal[0] in categories]
+        if not takes:
+            continue
+        report(person)
+        watched = watch(takes, encoders, frames=m.frames, seconds=m.seconds, s=settings)
+        supports = [_supports(take, clips, names, protocol, shots, draws, seed) for take in takes]
+        for n, method in enumerate([OURS, FLOOR][: len(encoders)]):
+            judged = [
+                _judge(take, w, [[known[int(i)][n] for i in members] for members in chosen], n, bundle, settings)
+                for take, w, draw in zip(takes, watched, supports, strict=True)
+                for chosen in draw
+            ]
+            yield from _outcomes(method, judged, settings, m.seconds)
+
+
+def _supports(
+    take: Take, clips: ClipSet, names: NDArray[np.str_], protocol: Protocol, shots: Sequence[int], draws: int, seed: int
+) -> list[list[NDArray[np.intp]]]:
+    """Draws of support: for each number of shots that every normal category allows, clips of each category."""
+    rng = np.random.default_rng((seed, 1, clips.names.index(take.normal[0])))
+    pools = [np.flatnonzero(protocol.pool & (names == g) & (clips.subjects != take.person)) for g in take.normal]
+    possible = [k for k in shots if min(map(len, pools)) >= k]
+    return [[rng.choice(pool, k, replace=False) for pool in pools] for k in possible for _ in range(draws)]
+
+
+def _judge(take: Take, w: Watched, supports: list[list[Float]], n: int, bundle: Bundle, s: Settings) -> _Judged:
+    """The take's scores as the device would have them, before they are taken relative to what is usual."""
+    calibration, tau = bundle.calibration(), bundle.manifest.temperature if n == 0 else FLOOR_TAU
+    # The floor has no calibration: its level is that of the clips among each other. Its curve needs no more.
+    margin = margin_of(len(supports[0]), calibration) if n == 0 else 1.0
+    scores = []
+    for support in supports:
+        limit = level_of(support, calibration, tau) * margin if n == 0 else _apart(support)
+        scores.append(match(w.features[n], np.concatenate(support), tau) / limit)
+    score = np.min(scores, 0).astype(np.float32)
+    score[w.seen < s.min_visible] = np.nan
+    return _Judged(take, len(supports[0]), Run(w.end, score, w.seen), 1 / margin)
+
+
+def _apart(support: list[Float]) -> float:
+    """The floor's level: the median distance of its windows to the other clips, or of a lone one's to its own."""
+    rest = [np.concatenate(support[:i] + support[i + 1 :] or [s]) for i, s in enumerate(support)]
+    apart = [match(s, r, FLOOR_TAU) for s, r in zip(support, rest, strict=True)]
+    return float(np.median(np.concatenate(apart))) + 1e-3
+
+
+def _outcomes(method: str, judged: Sequence[_Judged], s: Settings, window: float) -> Iterator[Outcome]:
+    runs = follow([j.run for j in judged], [j.expected for j in judged])
+    grid = GRID if method == OURS else GRID**2 * 1.6
+    raised = [alerts(runs, s, float(x)) for x in grid]
+    for i, (j, run) in enumerate(zip(judged, runs, strict=True)):
+        t = np.arange(window, j.take.seconds, STEP)
+        anomalous = np.zeros(len(t), bool)
+        for span in j.take.spans:
+            anomalous |= (t >= span.start) & (t < span.end)
+        auc = [
+            auroc(x[~anomalous], x[anomalous]) if anomalous.any() else float("nan")
+            for x in (frame_scores(run, t, window), newest_scores(run, t))
+        ]
+        news = [r[i] for r in raised]
+        yield Outcome(
+            method,
+            j.take.normal[0],
+            j.take.person,
+            j.shots,
+            auc[0],
+            auc[1],
+            (j.take.clean - window) / 3600,
+            np.array([int((r <= j.take.clean).sum()) for r in news]),
+            np.array([span.end - span.start for span in j.take.spans]),
+            tuple(span.category for span in j.take.spans),
+            np.array([[_delay(r, span.start, span.end) for span in j.take.spans] for r in news]),
+        )
+
+
+def _delay(raised: NDArray[np.float64], start: float, end: float) -> float:
+    """Seconds after the onset at which an alert was raised that reports the anomaly."""
+    here = raised[(raised > start) & (raised <= end + FOUND_BY)]
+    return float(here[0] - start) if len(here) else float("inf")
+
+
+def frame_scores(run: Run, t: NDArray[np.float64], window: float) -> NDArray[np.float64]:
+    """What is known of each frame in hindsight: the mean score of the windows that hold it, the nearest most."""
+    fine = np.isfinite(run.score)
+    middle, score = run.end[fine] - window / 2, run.score[fine].astype(np.float64)
+    if not len(middle):
+        return np.zeros(len(t))
+    at = np.searchsorted(middle, t)
+    reach = np.arange(-6, 7)
+    near = np.clip(at[:, None] + reach, 0, len(middle) - 1)
+    apart = middle[near] - t[:, None]
+    weight = np.exp(-0.5 * (apart / NEAR) ** 2) * (np.abs(apart) <= window / 2) + 1e-9
+    return np.asarray((weight * score[near]).sum(1) / weight.sum(1))
+
+
+def newest_scores(run: Run, t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What is known of each frame as it comes: the score of the newest window."""
+    fine = np.isfinite(run.score)
+    end, score = run.end[fine], run.score[fine].astype(np.float64)
+    if not len(end):
+        return np.zeros(len(t))
+    return score[np.clip(np.searchsorted(end, t + 1e-9, side="right") - 1, 0, len(end) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A threshold: false alarms per camera-hour, the share of long and of short anomalies found, the median delay."""
+
+    threshold: float
+    false_alarms: float
+    recall: float
+    recall_short: float
+    delay: float
+
+
+def curve(outcomes: Sequence[Outcome]) -> list[Point]:
+    """A point for each threshold, over all the outcomes, which are of one method."""
+    hours = sum(o.hours for o in outcomes)
+    false = np.sum([o.false for o in outcomes], 0) / hours
+    length = np.concatenate([o.length for o in outcomes])
+    delay = np.concatenate([o.delay for o in outcomes], 1)
+    long = length >= LONG
+    grid = GRID if outcomes[0].method == OURS else GRID**2 * 1.6
+    return [
+        Point(
+            float(x), float(f), _share(d[long]), _share(d[~long]), float(np.median(d[long])) if long.any() else np.inf
+        )
+        for x, f, d in zip(grid, false, delay, strict=True)
+    ]
+
+
+def _share(delay: NDArray[np.float64]) -> float:
+    return float(np.isfinite(delay).mean()) if len(delay) else float("nan")
+
+
+DEFAULT = int(np.abs(GRID - 1).argmin())
+
+
+def at_rate(points: Sequence[Point], rate: float) -> Point:
+    """The point of the falling side of a curve with at most so many false alarms per hour."""
+    most = int(np.argmax([p.false_alarms for p in points]))
+    return next((p for p in points[most:] if p.false_alarms <= rate), points[-1])
