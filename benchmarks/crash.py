@@ -35,7 +35,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 from benchmarks.crash_rig import Said, rig, said, send, subscribe, until
 from edge.bench.machine import cpu
 from edge.client import AlertSubscriber
-from edge.wire import Alert, decode_event
+from edge.events import Alert, decode_event
 
 
 def written(path: Path) -> list[Said]:

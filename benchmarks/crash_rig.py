@@ -28,8 +28,8 @@ from typing import Any
 from edge.bridge.core import as_json
 from edge.client import AlertSubscriber, PosePublisher
 from edge.clip import save_clip
+from edge.events import Alert
 from edge.motion import make_motion
-from edge.wire import Alert
 
 PEOPLE, FPS, SPEED = 3, 20, 4.0
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")

@@ -49,7 +49,8 @@ def _with_settings(command: Any) -> Any:
     for name, setting in Settings.model_fields.items():
         if get_origin(setting.annotation) is dict:
             continue  # a table stands in the file
-        kinds = [k for k in get_args(setting.annotation) if k is not type(None)] or [setting.annotation]
+        literal = get_origin(setting.annotation) is Literal
+        kinds = [k for k in get_args(setting.annotation) if not literal and k is not type(None)] or [setting.annotation]
         kind = str if get_origin(kinds[0]) is Literal else kinds[0]
         default = "" if setting.default is None else f" [dim](default {setting.default})[/]"
         option = typer.Option(help=(setting.description or "a cap: what exceeds it is dropped and counted") + default)

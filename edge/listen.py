@@ -9,8 +9,8 @@ from dataclasses import asdict
 
 from edge.client import AlertSubscriber
 from edge.console import err, out, say
+from edge.events import Event, Status
 from edge.report import line
-from edge.wire import Event, Status
 
 
 def listen(

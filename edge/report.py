@@ -12,10 +12,10 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from edge.events import Alert, Event, Scores
 from edge.score import match
 from edge.support import SupportSet
 from edge.windows import SECOND
-from edge.wire import Alert, Event, Scores
 
 _COLOURS = {"new": "bold red", "update": "red", "end": "green"}
 BLOCKS = " ▁▂▃▄▅▆▇█"

@@ -24,6 +24,7 @@ from edge.counts import Counts
 from edge.dispatch import Dispatch
 from edge.engine import Engine
 from edge.errors import EngineError, WireError
+from edge.events import Provenance, Status
 from edge.explain import ROWS, explain
 from edge.ingest import Ledger, Source
 from edge.judge import Judge
@@ -33,7 +34,7 @@ from edge.skeleton import Float
 from edge.support import SupportSet
 from edge.wave import Wave, waves
 from edge.windows import SECOND, Stream, Windows, WindowSpec
-from edge.wire import Limits, PoseFrame, Provenance, Status, decode_pose
+from edge.wire import Limits, PoseFrame, decode_pose
 
 HEARTBEAT_S = 1.0
 IDLE_S = 0.1

@@ -1,6 +1,6 @@
-"""The messages: pose frames in; alerts, scores and status out. Everything from outside is checked here.
+"""What comes in: pose frames. Everything from outside is checked here. What goes out is in `edge.events`.
 
-one part:   <topic> \\0 <msgpack map>          two parts (topic, map) are read as well
+one part:   <topic> \0 <msgpack map>          two parts (topic, map) are read as well
 topics:     pose/<stream>   alert/<stream>   score/<stream>   status
 """
 
@@ -10,9 +10,9 @@ import math
 import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -90,7 +90,7 @@ def unpack(body: bytes, limits: Limits) -> dict[str, Any]:
     return value
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
     """A value for an error text, in bounded work: `repr` of what a stranger nested deeply raises RecursionError."""
     return reprlib.repr(value)[:40]
 
@@ -98,7 +98,7 @@ def _show(value: Any) -> str:
 def _int(m: Mapping[str, Any], key: str) -> int:
     value = m.get(key)
     if type(value) is not int or not 0 <= value < COUNT_LIMIT:
-        raise WireError(f"field_{key}", f"'{key}' is {_show(value)}, not an integer from 0 to 2^62 − 1")
+        raise WireError(f"field_{key}", f"'{key}' is {show(value)}, not an integer from 0 to 2^62 − 1")
     return value
 
 
@@ -161,20 +161,20 @@ def decode_pose(parts: Sequence[bytes], limits: Limits, wall: Callable[[], int] 
 
 def _pose(stream: str, m: Mapping[str, Any], limits: Limits, wall: Callable[[], int]) -> PoseFrame:
     if m.get("v") != VERSION or type(m["v"]) is not int:
-        raise WireError("version", f"'v' is {_show(m.get('v'))}", why=f"this program reads {VERSION}")
+        raise WireError("version", f"'v' is {show(m.get('v'))}", why=f"this program reads {VERSION}")
     seq, stamped, end = _int(m, "seq"), m.get("t") is not None, m.get("end", False)
     t = _int(m, "t") if stamped else wall()
     if type(end) is not bool:
-        raise WireError("field_end", f"'end' is {_show(end)}, not a boolean")
+        raise WireError("field_end", f"'end' is {show(end)}, not a boolean")
     name = m.get("layout", "core15" if end else None)
     layout = LAYOUTS.get(name) if isinstance(name, str) else None
     if layout is None:
-        raise WireError("field_layout", f"unknown layout {_show(name)}", fix=f"use one of: {', '.join(LAYOUTS)}")
+        raise WireError("field_layout", f"unknown layout {show(name)}", fix=f"use one of: {', '.join(LAYOUTS)}")
     ids = _ids(m.get("ids", []), limits)
     joints = m.get("joints", b"" if len(ids) == 0 else None)
     c = m.get("c", 3 if isinstance(joints, bytes | list) and not joints else _depth(joints))
     if type(c) is not int or c not in (2, 3):
-        raise WireError("field_c", f"'c' is {_show(c)}, not 2 or 3", why="a blob needs its number of coordinates")
+        raise WireError("field_c", f"'c' is {show(c)}, not 2 or 3", why="a blob needs its number of coordinates")
     visible = m.get("visible")
     return PoseFrame(
         stream,
@@ -192,7 +192,7 @@ def _pose(stream: str, m: Mapping[str, Any], limits: Limits, wall: Callable[[], 
 
 def _ids(value: Any, limits: Limits) -> NDArray[np.int64]:
     if type(value) is not list or not set(map(type, value)) <= {int}:
-        raise WireError("field_ids", f"'ids' is {_show(value)}, not a list of integers")
+        raise WireError("field_ids", f"'ids' is {show(value)}, not a list of integers")
     if len(value) > limits.people:
         raise WireError("too_many_people", f"{len(value)} people in a message", why=f"max_people is {limits.people}")
     if len(set(value)) != len(value):
@@ -200,7 +200,7 @@ def _ids(value: Any, limits: Limits) -> NDArray[np.int64]:
     try:
         return np.array(value, np.int64)
     except OverflowError:
-        raise WireError("field_ids", f"'ids' is {_show(value)}: an id has 64 bits, one of them the sign") from None
+        raise WireError("field_ids", f"'ids' is {show(value)}: an id has 64 bits, one of them the sign") from None
 
 
 def _depth(joints: Any) -> Any:
@@ -219,7 +219,7 @@ def _size(value: Any) -> tuple[float, float] | None:
         or len(value) != 2
         or any(type(x) not in (int, float) or not 1 <= x <= 1e6 for x in value)
     ):
-        raise WireError("field_size", f"'size' is {_show(value)}, not [width, height] in pixels")
+        raise WireError("field_size", f"'size' is {show(value)}, not [width, height] in pixels")
     return float(value[0]), float(value[1])
 
 
@@ -241,135 +241,3 @@ def encode_pose(frame: PoseFrame) -> bytes:
     if frame.end:
         m["end"] = True
     return join(f"pose/{frame.stream}", m)
-
-
-@dataclass(frozen=True, slots=True)
-class Provenance:
-    """Which model, engine and support set said so."""
-
-    model: str
-    engine: str
-    support: str
-
-
-@dataclass(frozen=True, slots=True)
-class Alert:
-    """A new, updated or ended alert. Times are capture times in ns; `end` is that of the last window counted in.
-
-    `score` is the newest, `peak` the highest so far; 1.0 is the limit of normal. `joints` are those whose hiding
-    brings the window nearest to normal, most first; `moment` is the stretch of capture time whose hiding does (from,
-    to; empty: none). `clip` is the support clip that came nearest, a file of `category`. `seq` counts alert messages
-    without a gap: within `journal`, which outlives the process, or within `run`, this life of it, without a journal.
-    """
-
-    id: str
-    type: Literal["new", "update", "end"]
-    seq: int
-    run: str
-    stream: str
-    track: int
-    start: int
-    end: int
-    score: float
-    peak: float
-    category: str
-    joints: tuple[str, ...]
-    reason: str
-    by: Provenance
-    clip: str = ""
-    moment: tuple[int, ...] = ()
-    journal: str = ""
-
-    @property
-    def row(self) -> str:
-        """Names the row of numbers that `seq` belongs to."""
-        return self.journal or self.run
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """The windows of one stream that were scored together; equally long columns. `end` in ns, `score` 1.0 = limit.
-
-    `unclear` are tracks in view whose newest window shows too little of them to be judged.
-    """
-
-    seq: int
-    run: str
-    stream: str
-    track: list[int]
-    end: list[int]
-    score: list[float]
-    distance: list[float]
-    category: list[str]
-    by: Provenance
-    unclear: list[int] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How the engine is: sent on subscription, on change, and every second.
-
-    `alert_seq` is the `seq` of the next alert message; `replay` the address that answers for those before it. `unclear`
-    of the `tracks` in view show too little of the person to be judged.
-    """
-
-    seq: int
-    run: str
-    state: Literal["online", "degraded", "draining", "offline"]
-    reason: str
-    seconds: float
-    alert_seq: int
-    streams: int
-    tracks: int
-    frames: int
-    frames_lost: int
-    windows: int
-    by: Provenance
-    unclear: int = 0
-    journal: str = ""
-    replay: str = ""
-
-    @property
-    def row(self) -> str:
-        """Names the row of numbers that `alert_seq` belongs to."""
-        return self.journal or self.run
-
-
-Event = Alert | Scores | Status
-_KINDS: dict[str, type[Alert] | type[Scores] | type[Status]] = {"alert": Alert, "score": Scores, "status": Status}
-
-
-_COUNTED_BY = {"seq": int, "alert_seq": int, "id": str, "run": str, "journal": str, "replay": str}
-"""What a subscriber counts and keys by, and so must be what it seems; the rest it only shows."""
-
-
-def encode_event(event: Event) -> bytes:
-    """A one-part message under the event's topic."""
-    if isinstance(event, Status):
-        topic = "status"
-    else:
-        topic = ("alert/" if isinstance(event, Alert) else "score/") + event.stream
-    body = {f.name: getattr(event, f.name) for f in fields(event)}
-    return join(topic, {"v": VERSION, **body, "by": asdict(event.by)})
-
-
-def decode_event(parts: Sequence[bytes]) -> Event:
-    """What `encode_event` made. Unknown fields are ignored, missing ones without a default raise WireError."""
-    topic, body = split(parts)
-    kind = _KINDS.get(topic.split(b"/")[0].decode("utf-8", "replace"))
-    if kind is None:
-        raise WireError("topic", f"topic {topic[:40]!r} is not alert/…, score/… or status")
-    m = unpack(body, Limits(message_bytes=64 << 20))
-    if m.get("v") != VERSION:
-        raise WireError("version", f"'v' is {_show(m.get('v'))}", why=f"this program reads {VERSION}")
-    try:
-        values = {f.name: m[f.name] for f in fields(kind) if f.name in m or f.default is MISSING}
-        values["by"] = Provenance(**{f.name: values["by"][f.name] for f in fields(Provenance)})
-        if "joints" in values:
-            values["joints"], values["moment"] = tuple(values["joints"]), tuple(values.get("moment", ()))
-        for name, expected in _COUNTED_BY.items():
-            if name in values and type(values[name]) is not expected:
-                raise TypeError(f"{name} is {_show(values[name])}")
-        return kind(**values)
-    except (KeyError, TypeError) as e:
-        raise WireError("event", f"an incomplete {kind.__name__} message", why=repr(e)) from None

@@ -21,9 +21,9 @@ from edge.bench.traffic import Load, cameras, recorded
 from edge.bundle import open_bundle
 from edge.clip import save_clip
 from edge.engine import open_engine
+from edge.events import Scores
 from edge.motion import make_motion
 from edge.support import FeatureCache, load_support
-from edge.wire import Scores
 from tests.edge.harness import bench
 from trainer.baselines import raw_dct, raw_distance
 from trainer.datasets import load_set

@@ -31,9 +31,10 @@ from edge.support import FeatureCache, load_support
 
 EVERY_S = 0.001
 STATIONS: Mapping[str, str] = {
-    "ingest.py": "receive", "wire.py": "decode", "wave.py": "decode", "skeleton.py": "decode",
+    "ingest.py": "receive", "events.py": "publish", "wire.py": "decode", "wave.py": "decode", "skeleton.py": "decode",
     "windows.py": "window", "batch.py": "window", "score.py": "score", "alerts.py": "score",
-    "announce.py": "publish", "counts.py": "loop", "runtime.py": "loop",
+    "announce.py": "publish", "judge.py": "score", "explain.py": "score", "dispatch.py": "loop", "overload.py": "loop",
+    "backlog.py": "loop", "counts.py": "loop", "runtime.py": "loop",
 }  # fmt: skip
 """Innermost file of ours on the stack → station. What is in none of them counts as the caller's."""
 PUBLISHING = ("send", "newcomers", "wanted", "encode_event", "join")

@@ -16,7 +16,7 @@ from edge.bench.traffic import NORMAL, perform
 from edge.client import AlertSubscriber
 from edge.demo import process
 from edge.errors import HaadError
-from edge.wire import Status
+from edge.events import Status
 
 SHOTS, CLIP_FRAMES, FPS = 3, 240, 30.0
 

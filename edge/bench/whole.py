@@ -20,7 +20,7 @@ from edge.bench.machine import cpu_seconds, resident
 from edge.bench.site import site
 from edge.bench.traffic import Load
 from edge.errors import HaadError
-from edge.wire import Scores, Status
+from edge.events import Scores, Status
 
 LOSSES = ("haad_frames_lost_total", "haad_messages_dropped_total", "haad_windows_skipped_total")
 SETTLE_S = 3.0

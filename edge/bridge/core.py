@@ -22,8 +22,8 @@ from typing import Protocol
 
 from edge.client import AlertSubscriber
 from edge.errors import HaadError, WireError
+from edge.events import Alert, Status
 from edge.notices import Notices
-from edge.wire import Alert, Status
 
 FIRST_S, MOST_S = 0.5, 60.0
 REFUSALS = 5

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge.bridge.core import Unavailable, append, as_json
 from edge.errors import SettingsError
-from edge.wire import Alert, Status
+from edge.events import Alert, Status
 
 TAIL = 1 << 20
 

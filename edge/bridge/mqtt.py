@@ -18,7 +18,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edge.bridge.core import Unavailable, as_json
 from edge.errors import SettingsError
-from edge.wire import Alert, Status
+from edge.events import Alert, Status
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 

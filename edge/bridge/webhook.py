@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from edge import __version__
 from edge.bridge.core import Refused, Unavailable, as_json
 from edge.errors import SettingsError
-from edge.wire import Alert, Status
+from edge.events import Alert, Status
 
 REFUSALS = (400, 405, 406, 409, 411, 413, 414, 415, 422, 431)
 """Answers that are about this alert. Others (no such page, no right, too many, at fault) may pass."""

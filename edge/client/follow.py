@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edge.wire import Alert
+from edge.events import Alert
 
 HELD_MOST = 10_000
 

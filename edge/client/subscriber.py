@@ -22,9 +22,9 @@ from edge.client.cursor import Cursor
 from edge.client.follow import Follower, Gap
 from edge.endpoint import Endpoint
 from edge.errors import HaadError, SettingsError, WireError
+from edge.events import Alert, Event, Provenance, Scores, Status, decode_event
 from edge.journal.replay import Request, decode_answer, encode_request
 from edge.keys import open_keys
-from edge.wire import Alert, Event, Provenance, Scores, Status, decode_event
 
 ALERTS = "sub+connect:tcp://127.0.0.1:5556"
 ASK_S = 2.0

@@ -21,10 +21,11 @@ import zmq
 
 from edge.endpoint import Endpoint
 from edge.errors import HaadError, WireError
+from edge.events import Alert, decode_event
 from edge.journal.outbox import Page
 from edge.keys import Keys
 from edge.notices import Notices
-from edge.wire import COUNT_LIMIT, VERSION, Alert, Limits, decode_event, join, split, unpack
+from edge.wire import COUNT_LIMIT, VERSION, Limits, join, split, unpack
 
 TOPIC = "replay"
 BATCH, BATCH_BYTES = 500, 512 << 10

@@ -42,11 +42,12 @@ from edge.cli import make_app
 from edge.client import AlertSubscriber, PosePublisher
 from edge.clip import save_clip
 from edge.engine.machine import this_machine
+from edge.events import Status
 from edge.motion import make_motion
 from edge.playback import capture_ns, play
 from edge.settings import Settings
 from edge.skeleton import CORE15, LAYOUTS
-from edge.wire import PoseFrame, Status, encode_pose
+from edge.wire import PoseFrame, encode_pose
 
 from .pages import PAGES, ROOT, blocks
 

@@ -15,11 +15,12 @@ from edge.bundle import Manifest
 from edge.cli import make_app
 from edge.clip import HELP
 from edge.engine.record import EngineRecord, PlanRecord
+from edge.events import Alert, Provenance, Scores, Status
 from edge.page import RuntimeCollector
 from edge.settings import Settings
 from edge.skeleton import CORE15, LAYOUTS
 from edge.windows import FATES
-from edge.wire import Alert, PoseFrame, Provenance, Scores, Status
+from edge.wire import PoseFrame
 from tests.edge.harness import HeightEngine, bench
 from trainer.config import TrainConfig
 
@@ -34,7 +35,7 @@ def shown(default: Any) -> str:
 
 
 def test_settings_table() -> None:
-    rows = table("docs/operate.md", "| setting | default | |")
+    rows = table("docs/settings.md", "| setting | default | |")
     assert [r[:2] for r in rows] == [[n, shown(f.default)] for n, f in Settings.model_fields.items()]
 
 
@@ -116,12 +117,12 @@ def test_reasons_and_fates() -> None:
     # Two helpers check fields that their callers name.
     reasons |= {f"field_{k}" for k in re.findall(r'_int\(m, "(\w+)"\)', source)}
     reasons |= {f"field_{k}" for k in re.findall(r'layout\.size(?:, c)?\), "(\w+)"\)', source)}
-    named = {n.strip() for r in table("docs/integrate.md", "| reason | |") for n in r[0].split(",")}
+    named = {n.strip() for r in table("docs/streams.md", "| reason | |") for n in r[0].split(",")}
     assert named == reasons
-    assert tuple(r[0] for r in table("docs/integrate.md", "| fate | when | then |"))[1:] == FATES
+    assert tuple(r[0] for r in table("docs/streams.md", "| fate | when | then |"))[1:] == FATES
     code = "".join((ROOT / f"edge/{name}.py").read_text() for name in ("runtime", "dispatch", "overload"))
     skipped = {a or b for a, b in re.findall(r'skipped\["(\w+)"\]|\("(\w+)", (?:poor|odd)', code)}
-    page = (ROOT / "docs/integrate.md").read_text()
+    page = (ROOT / "docs/streams.md").read_text()
     assert all(f"`{reason}`" in page for reason in skipped) and len(skipped) == 5, skipped
 
 

@@ -11,12 +11,13 @@ import numpy as np
 from edge.bundle import Bundle, open_bundle
 from edge.engine import Engine, Staging, open_engine
 from edge.errors import EngineError
+from edge.events import Alert, Event, Scores, Status, decode_event
 from edge.notices import Notices
 from edge.runtime import Runtime
 from edge.settings import Settings
 from edge.skeleton import CORE15, Float, get_layout
 from edge.support import SupportSet
-from edge.wire import Alert, Event, PoseFrame, Scores, Status, decode_event, encode_pose
+from edge.wire import PoseFrame, encode_pose
 
 SECOND = 10**9
 

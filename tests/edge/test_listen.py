@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from edge.client.follow import Gap
+from edge.events import Alert, Event, Provenance, Status
 from edge.listen import listen
-from edge.wire import Alert, Event, Provenance, Status
 
 from .harness import FakeClock
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edge.engine import Staging
+from edge.events import Status
 from edge.skeleton import Float
-from edge.wire import Status
 
 from .harness import Bench, FakeClock, HeightEngine, bench, message, person
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from edge.events import Alert, Provenance, Scores, Status
 from edge.report import Newest, line, sparkline, support_table
 from edge.support import SupportSet
-from edge.wire import Alert, Provenance, Scores, Status
 
 BY = Provenance("m", "e", "s")
 

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import EngineError
+from edge.events import Scores
 from edge.motion import make_motion
 from edge.notices import Notices
 from edge.skeleton import Float, get_layout
 from edge.support import FeatureCache, SupportSet, load_support
-from edge.wire import PoseFrame, Scores, encode_pose, join
+from edge.wire import PoseFrame, encode_pose, join
 
 from .harness import SECOND, Bench, HeightEngine, LateEngine, bench, message, person, support_of
 

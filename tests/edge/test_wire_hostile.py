@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import WireError
+from edge.events import decode_event
 from edge.skeleton import LAYOUTS
-from edge.wire import Limits, PoseFrame, decode_event, decode_pose, encode_pose
+from edge.wire import Limits, PoseFrame, decode_pose, encode_pose
 
 LIMITS = Limits(message_bytes=1 << 20)
 KEYS = ("v", "seq", "t", "layout", "ids", "joints", "c", "visible", "size", "end")

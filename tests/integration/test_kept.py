@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from edge.clip import save_clip
+from edge.events import Alert, Status
 from edge.journal.store import Journal
 from edge.motion import make_motion
-from edge.wire import Alert, Status
 
 from .conftest import Engine, send_clips
 from .test_process import haad

@@ -20,8 +20,8 @@ import zmq
 
 from edge.bundle import BASE
 from edge.clip import save_clip
+from edge.events import Alert, Scores, Status
 from edge.motion import make_motion
-from edge.wire import Alert, Scores, Status
 
 from .conftest import Engine, send_clips
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edge.bench.latency import EDGES_MS, Heard, bucket_quantile, by_second, summary
-from edge.wire import Alert, Provenance, Scores
+from edge.events import Alert, Provenance, Scores
 
 BY = Provenance("m", "e", "s")
 MS = 1_000_000

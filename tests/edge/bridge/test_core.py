@@ -14,8 +14,8 @@ import pytest
 from edge.bridge.core import FIRST_S, MOST_S, REFUSALS, Bridge, Refused, Unavailable, append, as_json
 from edge.client.follow import Gap
 from edge.errors import WireError
+from edge.events import Alert, Event, Provenance, Status
 from edge.notices import Notices
-from edge.wire import Alert, Event, Provenance, Status
 
 BY = Provenance("m", "e", "s")
 ALERT = Alert("i", "new", 0, "r", "cam1", 5, 1, 2, 1.5, 1.5, "walk", ("head",), "unlike 'walk'", BY, "j")

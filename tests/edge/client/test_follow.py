@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.client.follow import HELD_MOST, Follower, Gap
-from edge.wire import Alert, Provenance
+from edge.events import Alert, Provenance
 
 ALERT = Alert("i", "new", 0, "r", "cam1", 5, 1, 2, 1.5, 1.5, "walk", (), "", Provenance("", "", ""), "j")
 

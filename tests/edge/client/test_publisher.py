@@ -15,9 +15,10 @@ import zmq
 from edge.client import AlertSubscriber, PosePublisher
 from edge.endpoint import Endpoint
 from edge.errors import ClipError, HaadError, SettingsError, WireError
+from edge.events import Alert, Event, Provenance, Scores, Status, encode_event
 from edge.ingest import Ledger, ZmqSource
 from edge.windows import Stream
-from edge.wire import Alert, Event, Limits, PoseFrame, Provenance, Scores, Status, decode_pose, encode_event
+from edge.wire import Limits, PoseFrame, decode_pose
 
 Socket = zmq.Socket[bytes]
 BY = Provenance("base-1", "onnx", "s1")

@@ -14,10 +14,10 @@ from edge.client import AlertSubscriber
 from edge.client.cursor import Cursor
 from edge.endpoint import Endpoint
 from edge.errors import SettingsError
+from edge.events import Alert, Event, Provenance, Status, encode_event
 from edge.journal.outbox import Page
 from edge.journal.replay import ReplayServer
 from edge.notices import Notices
-from edge.wire import Alert, Event, Provenance, Status, encode_event
 
 from ..harness import FakeClock
 

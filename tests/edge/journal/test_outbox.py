@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from edge.announce import Announcer
+from edge.events import Alert, Provenance, Status
 from edge.journal.outbox import Outbox, SharedSink
 from edge.journal.store import Entry, Journal, JournalError
 from edge.notices import Notices
 from edge.windows import Windows, WindowSpec
-from edge.wire import Alert, Provenance, Status
 
 from ..harness import FakeClock, MemorySink
 

@@ -12,6 +12,7 @@ import zmq
 
 from edge.endpoint import Endpoint
 from edge.errors import WireError
+from edge.events import Alert, Provenance, encode_event
 from edge.journal.outbox import Page
 from edge.journal.replay import (
     BATCH,
@@ -24,7 +25,7 @@ from edge.journal.replay import (
 )
 from edge.journal.store import JournalError
 from edge.notices import Notices
-from edge.wire import Alert, Provenance, encode_event, join
+from edge.wire import join
 
 ALERT = Alert("i", "new", 4, "r", "cam1", 5, 1, 2, 1.5, 1.5, "walk", ("head",), "x", Provenance("m", "e", "s"), "j1")
 

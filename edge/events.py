@@ -1,0 +1,142 @@
+"""What goes out: alerts, scores and status, as messages of one part; see `edge.wire` for their form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Literal
+
+from edge.errors import WireError
+from edge.wire import VERSION, Limits, join, show, split, unpack
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Which model, engine and support set said so."""
+
+    model: str
+    engine: str
+    support: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A new, updated or ended alert. Times are capture times in ns; `end` is that of the last window counted in.
+
+    `score` is the newest, `peak` the highest so far; 1.0 is the limit of normal. `joints` are those whose hiding
+    brings the window nearest to normal, most first; `moment` is the stretch of capture time whose hiding does (from,
+    to; empty: none). `clip` is the support clip that came nearest, a file of `category`. `seq` counts alert messages
+    without a gap: within `journal`, which outlives the process, or within `run`, this life of it, without a journal.
+    """
+
+    id: str
+    type: Literal["new", "update", "end"]
+    seq: int
+    run: str
+    stream: str
+    track: int
+    start: int
+    end: int
+    score: float
+    peak: float
+    category: str
+    joints: tuple[str, ...]
+    reason: str
+    by: Provenance
+    journal: str = ""
+    clip: str = ""
+    moment: tuple[int, ...] = ()
+
+    @property
+    def row(self) -> str:
+        """Names the row of numbers that `seq` belongs to."""
+        return self.journal or self.run
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The windows of one stream that were scored together; equally long columns. `end` in ns, `score` 1.0 = limit.
+
+    `unclear` are tracks in view whose newest window shows too little of them to be judged.
+    """
+
+    seq: int
+    run: str
+    stream: str
+    track: list[int]
+    end: list[int]
+    score: list[float]
+    distance: list[float]
+    category: list[str]
+    by: Provenance
+    unclear: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How the engine is: sent on subscription, on change, and every second.
+
+    `alert_seq` is the `seq` of the next alert message; `replay` the address that answers for those before it. `unclear`
+    of the `tracks` in view show too little of the person to be judged.
+    """
+
+    seq: int
+    run: str
+    state: Literal["online", "degraded", "draining", "offline"]
+    reason: str
+    seconds: float
+    alert_seq: int
+    streams: int
+    tracks: int
+    frames: int
+    frames_lost: int
+    windows: int
+    by: Provenance
+    unclear: int = 0
+    journal: str = ""
+    replay: str = ""
+
+    @property
+    def row(self) -> str:
+        """Names the row of numbers that `alert_seq` belongs to."""
+        return self.journal or self.run
+
+
+Event = Alert | Scores | Status
+_KINDS: dict[str, type[Alert] | type[Scores] | type[Status]] = {"alert": Alert, "score": Scores, "status": Status}
+
+
+_COUNTED_BY = {"seq": int, "alert_seq": int, "id": str, "run": str, "journal": str, "replay": str}
+"""What a subscriber counts and keys by, and so must be what it seems; the rest it only shows."""
+
+
+def encode_event(event: Event) -> bytes:
+    """A one-part message under the event's topic."""
+    if isinstance(event, Status):
+        topic = "status"
+    else:
+        topic = ("alert/" if isinstance(event, Alert) else "score/") + event.stream
+    body = {f.name: getattr(event, f.name) for f in fields(event)}
+    return join(topic, {"v": VERSION, **body, "by": asdict(event.by)})
+
+
+def decode_event(parts: Sequence[bytes]) -> Event:
+    """What `encode_event` made. Unknown fields are ignored, missing ones without a default raise WireError."""
+    topic, body = split(parts)
+    kind = _KINDS.get(topic.split(b"/")[0].decode("utf-8", "replace"))
+    if kind is None:
+        raise WireError("topic", f"topic {topic[:40]!r} is not alert/…, score/… or status")
+    m = unpack(body, Limits(message_bytes=64 << 20))
+    if m.get("v") != VERSION:
+        raise WireError("version", f"'v' is {show(m.get('v'))}", why=f"this program reads {VERSION}")
+    try:
+        values = {f.name: m[f.name] for f in fields(kind) if f.name in m or f.default is MISSING}
+        values["by"] = Provenance(**{f.name: values["by"][f.name] for f in fields(Provenance)})
+        if "joints" in values:
+            values["joints"], values["moment"] = tuple(values["joints"]), tuple(values.get("moment", ()))
+        for name, expected in _COUNTED_BY.items():
+            if name in values and type(values[name]) is not expected:
+                raise TypeError(f"{name} is {show(values[name])}")
+        return kind(**values)
+    except (KeyError, TypeError) as e:
+        raise WireError("event", f"an incomplete {kind.__name__} message", why=repr(e)) from None
