@@ -107,8 +107,13 @@ def crash(root: Path, kills: int, seed: int, pause: float, say: Callable[[str], 
         found = {name: compare(truth, get()) for name, get in sinks.items()}
         for name, part in r.parts.items():
             assert "Traceback" not in part.log.read_text(errors="replace"), f"{name}\n{part.tail()}"
+    # An alert that goes on after its end says `update`, and ends again.
     opened = Counter(id for _, id, kind in truth if kind == "new")
-    ended = Counter(id for _, id, kind in truth if kind == "end")
+    last: dict[str, str] = {}
+    ended_twice = 0
+    for _, id, kind in truth:
+        ended_twice += kind == "end" == last.get(id)
+        last[id] = kind
     return {
         "kills": {name: part.kills for name, part in r.parts.items()},
         "seconds": round(seconds, 1),
@@ -116,8 +121,9 @@ def crash(root: Path, kills: int, seed: int, pause: float, say: Callable[[str], 
         "alerts": len(opened),
         "journal_gapless": [s for s, _, _ in truth] == list(range(len(truth))),
         "begun_more_than_once": sum(n > 1 for n in opened.values()),
-        "ended_more_than_once": sum(n > 1 for n in ended.values()),
-        "never_ended": len(opened.keys() - ended.keys()),
+        "never_begun": len(last.keys() - opened.keys()),
+        "ended_twice_in_a_row": ended_twice,
+        "left_standing": sum(kind != "end" for kind in last.values()),
         "sinks": found,
     }
 

@@ -14,7 +14,8 @@ def test_no_alert_is_lost_and_none_comes_twice(tmp_path_factory: pytest.TempPath
     figures = crash(root, kills=10, seed=7, pause=0.5, say=lambda _: None)
     assert figures["journal_gapless"] and figures["alert_messages"] > 50
     assert figures["kills"]["engine"] >= 1 and sum(figures["kills"].values()) == 10
-    assert (figures["begun_more_than_once"], figures["ended_more_than_once"], figures["never_ended"]) == (0, 0, 0)
+    for wrong in ("begun_more_than_once", "never_begun", "ended_twice_in_a_row", "left_standing"):
+        assert figures[wrong] == 0, wrong
     assert ("bridge mqtt" in figures["sinks"]) == (MOSQUITTO is not None) and len(figures["sinks"]) >= 4
     for name, row in figures["sinks"].items():
         wrong = {k: v for k, v in row.items() if v and k != "repeated_before_deduplication"}
