@@ -9,7 +9,7 @@ import torch
 
 from edge.clip import Clip
 from edge.score import match
-from edge.skeleton import Float, J
+from edge.skeleton import Float
 from trainer.encoder import EncoderConfig, Normalise, dct_matrix
 
 raw_distance = partial(match, temperature=0.05)
@@ -33,6 +33,6 @@ def raw_windows(joints: Float, visible: Float, config: EncoderConfig | None = No
     """The same of windows joints (N, T, 15, 3), visible (N, T, 15)."""
     frames, coefficients = joints.shape[1], (config or EncoderConfig()).coefficients
     x, _ = Normalise(frames)(torch.from_numpy(joints), torch.from_numpy(visible))
-    z = (dct_matrix(frames, coefficients) @ x.reshape(-1, frames, J * 3)).reshape(len(joints), -1)
+    z = (dct_matrix(frames, coefficients) @ x).permute(0, 2, 3, 1).reshape(len(joints), -1)
     out: Float = (z / z.norm(dim=1, keepdim=True).clamp_min(1e-9)).numpy()
     return out
