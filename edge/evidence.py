@@ -155,7 +155,9 @@ def find(root: Path, id: str) -> list[tuple[Path, Clip, Mapping[str, Any]]]:
     Raises SupportError where there is none, or more than one alert that begins so; ClipError for a damaged file.
     """
     if not re.fullmatch(r"[0-9a-f]{4,64}", id):
-        raise SupportError(f"{id!r:.80} is no alert's id", fix="haad-edge listen shows them; four characters are enough")
+        raise SupportError(
+            f"{id!r:.80} is no alert's id", fix="haad-edge listen shows them; four characters are enough"
+        )
     files = sorted(root.glob(f"{id}*.npz")) if root.is_dir() else []
     alerts = {path.stem.partition("-")[0] for path in files}
     if len(alerts) > 1:
