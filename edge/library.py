@@ -14,7 +14,7 @@ from pathlib import Path
 from edge import evidence
 from edge.clip import Clip, pack_clip
 from edge.errors import SupportError
-from edge.history import Files, Version, changing
+from edge.history import FOLDER, Files, Version, changing
 from edge.support import REFINED
 
 NAME_BYTES = 200
@@ -98,9 +98,11 @@ def undo(root: Path, to: int | None) -> Version:
 
 def versions(root: Path) -> tuple[list[Version], bool]:
     """All versions on record, oldest first; and whether the folder was changed by hand since the last."""
+    if root.is_dir() and not (root / FOLDER).is_dir():
+        return [], False  # who only looks makes no folder
     with changing(root) as history:
         found = history.versions()
-        return found, not found or history.now() != found[-1].files
+        return found, bool(found) and history.now() != found[-1].files
 
 
 def clip_name(stream: str, track: int, t: int) -> str:

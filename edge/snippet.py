@@ -40,7 +40,7 @@ Who = tuple[str, int]
 
 
 def look(messages: Iterable[Recorded], stream: str, track: int | None, min_confidence: float) -> dict[Who, Sight]:
-    """The tracks in the messages, of one stream ("": all) and one id (None: all). What cannot be read is passed over."""
+    """The tracks in messages, of one stream ("": all) and one id (None: all); what cannot be read is passed over."""
     found: dict[Who, Sight] = {}
     for arrival, message in messages:
         frame = _frame(message, arrival)
@@ -159,9 +159,9 @@ def from_live(
             _see(frame, found, track, s.min_confidence)
             first = first if before else clock()
         if not found and clock() - start >= wait:
-            who = f"track {track}" if track is not None else "anybody"
+            missed = f"track {track}" if track is not None else "anybody"
             raise SupportError(
-                f"{stream}: {who} was not seen within {wait:g} s",
+                f"{stream}: {missed} was not seen within {wait:g} s",
                 why=f"{heard} messages of that stream came" if heard else "no message of that stream came",
                 fix="" if heard else "start the engine with --poses-out pub+bind:tcp://127.0.0.1:5558",
             )

@@ -132,9 +132,12 @@ def list_versions(support: Support) -> None:
     table = Table("version", "date", "what", "clips", "categories", box=None)
     for v in versions:
         table.add_row(str(v.number), v.date, Text(v.what), str(v.clips), str(v.categories))
-    out.print(table)
-    if by_hand:
-        say("changed by hand since" if versions else "no version on record: the first change begins them")
+    if versions:
+        out.print(table)
+        if by_hand:
+            say("changed by hand since")
+    else:
+        say(f"{support}: no version on record; the first change begins them")
 
 
 def _said(support: Path, version: Version) -> None:
