@@ -30,6 +30,8 @@ from edge.windows import SECOND
 
 LONGEST_S = 10.0
 """Of one alert so much is kept; what lasts longer is the same over again."""
+PARTS_MOST = 8
+"""Files of one alert: one that comes and goes for hours must not push all others out."""
 WAITING_MOST = 256
 KNOWN_MOST = 4096
 CLOSE_S = 2.0
@@ -110,11 +112,14 @@ class Evidence:
         rows = round((x.end - part.end) / SECOND * self._rate) if part else 0
         if part and 0 < rows <= len(x.joints):
             if part.clip.seconds >= LONGEST_S:
-                self._parts[x.id] = part
+                self._parts[x.id], part.end = part, x.end
                 return
             joints = np.concatenate([part.clip.joints, x.joints[-rows:]])
             visible = np.concatenate([part.clip.visible, x.visible[-rows:]])
             number = part.number
+        elif part and part.number == PARTS_MOST:
+            self._parts[x.id] = part
+            return
         else:
             joints, visible, number = x.joints, x.visible, part.number + 1 if part else 1
         begin = x.end - round((len(joints) - 1) / self._rate * SECOND)

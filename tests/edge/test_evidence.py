@@ -68,6 +68,11 @@ def test_what_does_not_join_is_a_second_file_and_length_and_number_are_bounded(t
     e.close()
     assert LONGEST_S <= load_clip(tmp_path / "cc33.npz").seconds <= LONGEST_S + 1
     assert len(list(tmp_path.iterdir())) == 3, "the oldest goes"
+    e = Evidence(tmp_path / "2", RATE, 100, notices())
+    for end in range(10, 100, 3):
+        put(e, "cc33", end)
+    e.close()
+    assert len(find(tmp_path / "2", "cc33")) == 8
 
 
 def test_a_disk_that_refuses_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
