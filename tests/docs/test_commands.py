@@ -184,11 +184,9 @@ class Reader:
             line = self.local(" ".join([command.split(" #")[0], *extra]))
             if words[:3] == ["haad-edge", "support", "accept"]:
                 line = line.replace(words[3], self.alert())
-            live = words[:2] == ["haad-edge", "record"] or (words[:3] == ["haad-edge", "support", "add"])
+            live = words[:2] == ["haad-edge", "record"] or words[:3] == ["haad-edge", "support", "add"]
             with self.somebody() if live and "--from" not in words else contextlib.nullcontext():
-                self.finish(
-                    ["bash", "-euc", line], where, sends=words[1] in ("publish", "replay") or "publish" in words
-                )
+                self.finish(["bash", "-euc", line], where, sends=not {"publish", "replay"}.isdisjoint(words))
 
     def plan(self, words: list[str], where: str) -> None:
         """Built where there is a GPU; elsewhere it says that there is none. The bundle has its graph by then."""
