@@ -29,13 +29,19 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=DEVICE)(listen)
     app.command(rich_help_panel=DEVICE)(keys)
     app.command(rich_help_panel=DEVICE)(calibrate)
+    from edge.record_cli import record, replay
+    from edge.support_cli import register as register_support
+
+    app.command(rich_help_panel=DEVICE)(record)
+    app.command(rich_help_panel=DEVICE)(replay)
     app.command(rich_help_panel=TRY)(demo)
     app.command(rich_help_panel=TRY)(publish)
     app.command(rich_help_panel=MODEL)(embed)
     app.command(rich_help_panel=MODEL)(doctor)
     support = typer.Typer(no_args_is_help=True, help="The support folder: what is normal.")
     support.command("show")(support_show)
-    app.add_typer(support, name="support", rich_help_panel=MODEL)
+    register_support(support)
+    app.add_typer(support, name="support", rich_help_panel=DEVICE)
     from edge.bridge.cli import app as bridge
 
     app.add_typer(bridge, name="bridge", rich_help_panel=DEVICE)

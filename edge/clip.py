@@ -194,8 +194,14 @@ def save_clip(path: Path | str, clip: Clip) -> None:
     """Write a core15 clip file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pack_clip(clip))
+
+
+def pack_clip(clip: Clip) -> bytes:
+    """The content of a core15 clip file."""
+    buffer = io.BytesIO()
     np.savez_compressed(
-        path,
+        buffer,
         joints=clip.joints.astype(np.float32),
         visible=clip.visible.astype(np.float32),
         fps=np.float32(clip.fps),
@@ -203,6 +209,7 @@ def save_clip(path: Path | str, clip: Clip) -> None:
         subject=clip.subject,
         source=clip.source,
     )
+    return buffer.getvalue()
 
 
 def natural(text: str) -> list[tuple[int, str]]:

@@ -10,11 +10,12 @@ import contextlib
 import re
 import socket as socket_of_os
 from dataclasses import dataclass
+from pathlib import Path
 
 import zmq
 
 from edge.errors import SettingsError
-from edge.keys import Keys
+from edge.keys import Keys, open_keys
 
 PATTERNS = {
     "sub": zmq.SUB,
@@ -122,3 +123,17 @@ class Endpoint:
                 else "check the address",
             ) from None
         return socket
+
+
+def open_alone(
+    where: Endpoint, hwm: int, keys: Path | None, allow_remote: bool
+) -> tuple[zmq.Socket[bytes], contextlib.ExitStack]:
+    """A socket with a context of its own, and what to close after it."""
+    mine = open_keys(keys)
+    where.check_reach(allow_remote, mine)
+    with contextlib.ExitStack() as stack:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        stack.callback(context.term)
+        if mine and where.mode == "bind":
+            stack.enter_context(mine.guard(context))
+        return where.open(context, hwm=hwm, keys=mine), stack.pop_all()

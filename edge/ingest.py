@@ -33,10 +33,15 @@ class Source(Protocol):
 
 
 class ZmqSource:
-    """SUB or PULL sockets, drained in turns."""
+    """SUB or PULL sockets, drained in turns; of a SUB socket what begins with `topic`."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], endpoints: list[Endpoint], hwm: int, keys: Keys | None = None
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        endpoints: list[Endpoint],
+        hwm: int,
+        keys: Keys | None = None,
+        topic: bytes = b"pose/",
     ) -> None:
         self._poller = zmq.Poller()
         self._sockets: list[zmq.Socket[bytes]] = []
@@ -45,7 +50,7 @@ class ZmqSource:
                 socket = endpoint.open(context, hwm=hwm, keys=keys)
                 self._sockets.append(socket)
                 if endpoint.pattern == "sub":
-                    socket.setsockopt(zmq.SUBSCRIBE, b"pose/")
+                    socket.setsockopt(zmq.SUBSCRIBE, topic)
                 self._poller.register(socket, zmq.POLLIN)
         except Exception:
             self.close()

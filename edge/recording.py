@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
 from edge.errors import RecordingError
+from edge.wire import whole
 
 MAGIC = b"HAADREC1"
 HEAD = struct.Struct("<IqI")
@@ -53,7 +54,7 @@ class Writer:
 
     def add(self, parts: Sequence[bytes], arrival: int) -> None:
         """Append a message of one or two parts (topic, body). Raises RecordingError when the disk refuses it."""
-        message = parts[0] if len(parts) == 1 else parts[0].rstrip(b"\0") + b"\0" + b"".join(parts[1:])
+        message = whole(parts)
         if len(message) > MAX_MESSAGE:
             raise RecordingError(f"a message of {len(message):,} bytes", why=f"at most {MAX_MESSAGE:,} are recorded")
         try:
@@ -65,14 +66,19 @@ class Writer:
 
     def flush(self) -> None:
         """Hand everything to the operating system and wait until the disk has it."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as e:
+            raise RecordingError(f"{self.path}: cannot be written", why=e.strerror or str(e)) from None
 
     def close(self) -> None:
         """Flush and close; may be called twice."""
         if not self._file.closed:
-            self.flush()
-            self._file.close()
+            try:
+                self.flush()
+            finally:
+                self._file.close()
 
     def __enter__(self) -> Writer:
         return self

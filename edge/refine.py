@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -126,9 +127,9 @@ class _Player:
 
     def play(self, recording: Reader) -> Iterator[_Windows]:
         """The recording's windows, in order; a message that cannot be read is passed over, as by the engine."""
-        for _, message in recording:
+        for item in recording:
             try:
-                frame = decode_pose([message], self._limits)
+                frame = decode_pose([item.message], self._limits, partial(int, item.arrival))
             except WireError:
                 continue
             stream = self._windows.stream_named(frame.stream)

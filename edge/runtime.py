@@ -25,6 +25,7 @@ from edge.dispatch import Dispatch
 from edge.engine import Engine
 from edge.errors import EngineError, WireError
 from edge.events import Provenance, Status
+from edge.evidence import Evidence, Exhibit
 from edge.explain import ROWS, explain
 from edge.ingest import Ledger, Source
 from edge.judge import Judge
@@ -32,6 +33,7 @@ from edge.notices import Notices
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support import SupportSet
+from edge.tap import Tap
 from edge.wave import Wave, waves
 from edge.windows import SECOND, Stream, Windows, WindowSpec
 from edge.wire import Limits, PoseFrame, decode_pose
@@ -60,6 +62,8 @@ class Runtime:
         sink: Sink,
         *,
         feed: SupportFeed | None = None,
+        tap: Tap | None = None,
+        evidence: Evidence | None = None,
         notices: Notices | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], int] = time.time_ns,
@@ -67,6 +71,7 @@ class Runtime:
         s, m = settings, bundle.manifest
         self.settings, self.bundle, self.engine, self.source, self.sink = s, bundle, engine, source, sink
         self.notices, self.clock, self.wall, self._feed = notices or Notices(), clock, wall, feed
+        self._tap, self.evidence = tap, evidence
         spec = WindowSpec.of(m.frames, m.seconds, s.stride, s.max_gap, s.track_timeout)
         self.windows = Windows(spec, s.max_tracks, s.max_streams)
         self.judge = Judge(s, bundle.calibration(), s.max_tracks, self.windows)
@@ -124,11 +129,14 @@ class Runtime:
     def _accept(self, messages: list[list[bytes]], now: float) -> None:
         """Take messages through decoding and accounting to their windows. Whatever they are, the loop goes on."""
         frames = []
+        heard = self._tap is not None and self._tap.listening(now)
         for parts in messages:
             try:
                 frame = decode_pose(parts, self.limits, self.wall)
                 self.ledger.unstamped += not frame.stamped
                 frames.append(frame)
+                if heard and self._tap:
+                    self._tap.send(parts)
             except WireError as e:
                 self.ledger.dropped[e.reason] += 1
                 self.notices.say(f"message dropped: {e}", e.reason)
@@ -191,12 +199,18 @@ class Runtime:
         slots, ends = flight.slots[keep], flight.ends[keep]
         found = self.judge(slots, ends, distance[keep], flight.seen[keep])
         # Explaining runs the engine, maybe in the very buffer of this flight: copy those that need it first.
-        raised = {c.index: flight.window(int(keep[c.index])) for c in found.changes if c.raised}
+        shown = {
+            c.index: flight.window(int(keep[c.index]))
+            for c in found.changes
+            if c.raised or (self.evidence and c.type == "update")
+        }
         nearest = distance[keep, found.nearest]
         for c in found.changes:
             if c.raised:
-                self._explain(c, *raised[c.index], int(found.nearest[c.index]))
+                self._explain(c, *shown[c.index], int(found.nearest[c.index]))
             self._tell([c])
+            if self.evidence and c.index in shown:
+                self._put_by(c, *shown[c.index], self.support.names[found.nearest[c.index]])
         self.announcer.scores(slots, ends, found.score, nearest, found.nearest, self.support.names, unclear)
 
     def _explain(self, c: Change, joints: Float, visible: Float, category: int) -> None:
@@ -212,6 +226,12 @@ class Runtime:
             moment = tuple(c.end - round(ago * SECOND) for ago in why.moment or ())
             cause = Cause(cause.category, clip, why.joints, moment)
         self.announcer.cause(c.slot, cause)
+
+    def _put_by(self, c: Change, joints: Float, visible: Float, nearest: str) -> None:
+        """Keep the window of an alert, in case somebody says that it was normal."""
+        assert self.evidence
+        stream, track = self.windows.who(c.slot)
+        self.evidence.put(Exhibit(c.id, stream, track, c.end, nearest, joints, visible))
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from edge.endpoint import Endpoint
 from edge.engine import Engine, open_engine
 from edge.engine.fallback import open_first
 from edge.errors import SettingsError
+from edge.evidence import Evidence
 from edge.ingest import ZmqSource
 from edge.journal.keep import journal_path, keep
 from edge.journal.outbox import SharedSink
@@ -25,6 +26,7 @@ from edge.page import Page
 from edge.runtime import Runtime
 from edge.settings import Settings
 from edge.support import FeatureCache, SupportSet, SupportWatcher, fingerprint, load_support
+from edge.tap import Tap
 
 WATCHER_BATCH = 32
 
@@ -87,7 +89,18 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         stack.callback(sink.close)
         watcher = SupportWatcher(root, _reloader(bundle, engine, s, cache), s.reload_every, notices.say, seen)
         stack.callback(watcher.close)
-        runtime = Runtime(s, bundle, engine, support, source, sink, feed=watcher, notices=notices)
+        tap = evidence = None
+        if s.poses_out != "off":
+            out = ZmqSink(context, endpoints(s.poses_out, s.allow_remote, keys), s.max_queue, keys)
+            stack.callback(out.close)
+            tap = Tap(out)
+        if s.evidence:
+            m = bundle.manifest
+            evidence = Evidence(s.evidence, m.frames / m.seconds, s.evidence_most, notices)
+            stack.callback(evidence.close)
+        runtime = Runtime(
+            s, bundle, engine, support, source, sink, feed=watcher, tap=tap, evidence=evidence, notices=notices
+        )
         engine.tell = runtime.engine_lost
         if path := journal_path(s.journal):
             asked = [] if s.replay == "off" else endpoints(s.replay, s.allow_remote, keys)
@@ -131,6 +144,8 @@ def serve(settings: Settings) -> None:
             f"poses {settings.ingest}, alerts {settings.alerts}"
             + (f", page {service.page.address}" if service.page else "")
         )
+        if settings.poses_out != "off":
+            notices.say(f"poses go on to {settings.poses_out}")
         if path := journal_path(settings.journal):
             notices.say(f"journal {path}, replay {r.announcer.replay or 'off'}")
         notices.say("ready")

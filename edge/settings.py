@@ -27,6 +27,7 @@ class Settings(BaseSettings):
     ingest: str = Field("sub+bind:tcp://127.0.0.1:5555", description="pose frames come in here (sub or pull)")
     alerts: str = Field("pub+bind:tcp://127.0.0.1:5556", description="alerts, scores and status go out here")
     replay: str = Field("router+bind:tcp://127.0.0.1:5557", description="answers for alerts on record; or 'off'")
+    poses_out: str = Field("off", description="accepted poses go out here for record and support add (pub); or 'off'")
     metrics: str = Field("127.0.0.1:9464", description="host:port of /metrics /healthz /readyz, or 'off'")
     keys: Path | None = Field(None, description="folder of CURVE keys: encrypts, and lets in only its peers")
     allow_remote: bool = Field(False, description="permit endpoints that other hosts reach, unencrypted")
@@ -36,6 +37,9 @@ class Settings(BaseSettings):
     )
     journal_mib: int = Field(64, ge=1, le=65536, description="the journal's oldest alerts go beyond so many MiB")
     journal_days: float = Field(30, gt=0, le=36500, description="and when they are so old")
+
+    evidence: Path | None = Field(None, description="folder for the movement behind each alert; none: not kept")
+    evidence_most: int = Field(1000, ge=1, le=1_000_000, description="files kept there, of 10 to 60 kB; the oldest go")
 
     engine: str = Field("onnx", description="inference back ends, the first that works: onnx, tensorrt,onnx")
     build_missing: bool = Field(False, description="build a TensorRT plan for this GPU if the bundle has none")
@@ -123,7 +127,12 @@ class Settings(BaseSettings):
     def _replay(cls, value: str) -> str:
         return value if value == "off" else _endpoint(value, ("router",))
 
-    @field_validator("metrics", "journal", "replay", mode="before")
+    @field_validator("poses_out")
+    @classmethod
+    def _poses_out(cls, value: str) -> str:
+        return value if value == "off" else _endpoint(value, ("pub",))
+
+    @field_validator("metrics", "journal", "replay", "poses_out", mode="before")
     @classmethod
     def _off(cls, value: Any) -> Any:
         return "off" if value is False else value  # YAML reads a bare `off` as false

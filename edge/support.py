@@ -28,6 +28,7 @@ from edge.bundle import Bundle, replace
 from edge.clip import Clip, categories, clip_bytes, parse_clip
 from edge.engine import Engine, embed
 from edge.errors import ClipError, SupportError
+from edge.history import reading
 from edge.score import level_of, margin_of
 from edge.skeleton import Float
 
@@ -125,7 +126,11 @@ def load_support(
     Its own calibration, if it has one, moves the limits, unless `refined` is false.
     Raises SupportError when no category is left.
     """
-    root = Path(root)
+    with reading(Path(root)):
+        return _load(Path(root), bundle, engine, cache, refined)
+
+
+def _load(root: Path, bundle: Bundle, engine: Engine, cache: FeatureCache, refined: bool) -> SupportSet:
     try:
         folders = categories(root)
         empty = [p.name for p in root.iterdir() if p.is_dir() and p.name not in folders and p.name[0] != "."]

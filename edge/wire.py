@@ -72,6 +72,11 @@ def split(parts: Sequence[bytes]) -> tuple[bytes, bytes]:
     return topic, body
 
 
+def whole(parts: Sequence[bytes]) -> bytes:
+    """A message of one or two parts as one of one part."""
+    return parts[0] if len(parts) == 1 else parts[0].rstrip(b"\0") + b"\0" + b"".join(parts[1:])
+
+
 def join(topic: str, body: Mapping[str, Any]) -> bytes:
     """A one-part message."""
     return topic.encode() + b"\0" + bytes(msgpack.packb(dict(body)))

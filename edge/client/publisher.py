@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import time
 from collections.abc import Sequence
@@ -13,29 +12,14 @@ import numpy as np
 import zmq
 from numpy.typing import ArrayLike
 
-from edge.endpoint import Endpoint
+from edge.endpoint import Endpoint, open_alone
 from edge.errors import HaadError, WireError
-from edge.keys import open_keys
 from edge.skeleton import get_layout
 from edge.wire import Limits, PoseFrame, decode_pose, encode_pose, stream_of
 
 POSES = "pub+connect:tcp://127.0.0.1:5555"
 IMAGE_LAYOUTS = ("coco17", "halpe26", "body25")
 """Of trackers that see pixels, and often give (x, y, confidence), which looks like 3-D."""
-
-
-def _open(
-    where: Endpoint, hwm: int, keys: Path | None, allow_remote: bool
-) -> tuple[zmq.Socket[bytes], contextlib.ExitStack]:
-    """A socket with a context of its own, and what to close after it."""
-    mine = open_keys(keys)
-    where.check_reach(allow_remote, mine)
-    with contextlib.ExitStack() as stack:
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        stack.callback(context.term)
-        if mine and where.mode == "bind":
-            stack.enter_context(mine.guard(context))
-        return where.open(context, hwm=hwm, keys=mine), stack.pop_all()
 
 
 class PosePublisher:
@@ -58,7 +42,7 @@ class PosePublisher:
         self.stream = stream_of(f"pose/{stream}".encode(errors="surrogatepass"), limits)
         self.layout, self.seq, self._limits = get_layout(layout), 0, limits
         self._where = Endpoint.parse(endpoint, ("pub", "push"))
-        self._socket, self._stack = _open(self._where, hwm, keys, allow_remote)
+        self._socket, self._stack = open_alone(self._where, hwm, keys, allow_remote)
 
     def wait(self, seconds: float = 10) -> None:
         """Until an engine listens, so that the first frames are not lost. Raises HaadError when none does."""

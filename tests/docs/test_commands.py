@@ -1,14 +1,16 @@
 """README and docs: every command and every Python block is run, every table is held against the code it describes.
 
 What differs from a reader's terminal, and nothing else does:
-- addresses: every tcp://…:5555 to …:5557 becomes an ipc:// one of the test's own, and 127.0.0.1:9464 a free port, so
-  that runs side by side do not meet; `haad-edge run|publish|listen|bridge` get those where a page relies on the
-  defaults too;
+- addresses: every tcp://…:5555 to …:5558 becomes an ipc:// one of the test's own, and 127.0.0.1:9464 a free port, so
+  that runs side by side do not meet; `haad-edge run|publish|listen|bridge|record|replay|support add` get those where a
+  page relies on the defaults too;
 - length: `demo` gets `--seconds 5`; `bench` a second of two cameras; `train` two steps and a tiny model, whatever the
   page's configuration says of it; `train-motion` two steps; `motion-report` two clips;
 - order: what runs until it is stopped (`haad-edge run`, `listen`, `bridge`, a subscriber in Python) goes to the
   background. An engine serves the rest of its page, or up to the next one; a listener must print what it hears of a
   fall, a bridge into a file must deliver it;
+- people: while `record` or `support add --from-stream` listens, camera cam1 sees somebody walk, as track 7; before
+  `support accept` somebody falls, and the id is that alert's;
 - `make`, `pip`, `systemctl`, `sudo`, making a venv: not run; their targets, extras and unit are looked up instead;
 - a TensorRT plan is built where there is a GPU; elsewhere the command must say that there is none.
 """
@@ -24,6 +26,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -126,6 +129,7 @@ class Reader:
         text = re.sub(r"tcp://[^\s\",:]+:5555", self.poses, text)
         text = re.sub(r"tcp://[^\s\",:]+:5556", self.alerts, text)
         text = re.sub(r"tcp://[^\s\",:]+:5557", f"ipc://{self.folder}/replay", text)
+        text = re.sub(r"tcp://[^\s\",:]+:5558", f"ipc://{self.folder}/poses", text)
         return text.replace("127.0.0.1:9464", self.engine.page) if self.engine else text
 
     def read(self, page: Path) -> None:
@@ -170,12 +174,19 @@ class Reader:
                 "demo": ["--seconds", "5"],
                 "bench": ["--seconds", "1", "--cameras", "2", "--rounds", "1", "--most-tracks", "10"],
                 "publish": [] if "--to" in words else ["--to", f"pub+connect:{self.poses}"],
+                "replay": [] if "--to" in words else ["--to", f"pub+connect:{self.poses}"],
+                "record": [] if "--from" in words else ["--from", f"sub+connect:ipc://{self.folder}/poses"],
+                "support": ["--poses", f"sub+connect:ipc://{self.folder}/poses"] if "add" in words else [],
                 "train-motion": ["--steps", "2"],
                 "motion-report": ["--clips", "2"],
                 "train": ["--steps", "2", *([] if "--config" in words else ["--config", "tiny.yaml"])],
             }.get(words[words.index("haad-edge") + 1] if "haad-edge" in words else "", [])
             line = self.local(" ".join([command.split(" #")[0], *extra]))
-            self.finish(["bash", "-euc", line], where, sends="publish" in words)
+            if words[:3] == ["haad-edge", "support", "accept"]:
+                line = line.replace(words[3], self.alert())
+            live = words[:2] == ["haad-edge", "record"] or words[:3] == ["haad-edge", "support", "add"]
+            with self.somebody() if live and "--from" not in words else contextlib.nullcontext():
+                self.finish(["bash", "-euc", line], where, sends=not {"publish", "replay"}.isdisjoint(words))
 
     def plan(self, words: list[str], where: str) -> None:
         """Built where there is a GPU; elsewhere it says that there is none. The bundle has its graph by then."""
@@ -298,6 +309,38 @@ class Reader:
         assert "Traceback" not in e.log.read_text()
         e.status.close()
         self.engine = None
+
+    @contextlib.contextmanager
+    def somebody(self) -> Iterator[None]:
+        """Camera cam1 sees track 7 walk."""
+        over = threading.Event()
+
+        def walk() -> None:
+            with PosePublisher(f"pub+connect:{self.poses}", stream="cam1") as camera:
+                camera.wait(20)
+                for joints in make_motion("walk", seconds=60, fps=20, seed=7).joints:
+                    camera.send([7], joints[None])
+                    if over.wait(0.05):
+                        break
+
+        thread = threading.Thread(target=walk)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(20)
+
+    def alert(self) -> str:
+        """The id of an alert whose movement the engine has kept."""
+        assert self.engine
+        self.fall("cam2", self.engine.keys)
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            if kept := sorted((self.folder / "evidence").glob("*.npz")):
+                return kept[0].stem.partition("-")[0]
+            time.sleep(0.1)
+        raise AssertionError(self.engine.log.read_text())
 
     def fall(self, stream: str, keys: Path | None) -> None:
         clip = self.folder / "fall.npz"

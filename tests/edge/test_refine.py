@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgpack
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -117,3 +118,18 @@ def test_the_command(support: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert json.loads((support / REFINED).read_text())["recording"] == "r"
     assert CliRunner().invoke(make_app(), ["calibrate", "--support", str(support), "--reset"]).exit_code == 0
     assert not (support / REFINED).exists()
+
+
+def test_messages_without_a_time_are_taken_as_captured_when_they_arrived(
+    support: Path, tmp_path: Path, engine: Engine
+) -> None:
+    record(tmp_path / "r", "walk", 40)
+    with write(tmp_path / "untimed") as f:
+        for k, (_, sent) in enumerate(read(tmp_path / "r")):
+            topic, _, body = sent.partition(b"\0")
+            if body != b"rubbish":
+                value = {n: v for n, v in msgpack.unpackb(body).items() if n != "t"}
+                f.add([topic, msgpack.packb(value)], round(k / 24 * SECOND))
+    known = load(support, engine, tmp_path)
+    one, other = (refine(read(tmp_path / n), Settings(), open_bundle(), engine, known) for n in ("r", "untimed"))
+    assert other.hours == pytest.approx(one.hours) and other.windows == one.windows

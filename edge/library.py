@@ -1,0 +1,156 @@
+"""What can be done to a support folder: add, remove, rename, accept an alert, undo. Each is one version of its history.
+
+A running engine takes a change up by itself, whole or not at all; see `edge.history`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from edge import evidence
+from edge.clip import Clip, pack_clip
+from edge.errors import SupportError
+from edge.history import FOLDER, Files, Version, changing
+from edge.support import REFINED
+
+NAME_BYTES = 200
+Store = Callable[[bytes], str]
+
+
+def add(root: Path, category: str, clips: Sequence[tuple[str, Clip]], what: str = "") -> tuple[Version, list[str]]:
+    """Put clips into a category, new or not, under names like these; returns the version, and the clips' paths.
+
+    Raises SupportError when the folder has each of them already.
+    """
+    category, placed = _category(category), list[str]()
+    root.mkdir(parents=True, exist_ok=True)
+
+    def edit(files: Files, store: Store) -> None:
+        there = set(files.values())
+        for stem, clip in clips:
+            digest = store(pack_clip(clip))
+            if digest not in there:
+                placed.append(_free(files, f"{category}/{_plain(stem)}"))
+                files[placed[-1]] = digest
+
+    with changing(root) as history:
+        return history.change(what or f"added {len(clips)} to {category}", edit), placed
+
+
+def remove(root: Path, target: str) -> Version:
+    """Take away a category, or one clip "walk/1" of it. Raises SupportError when it is not there."""
+
+    def edit(files: Files, store: Store) -> None:
+        for name in _named(files, target, root):
+            del files[name]
+
+    with changing(root) as history:
+        return history.change(f"removed {target}", edit)
+
+
+def rename(root: Path, old: str, new: str) -> Version:
+    """Give a category another name, or a clip: "walk/1" to "walk/old" or to another category, "wave/1".
+
+    Raises SupportError when the old one is not there, or the new one is.
+    """
+
+    def edit(files: Files, store: Store) -> None:
+        names = _named(files, old, root)
+        if "/" in old:
+            category, _, stem = new.partition("/")
+            stem = stem.removesuffix(".npz") or Path(names[0]).stem
+            moves = {names[0]: f"{_category(category)}/{_plain(stem)}.npz"}
+        else:
+            moves = {name: f"{_category(new)}/{name.partition('/')[2]}" for name in names}
+            if any(name.startswith(f"{new}/") for name in files):
+                raise SupportError(f"{root}: category '{new}' is there already", fix="move single clips into it")
+        for source, goal in moves.items():
+            if goal in files:
+                raise SupportError(f"{root}: '{goal}' is there already", fix="choose another name")
+            files[goal] = files.pop(source)
+        if "/" not in old and REFINED in files:
+            files[REFINED] = store(_renamed((root / REFINED).read_bytes(), old, new))
+
+    with changing(root) as history:
+        return history.change(f"renamed {old} to {new}", edit)
+
+
+def accept(root: Path, alert: str, kept: Path, category: str | None) -> tuple[Version, list[str]]:
+    """Add the movement behind an alert to the category that was nearest to it, or to the one named.
+
+    `kept` is the engine's folder of evidence. Raises SupportError.
+    """
+    found = evidence.find(kept, alert)
+    into = category if category is not None else str(found[0][2]["category"])
+    id = found[0][2].get("alert", alert)
+    return add(root, into, [(f"alert_{path.stem}", clip) for path, clip, _ in found], f"accepted {id} as {into}")
+
+
+def undo(root: Path, to: int | None) -> Version:
+    """Back to before the last change, or to version `to`."""
+    with changing(root) as history:
+        return history.undo(to)
+
+
+def versions(root: Path) -> tuple[list[Version], bool]:
+    """All versions on record, oldest first; and whether the folder was changed by hand since the last."""
+    if root.is_dir() and not (root / FOLDER).is_dir():
+        return [], False  # who only looks makes no folder
+    with changing(root) as history:
+        found = history.versions()
+        return found, bool(found) and history.now() != found[-1].files
+
+
+def clip_name(stream: str, track: int, t: int) -> str:
+    """A clip's name by who and when (ns since 1970)."""
+    return f"{stream}_{track}_{datetime.fromtimestamp(t / 1e9).strftime('%Y%m%d-%H%M%S')}"
+
+
+def _category(name: str) -> str:
+    if not name.isprintable() or not name.strip() or "/" in name or name[0] == "." or len(name.encode()) > NAME_BYTES:
+        raise SupportError(
+            f"{name!r:.80} cannot name a category",
+            why="it is the name of a folder: printable, without /, not beginning with a dot",
+            fix="for example --category loading",
+        )
+    return name
+
+
+def _plain(stem: str) -> str:
+    """A file's name from a stream's, which may hold anything printable."""
+    return re.sub(r"[^\w.-]+", "-", stem).strip(".-")[:80] or "clip"
+
+
+def _free(files: Files, stem: str) -> str:
+    """A name that no file has yet."""
+    name, n = f"{stem}.npz", 2
+    while name in files:
+        name, n = f"{stem}-{n}.npz", n + 1
+    return name
+
+
+def _named(files: Files, target: str, root: Path) -> list[str]:
+    """The clips that "walk" or "walk/1" means. Raises SupportError when there are none."""
+    target = target.rstrip("/")
+    clip = target if target.endswith(".npz") else f"{target}.npz"
+    found = [clip] if "/" in target and clip in files else [n for n in files if n.startswith(f"{target}/")]
+    if not found or not target:
+        there = sorted({n.partition("/")[0] for n in files if "/" in n})
+        raise SupportError(f"{root}: no '{target}' there", fix=f"its categories are {', '.join(there)[:300] or 'none'}")
+    return found
+
+
+def _renamed(data: bytes, old: str, new: str) -> bytes:
+    """A calibration in which a category has another name; one that cannot be read stays as it is."""
+    try:
+        value = json.loads(data)
+        for part in ("levels", "windows"):
+            if old in value.get(part, {}):
+                value[part][new] = value[part].pop(old)
+    except (ValueError, AttributeError, TypeError):
+        return data
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,145 @@
+"""`haad-edge support add|accept|remove|rename|undo|list`: the support folder, changed while an engine runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge.console import out, say
+from edge.record_cli import POSES_OUT, Keys, Remote, subscribed
+
+if TYPE_CHECKING:
+    from edge.history import Version
+
+Support = Annotated[Path, typer.Option("--support", help="the support folder")]
+Config = Annotated[Path | None, typer.Option(help="the YAML file with settings that `run` gets")]
+
+
+def register(group: typer.Typer) -> None:
+    """Add these commands to the group `support`."""
+    for name, command in (
+        ("add", add),
+        ("accept", accept),
+        ("remove", remove),
+        ("rename", rename),
+        ("undo", undo),
+        ("list", list_versions),
+    ):
+        group.command(name)(command)
+
+
+def add(
+    category: Annotated[str, typer.Option(help="the action's name; it may be new")],
+    support: Support,
+    stream: Annotated[str, typer.Option("--from-stream", help="the camera; none: the recording's only one")] = "",
+    track: Annotated[int | None, typer.Option(help="the person's track id; none: the only one in view")] = None,
+    seconds: Annotated[float, typer.Option(min=1, max=120, help="how long")] = 6.0,
+    recording: Annotated[Path | None, typer.Option("--from", help="take it from a recording, not live")] = None,
+    at: Annotated[
+        float | None, typer.Option(help="seconds after the recording's start; negative: before its end; none: its last")
+    ] = None,
+    poses: Annotated[str, typer.Option(help="the engine's poses_out, where live poses are heard")] = POSES_OUT,
+    wait: Annotated[float, typer.Option(min=0, help="seconds until the person must be in view")] = 10.0,
+    config: Config = None,
+    keys: Keys = None,
+    allow_remote: Remote = False,
+) -> None:
+    """Make a clip of what a camera sees, or of a recording, and add it: one more example of what is normal."""
+    import json
+
+    from edge import library
+    from edge.errors import SettingsError
+    from edge.recording import read
+    from edge.settings import load_settings
+    from edge.snippet import from_live, from_recording
+
+    s = load_settings({}, config)
+    if recording is not None:
+        who, clip = from_recording(read(recording), stream, track, at, seconds, s)
+    elif at is not None or not stream:
+        raise SettingsError(
+            "--at is for a recording" if at is not None else "which camera?",
+            fix="name one with --from FILE" if at is not None else "--from-stream NAME, or --from FILE",
+        )
+    else:
+        with subscribed(poses, stream, keys, allow_remote) as source:
+            who, clip = from_live(source, stream, track, seconds, wait, s)
+    name = library.clip_name(*who, json.loads(clip.source)["from"])
+    version, placed = library.add(support, category, [(name, clip)], f"added {who[0]} track {who[1]} to {category}")
+    say(f"{support / placed[0]}: {clip.seconds:.1f} s of {who[0]} track {who[1]}, {clip.fps:.0f} frames a second")
+    _said(support, version)
+
+
+def accept(
+    alert: Annotated[str, typer.Argument(help="the alert's id, or its first characters")],
+    support: Support,
+    category: Annotated[str | None, typer.Option(help="none: the nearest, which the alert names")] = None,
+    evidence: Annotated[Path | None, typer.Option(help="the engine's folder; none: HAAD_EVIDENCE or --config")] = None,
+    config: Config = None,
+) -> None:
+    """Say that an alert was normal: the movement behind it becomes an example."""
+    from edge import library
+    from edge.errors import SettingsError
+    from edge.settings import load_settings
+
+    kept = evidence or load_settings({}, config).evidence
+    if kept is None:
+        raise SettingsError("where is the movement behind the alert kept?", fix="--evidence DIR, as haad-edge run has")
+    version, placed = library.accept(support, alert, kept, category)
+    for name in placed:
+        say(str(support / name))
+    _said(support, version)
+
+
+def remove(target: Annotated[str, typer.Argument(help="a category, or CATEGORY/CLIP")], support: Support) -> None:
+    """Take a category or a clip away."""
+    from edge import library
+
+    _said(support, library.remove(support, target))
+
+
+def rename(
+    old: Annotated[str, typer.Argument(help="a category, or CATEGORY/CLIP")],
+    new: Annotated[str, typer.Argument(help="its new name; for a clip also another category")],
+    support: Support,
+) -> None:
+    """Rename a category, or move a clip."""
+    from edge import library
+
+    _said(support, library.rename(support, old, new))
+
+
+def undo(
+    support: Support,
+    to: Annotated[int | None, typer.Option(min=1, help="back to this version; none: before the last change")] = None,
+) -> None:
+    """Take back the last change, or go back to a version; again goes further back."""
+    from edge import library
+
+    _said(support, library.undo(support, to))
+
+
+def list_versions(support: Support) -> None:
+    """The versions of the folder: when, what was done, how many clips."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from edge import library
+
+    versions, by_hand = library.versions(support)
+    table = Table("version", "date", "what", "clips", "categories", box=None)
+    for v in versions:
+        table.add_row(str(v.number), v.date, Text(v.what), str(v.clips), str(v.categories))
+    if versions:
+        out.print(table)
+        if by_hand:
+            say("changed by hand since")
+    else:
+        say(f"{support}: no version on record; the first change begins them")
+
+
+def _said(support: Path, version: Version) -> None:
+    say(f"version {version.number}: {version.what}; {version.clips} clips of {version.categories} categories")
+    say(f"a running engine takes it up by itself; haad-edge support undo --support {support} takes it back")
