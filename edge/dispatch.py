@@ -64,7 +64,7 @@ class Dispatch:
         """Land what is ready, and launch what is due to be."""
         while self._engine.ready:
             self._land()
-            self._catch_up()
+        self._catch_up()
         # While the engine has work, the batch grows until it is full: there is nothing to win by a smaller one.
         if self.batch.n and not self._flights and self._clock() >= self.batch.since + self._deadline:
             self._launch()

@@ -196,3 +196,16 @@ def test_a_track_that_goes_while_it_waits_is_counted() -> None:
     before = runtime.counts.skipped["overload"]
     runtime._release(slots[:5])
     assert runtime.counts.skipped["overload"] == before + 5 and runtime.dispatch.overload.backlog.n == len(slots) - 5
+
+
+def test_what_waits_has_its_turn_also_when_the_engine_was_emptied_meanwhile() -> None:
+    """A track that goes, or a new support set, has all that is under way judged; the others still wait."""
+    b, _, _ = watch("drop-oldest", rate=20, seconds=3.0)
+    dispatch = b.runtime.dispatch
+    dispatch.overload.put(np.array(list(b.runtime.windows.streams["busy"].slots.values())))
+    dispatch.settle()
+    before = b.runtime.counts.windows
+    assert dispatch.overload.backlog.n == 20
+    for _ in range(40):
+        b.runtime.step(0.05)
+    assert dispatch.overload.backlog.n == 0 and b.runtime.counts.windows == before + 20
