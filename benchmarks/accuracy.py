@@ -32,13 +32,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.accuracy_table import summary, write_table
+from benchmarks.conditions import CONDITIONS
 from edge.bench.machine import cpu
 from edge.bundle import open_bundle, write_bundle
 from edge.clip import Clip
 from edge.score import match
 from edge.skeleton import Float
 from trainer.baselines import raw_dct, raw_distance
-from trainer.camera import views
 from trainer.config import TrainConfig, load_config
 from trainer.datasets import ClipSet, find_sets, load_set
 from trainer.encoder import Encoder
@@ -112,18 +112,6 @@ def configuration(run: Run, *, alone: bool) -> TrainConfig:
     return c.model_copy(update={"validate_every": c.steps + 1, "encoder": encoder})
 
 
-def hidden(clips: Sequence[Clip], seed: int, *, each_frame: bool) -> list[Clip]:
-    """A third of the joints hidden at random: the same throughout a clip, or others in each frame."""
-    rng = np.random.default_rng((seed, 3))
-    out = []
-    for c in clips:
-        shape = (len(c.joints) if each_frame else 1, 15)
-        kept = np.argsort(np.argsort(rng.random(shape), axis=1), axis=1) >= 5
-        v = (c.visible * kept).astype(np.float32)
-        out.append(replace(c, joints=(c.joints * (v > 0)[..., None]).astype(np.float32), visible=v))
-    return out
-
-
 def fold(method: str, number: int, run: Run) -> dict[str, Any]:
     """One fold of the main set: {condition: {seen, unseen, each with its interval}}."""
     data = load_set(run.data / MAIN)
@@ -139,11 +127,9 @@ def fold(method: str, number: int, run: Run) -> dict[str, Any]:
 
     out = {"as recorded": judge(data.clips, data.clips)}
     if not method.startswith("paper"):
-        flat = views(data.clips, seed=run.seed)
-        out["2-D views, support from others"] = judge(flat, flat)
-        out["2-D views, support in 3-D"] = judge(data.clips, flat)
-        out["a third hidden in each frame"] = judge(data.clips, hidden(data.clips, run.seed, each_frame=True))
-        out["a third hidden throughout"] = judge(data.clips, hidden(data.clips, run.seed, each_frame=False))
+        for name, condition in CONDITIONS.items():
+            changed = condition.judged(data.clips, run.seed)
+            out[name] = judge(changed if condition.support_too else data.clips, changed)
     return out
 
 

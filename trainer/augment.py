@@ -41,6 +41,8 @@ class AugmentConfig:
     bone: float = 0.12
     noise: float = 0.02
     """metres, the upper end of a sample's white noise"""
+    offset: float = 0.02
+    """metres, the upper end of how far each joint stands off throughout a sample: sensors disagree on where joints are"""
     hide_joints: float = 0.35
     hide_limb: float = 0.2
     hide_frames: float = 0.2
@@ -71,7 +73,7 @@ def augment(
     joints = joints @ rotation(yaw, normal(n) * config.tilt, normal(n) * config.tilt)[:, None]
     joints = joints * torch.exp(normal(n, 1, 1, 1) * 0.2)
     joints = joints + normal(n, t, 15, 3) * (uniform(n, 1, 1, 1) ** 2 * config.noise)
-    joints = joints + normal(n, 1, 15, 3) * (uniform(n, 1, 1, 1) ** 2 * config.noise)
+    joints = joints + normal(n, 1, 15, 3) * (uniform(n, 1, 1, 1) ** 2 * config.offset)
 
     hidden = (uniform(n, 15) < uniform(n, 1) / 3) & (uniform(n, 1) < config.hide_joints)
     limb = torch.zeros(len(_LIMBS), 15, dtype=torch.bool)
