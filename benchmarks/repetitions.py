@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from edge.bench.machine import cpu
 from edge.bundle import Bundle, open_bundle
+from edge.embedding import embed_whole
 from edge.engine import embed, open_engine
 from edge.score import level_of, margin_of, match
 from edge.support import clip_windows
@@ -31,8 +33,7 @@ def measure(data: ClipSet, bundle: Bundle, draws: int, seed: int = 0) -> dict[st
     """Means over exercises, in each of them over people and draws."""
     m, calibration = bundle.manifest, bundle.calibration()
     engine = open_engine(bundle, max_batch=64)
-    views = [clip.resampled(m.frames) for clip in data.clips]
-    whole = embed(engine, np.stack([j for j, _ in views]), np.stack([v for _, v in views]))
+    whole = embed_whole(partial(embed, engine), data.clips, m.frames)
     windows = [embed(engine, *clip_windows(clip, m.frames, m.seconds)) for clip in data.clips]
     names, rng = np.array(data.names)[data.label], np.random.default_rng(seed)
     found: dict[str, list[list[float]]] = {}

@@ -48,6 +48,7 @@ from benchmarks.scaling_table import GROWTH, Row, tables
 from edge.bench.machine import cpu
 from edge.bundle import Bundle, open_bundle
 from edge.clip import Clip
+from edge.embedding import embed_whole
 from edge.engine import Engine, embed, open_engine, run_all
 from edge.errors import ClipError
 from edge.score import match
@@ -107,8 +108,7 @@ def cost(work: Callable[[], object], count: int) -> float:
 
 def embedded(clips: list[Clip], engine: Engine, frames: int) -> Float:
     """The bundle's embedding of whole clips, as `edge.embedding` makes them of a folder: (N, D)."""
-    joints, visible = (np.stack(x) for x in zip(*(c.resampled(frames) for c in clips), strict=True))
-    return embed(engine, joints, visible)
+    return embed_whole(partial(embed, engine), clips, frames)
 
 
 def match_cost(engine: Engine, bundle: Bundle, shots: int) -> float:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from edge.bundle import Bundle
-from edge.clip import categories, iter_clips
+from edge.clip import Clip, categories, iter_clips
 from edge.engine import Engine, embed
 from edge.errors import ClipError
 from edge.skeleton import Float
+
+CUTS = ((0.0, 1.0), (0.08, 1.0), (0.0, 0.92), (0.05, 0.95), (0.1, 1.0), (0.0, 0.9))
+"""Stretches of a clip, as shares of it: nobody agrees to a tenth of a second where an action begins and ends."""
+
+AT_ONCE = 256
+"""Clips whose cuts are in memory together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +33,24 @@ class EmbeddedFolder:
     problems: list[ClipError]
 
 
-def embed_folder(root: Path | str, bundle: Bundle, engine: Engine) -> EmbeddedFolder:
-    """Embed every clip DIR/<category>/*.npz, each resampled as a whole to the model's frames.
+def embed_whole(encode: Callable[[Float, Float], Float], clips: Sequence[Clip], frames: int) -> Float:
+    """One embedding per whole clip (N, D): the mean over `CUTS`, each resampled to the model's frames, of unit length.
 
-    Raises ClipError when not one clip can be read.
+    `encode` makes embeddings (n, D) of joints (n, frames, 15, 3) and visible (n, frames, 15).
     """
-    joints: list[Float] = []
-    visible: list[Float] = []
+    out = []
+    for i in range(0, len(clips), AT_ONCE):
+        some = clips[i : i + AT_ONCE]
+        views = [c.at(np.linspace(start, stop, frames) * c.seconds) for c in some for start, stop in CUTS]
+        joints, visible = (np.stack(x) for x in zip(*views, strict=True))
+        mean = encode(joints, visible).reshape(len(some), len(CUTS), -1).mean(1)
+        out.append(mean / np.linalg.norm(mean, axis=1, keepdims=True))
+    return np.concatenate(out).astype(np.float32)
+
+
+def embed_folder(root: Path | str, bundle: Bundle, engine: Engine) -> EmbeddedFolder:
+    """Embed every clip DIR/<category>/*.npz as a whole. Raises ClipError when not one can be read."""
+    clips: list[Clip] = []
     rows: list[tuple[str, str, str]] = []
     problems: list[ClipError] = []
     for category, files in categories(root).items():
@@ -39,11 +58,10 @@ def embed_folder(root: Path | str, bundle: Bundle, engine: Engine) -> EmbeddedFo
             if isinstance(clip, ClipError):
                 problems.append(clip)
                 continue
-            j, v = clip.resampled(bundle.manifest.frames)
-            joints.append(j)
-            visible.append(v)
+            clips.append(clip)
             rows.append((str(path), category, clip.subject))
     if not rows:
         raise ClipError(f"{root}: no clip can be read", why=str(problems[0]))
     paths, names, subjects = (list(column) for column in zip(*rows, strict=True))
-    return EmbeddedFolder(embed(engine, np.stack(joints), np.stack(visible)), paths, names, subjects, problems)
+    embedding = embed_whole(partial(embed, engine), clips, bundle.manifest.frames)
+    return EmbeddedFolder(embedding, paths, names, subjects, problems)

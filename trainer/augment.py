@@ -42,7 +42,7 @@ class AugmentConfig:
     noise: float = 0.02
     """metres, the upper end of a sample's white noise"""
     offset: float = 0.02
-    """metres, the upper end of how far each joint stands off throughout a sample: sensors disagree on where joints are"""
+    """metres, the upper end of how far a joint stands off throughout a sample: sensors disagree on where joints are"""
     hide_joints: float = 0.35
     hide_limb: float = 0.2
     hide_frames: float = 0.2

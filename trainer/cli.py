@@ -114,6 +114,7 @@ def register(app: typer.Typer) -> None:
         import numpy as np
 
         from edge.bundle import open_bundle
+        from edge.embedding import embed_whole
         from edge.engine import embed, open_engine
         from edge.score import match
         from trainer.evaluate import Method, as_json, report_table, shots_table
@@ -158,10 +159,9 @@ def register(app: typer.Typer) -> None:
             )
             return
         category = np.array(clips.names)[clips.label]
-        views = [c.resampled(model.manifest.frames) for c in clips.clips]
-        joints, visible = (np.stack(x) for x in zip(*views, strict=True))
+        encode = partial(embed, open_engine(model, threads=2))
         near = partial(match, temperature=model.manifest.temperature)
-        methods = [Method(model.model, embed(open_engine(model, threads=2), joints, visible), near)]
+        methods = [Method(model.model, embed_whole(encode, clips.clips, model.manifest.frames), near)]
         if floor:
             from trainer.baselines import raw_dct, raw_distance
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from edge.bundle import CALIBRATION, WEIGHTS, Bundle, Manifest, write_bundle
 from edge.clip import Clip, natural
+from edge.embedding import embed_whole
 from edge.errors import ClipError, SettingsError
 from edge.score import match
 from edge.skeleton import Float
@@ -95,8 +96,7 @@ def embed_arrays(encoder: Encoder, joints: Float, visible: Float, batch: int = 5
 
 def embed_clips(encoder: Encoder, clips: list[Clip]) -> Float:
     """One embedding per whole clip (N, D)."""
-    views = [c.resampled(encoder.config.frames) for c in clips]
-    return embed_arrays(encoder, np.stack([j for j, _ in views]), np.stack([v for _, v in views]))
+    return embed_whole(partial(embed_arrays, encoder), clips, encoder.config.frames)
 
 
 def validate(encoder: Encoder, sets: list[ClipSet], every: int, draws: int = 5) -> dict[str, float]:
