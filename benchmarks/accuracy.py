@@ -38,6 +38,7 @@ from edge.bundle import open_bundle, write_bundle
 from edge.clip import Clip
 from edge.score import match
 from edge.skeleton import Float
+from trainer.augment import AugmentConfig
 from trainer.baselines import raw_dct, raw_distance
 from trainer.config import TrainConfig, load_config
 from trainer.datasets import ClipSet, find_sets, load_set
@@ -55,8 +56,7 @@ METHODS = ("floor", "paper", "ours")
 WIDER = "-generated"
 """Behind a method's name: the same with as many generated clips again, of a motion model trained on the same clips."""
 HEADS = (0.0, 0.25)
-"""Shares of the head in the embedding that are measured beside the configured one. Behind one set alone it knows too
-little of other actions: there the share is 0."""
+"""Shares of the head in the embedding that are measured beside the configured one."""
 Embed = Callable[[Sequence[Clip]], Float]
 
 
@@ -106,10 +106,18 @@ def _embed(encoder: Encoder, clips: Sequence[Clip], head: float | None = None) -
 
 
 def configuration(run: Run, *, alone: bool) -> TrainConfig:
-    """That of the base model, on everybody whom a job trains on, for `run.steps`; `alone`: a job of one set."""
+    """That of the base model, on everybody whom a job trains on, for `run.steps`.
+
+    `alone`: a job of one set, which is judged on the same. Its head knows too little of other actions to have a share
+    in the embedding, and there is no other sensor to prepare for.
+    """
     c = load_config(run.config, steps=run.steps, seed=run.seed, hold_out=0, threads=1)
-    encoder = replace(c.encoder, head=0.0) if alone else c.encoder
-    return c.model_copy(update={"validate_every": c.steps + 1, "encoder": encoder})
+    more: dict[str, Any] = {"validate_every": c.steps + 1}
+    if alone:
+        usual = AugmentConfig()
+        same = replace(c.augment, tilt=usual.tilt, bone=usual.bone, offset=usual.offset)
+        more |= {"encoder": replace(c.encoder, head=0.0), "augment": same}
+    return c.model_copy(update=more)
 
 
 def fold(method: str, number: int, run: Run) -> dict[str, Any]:

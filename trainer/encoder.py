@@ -48,7 +48,7 @@ class EncoderConfig:
     embedding: int = 128
     head: float = 0.5
     """Share of the head in the embedding's cosine: 0 for categories all new, more for those that were trained on."""
-    temperature: float = 0.15
+    temperature: float = 0.3
     """Softness of the match: how far the nearest support windows outweigh the rest."""
 
 
