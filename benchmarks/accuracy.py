@@ -42,7 +42,7 @@ from trainer.augment import AugmentConfig
 from trainer.baselines import raw_dct, raw_distance
 from trainer.config import TrainConfig, load_config
 from trainer.datasets import ClipSet, find_sets, load_set
-from trainer.encoder import Encoder
+from trainer.encoder import Encoder, shares
 from trainer.evaluate import Distance, few_shot
 from trainer.fit import Trainer, embed_clips
 from trainer.motion.config import MotionConfig
@@ -101,7 +101,8 @@ def fit(method: str, sets: list[ClipSet], run: Run) -> tuple[Embed, Distance]:
 
 def _embed(encoder: Encoder, clips: Sequence[Clip], head: float | None = None) -> Float:
     """With another share of the head in the embedding, where one is given."""
-    encoder.share.fill_(encoder.config.head if head is None else head)
+    c = encoder.config
+    encoder.share.copy_(shares(c.head if head is None else head, c.slow))
     return embed_clips(encoder, list(clips))
 
 

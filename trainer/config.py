@@ -50,8 +50,8 @@ class TrainConfig(BaseModel):
         for name, low, high in (("frames", 8, 512), ("coefficients", 1, e.frames), ("embedding", 8, 4096)):
             if not low <= getattr(e, name) <= high:
                 raise ValueError(f"{name} is {getattr(e, name)}, not between {low} and {high}")
-        if not 0 <= e.head <= 1:
-            raise ValueError("head is a share, from 0 to 1")
+        if not (0 <= e.head <= 1 and 0 <= e.slow <= 1):
+            raise ValueError("head and slow are shares, from 0 to 1")
         if e.width < 1 or e.blocks < 0:
             raise ValueError("width is at least 1, blocks at least 0")
         if not 0 < e.seconds <= 60 or not e.temperature > 0:

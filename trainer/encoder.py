@@ -27,6 +27,8 @@ NARROW = 32
 """Features of a joint that the embedding is condensed from, and that the head looks at."""
 HEAD = 128
 """Numbers that the loss compares."""
+SLOW = 4
+"""Coefficients of each joint, from the slowest on, that stand in the embedding as they are."""
 LIMIT = 10.0
 """Nothing lies farther from the middle of the window, in metres of the reference body."""
 _LEFT = [CORE15.index(n) for n in ("l_shoulder", "l_hip")]
@@ -47,7 +49,9 @@ class EncoderConfig:
     blocks: int = 4
     embedding: int = 128
     head: float = 0.5
-    """Share of the head in the embedding's cosine: 0 for categories all new, more for those that were trained on."""
+    """Share of the head in what is learnt: 0 for categories all new, more for those that were trained on."""
+    slow: float = 0.4
+    """Share of the slow pose, which nothing is learnt about, in the embedding's cosine."""
     temperature: float = 0.3
     """Softness of the match: how far the nearest support windows outweigh the rest."""
 
@@ -183,10 +187,11 @@ class Head(nn.Module):
 class Encoder(nn.Module):
     """joints (B, T, 15, 3), visible (B, T, 15) → embedding (B, D) of unit length.
 
-    Two parts side by side, each of unit length before it is weighed: what the joints' features hold, condensed by a
-    fixed linear map, and what the loss sees behind them, the head. The head tells trained categories apart best, and
-    forgets what they have no use for; a category that nobody trained on is told apart better before it. (Chen et al.,
-    arXiv 2002.05709, section 4.2, for the latter.) `trainer.head` fits the fixed maps after training.
+    Three parts side by side, each of unit length before it is weighed: what the joints' features hold, condensed by a
+    fixed linear map; what the loss sees behind them, the head; and the slow pose itself, the first coefficients before
+    anything learnt. The head tells trained categories apart best, and forgets what they have no use for; a category
+    that nobody trained on is told apart better before it (Chen et al., arXiv 2002.05709, section 4.2), and how somebody
+    holds themselves, which training makes little of, better still by the pose. `trainer.head` fits the fixed maps.
     """
 
     dct: Tensor
@@ -196,18 +201,20 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = c = config or EncoderConfig()
         self.normalise = Normalise(c.frames)
-        # Among the weights, whose hash names the model in every result: with another share it is another model.
-        self.register_buffer("share", torch.tensor(c.head))
+        # Among the weights, whose hash names the model in every result: with other shares it is another model.
+        self.register_buffer("share", shares(c.head, c.slow))
         self.register_buffer("dct", dct_matrix(c.frames, c.coefficients) / math.sqrt(c.frames), persistent=False)
         features = c.coefficients * 3 + 1
         self.scale_in = Norm(J, features)
         self.enter = nn.Sequential(GraphConv(J, features, c.width), Norm(J, c.width), nn.ReLU())
         self.blocks = nn.Sequential(*(Block(J, c.width) for _ in range(c.blocks)))
         self.head = Head(c.width)
-        behind = c.embedding * 3 // 8
+        behind, slow = c.embedding * 5 // 16, c.embedding * 3 // 16
         self.narrow = nn.Linear(c.width, min(NARROW, c.width), bias=False).requires_grad_(False)
-        self.leave = nn.Linear(J * self.narrow.out_features, c.embedding - behind, bias=False).requires_grad_(False)
+        before = c.embedding - behind - slow
+        self.leave = nn.Linear(J * self.narrow.out_features, before, bias=False).requires_grad_(False)
         self.leave_head = nn.Linear(HEAD, behind, bias=False).requires_grad_(False)
+        self.leave_slow = nn.Linear(J * 3 * min(SLOW, c.coefficients), slow, bias=False).requires_grad_(False)
 
     def spectrum(self, joints: Tensor, visible: Tensor) -> Tensor:
         """Each joint's DCT coefficients and how much of it was seen: (B, 15, 3·coefficients + 1)."""
@@ -215,16 +222,33 @@ class Encoder(nn.Module):
         rows = torch.matmul(self.dct, x).permute(0, 3, 2, 1)
         return torch.cat([rows.reshape(-1, J, self.dct.shape[0] * 3), seen[..., None]], -1)
 
-    def features(self, joints: Tensor, visible: Tensor) -> Tensor:
+    def features(self, spectrum: Tensor) -> Tensor:
         """What the graph convolutions make of each joint: (B, 15, width)."""
-        h: Tensor = self.blocks(self.enter(self.scale_in(self.spectrum(joints, visible))))
+        h: Tensor = self.blocks(self.enter(self.scale_in(spectrum)))
         return h
 
+    def slow(self, spectrum: Tensor) -> Tensor:
+        """The first coefficients of all joints, (B, 15·3·SLOW)."""
+        size = self.leave_slow.in_features
+        return spectrum[:, :, : size // J].reshape(-1, size)
+
     def forward(self, joints: Tensor, visible: Tensor) -> Tensor:
-        h = self.features(joints, visible)
-        before = _unit(self.leave(self.narrow(h).reshape(-1, J * self.narrow.out_features)))
-        behind = _unit(self.leave_head(self.head(h)))
-        return torch.cat([before * torch.sqrt(1 - self.share), behind * torch.sqrt(self.share)], -1)
+        spectrum = self.spectrum(joints, visible)
+        h = self.features(spectrum)
+        parts = (
+            self.leave(self.narrow(h).reshape(-1, J * self.narrow.out_features)),
+            self.leave_head(self.head(h)),
+            self.leave_slow(self.slow(spectrum)),
+        )
+        weight = torch.sqrt(self.share)
+        weighed = [_unit(z) * weight[i] for i, z in enumerate(parts)]
+        # Of somebody who cannot be seen there is no pose, and the rest is all.
+        return _unit(torch.cat(weighed, -1))
+
+
+def shares(head: float, slow: float) -> Tensor:
+    """What each of the embedding's parts contributes to the cosine: features, head, slow pose; their sum is 1."""
+    return torch.tensor([(1 - slow) * (1 - head), (1 - slow) * head, slow])
 
 
 @torch.no_grad()

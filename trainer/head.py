@@ -1,8 +1,9 @@
 """What stands between the encoder and the loss, and the maps that the embedding is made with afterwards.
 
-joints ─► Encoder.features (B, 15, W) ─┬─────────────────► condensed ─┬─► embedding, on the device
-                                       └─► Encoder.head ─► condensed ─┘
-                                                └────────► loss, while training
+joints ─► spectrum ─┬─► Encoder.features ─┬─────────────────► condensed ─┬─► embedding, on the device
+                    │                     └─► Encoder.head ─► condensed ─┤
+                    │                              └──► loss, training   │
+                    └─► its first coefficients ───────────► condensed ───┘
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from edge.skeleton import J
 from trainer.encoder import Encoder
 
 
@@ -23,7 +25,7 @@ class Learner(nn.Module):
         self.encoder = encoder
 
     def forward(self, joints: Tensor, visible: Tensor) -> Tensor:
-        z = self.encoder.head(self.encoder.features(joints, visible))
+        z = self.encoder.head(self.encoder.features(self.encoder.spectrum(joints, visible)))
         return nn.functional.normalize(z.float(), dim=-1)
 
 
@@ -32,17 +34,24 @@ def condense(encoder: Encoder, windows: Iterable[tuple[Tensor, Tensor]]) -> None
     """Set the encoder's fixed maps so that they keep most of what these windows' features hold, in place.
 
     `windows` are batches of joints (n, T, 15, 3) and visible (n, T, 15). First the directions that hold most of all
-    joints' features alike, then of what remains of all joints together, then of what the head says: the greatest
-    eigenvectors of the second moments. These are not centred, since the cosine that embeddings are compared by is not.
+    joints' features alike, then of what remains of all joints together, then of what the head says, and of the slow
+    pose, whose k-th coefficient counts 1/(k + 1): the greatest eigenvectors of the second moments. These are not
+    centred, since the cosine that embeddings are compared by is not.
     """
     encoder.eval()
-    h = torch.cat([encoder.features(j, v) for j, v in windows])
+    spectrum = torch.cat([encoder.spectrum(j, v) for j, v in windows])
+    h = encoder.features(spectrum)
     first = _directions(h.reshape(-1, h.shape[-1]), encoder.narrow.out_features)
     encoder.narrow.weight.copy_(first)
     encoder.leave.weight.copy_(_directions(encoder.narrow(h).flatten(1), encoder.leave.out_features))
     # Rows of unit length, as the loss compares them.
     z = nn.functional.normalize(encoder.head(h), dim=-1)
     encoder.leave_head.weight.copy_(_directions(z, encoder.leave_head.out_features))
+    slow = encoder.slow(spectrum)
+    kept = slow.shape[1] // (J * 3)
+    weight = (1 / (1 + torch.arange(kept, device=slow.device))).repeat_interleave(3).repeat(J)
+    slow = nn.functional.normalize(slow * weight, dim=-1)
+    encoder.leave_slow.weight.copy_(_directions(slow, encoder.leave_slow.out_features) * weight)
 
 
 def _directions(x: Tensor, count: int) -> Tensor:

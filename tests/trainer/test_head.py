@@ -22,31 +22,34 @@ def cosines(x: np.ndarray) -> np.ndarray:
 
 
 @torch.no_grad()
-def fitted(**given: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The features, what the head makes of them, and the embeddings of some motions."""
+def fitted(**given: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Of some motions the features, what the head makes of them, the weighed slow pose, and the embeddings."""
     torch.manual_seed(0)
     encoder = Encoder(replace(SMALL, **given))  # type: ignore[arg-type]
     joints, visible = windows(*MOTIONS, frames=16)
     condense(encoder, [(joints[:4], visible[:4]), (joints[4:], visible[4:])])
-    h = encoder.features(joints, visible)
-    return h.flatten(1).numpy(), encoder.head(h).numpy(), encoder(joints, visible).numpy()
+    spectrum = encoder.spectrum(joints, visible)
+    h = encoder.features(spectrum)
+    slow = spectrum.numpy()[:, :, :-1].reshape(-1, 15, 6, 3)[:, :, :4] / np.arange(1, 5)[:, None]
+    return h.flatten(1).numpy(), encoder.head(h).numpy(), slow.reshape(len(h), -1), encoder(joints, visible).numpy()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_with_room_for_all_the_embedding_keeps_both_parts_cosines(share: float) -> None:
-    features, behind, z = fitted(embedding=300, head=share)
+@pytest.mark.parametrize(("share", "slow"), [(0.0, 0.4), (0.25, 0.0), (1.0, 0.2), (0.5, 1.0)])
+def test_with_room_for_all_the_embedding_keeps_its_parts_cosines(share: float, slow: float) -> None:
+    features, behind, pose, z = fitted(embedding=640, head=share, slow=slow)
     np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, atol=1e-5)
-    expected = (1 - share) * cosines(features) + share * cosines(behind)
-    np.testing.assert_allclose(z @ z.T, expected, atol=1e-4)
+    learnt = (1 - share) * cosines(features) + share * cosines(behind)
+    np.testing.assert_allclose(z @ z.T, (1 - slow) * learnt + slow * cosines(pose), atol=1e-4)
 
 
 def test_with_little_room_it_keeps_what_numpys_decomposition_does() -> None:
-    features, behind, z = fitted(embedding=8, head=0.25)  # five and three numbers
+    features, behind, pose, z = fitted(embedding=16, head=0.25, slow=0.2)  # eight, five and three numbers
     kept = []
-    for x, count in ((features, 5), (behind / np.linalg.norm(behind, axis=1, keepdims=True), 3)):
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (behind, pose)]
+    for x, count in ((features, 8), (unit[0], 5), (unit[1], 3)):
         rows = np.linalg.svd(x.astype(float), full_matrices=False)[2][:count]
         kept.append(cosines(x @ rows.T))
-    np.testing.assert_allclose(z @ z.T, 0.75 * kept[0] + 0.25 * kept[1], atol=1e-3)
+    np.testing.assert_allclose(z @ z.T, 0.6 * kept[0] + 0.2 * kept[1] + 0.2 * kept[2], atol=1e-3)
 
 
 def test_the_loss_sees_the_head_and_trains_all_but_the_fixed_maps() -> None:
@@ -56,7 +59,7 @@ def test_the_loss_sees_the_head_and_trains_all_but_the_fixed_maps() -> None:
     torch.testing.assert_close(z.norm(dim=1), torch.ones(len(z)))
     (z[0] * z[1]).sum().backward()
     without = {k for k, p in encoder.named_parameters() if p.grad is None}
-    assert without == {"narrow.weight", "leave.weight", "leave_head.weight"}
+    assert without == {"narrow.weight", "leave.weight", "leave_head.weight", "leave_slow.weight"}
 
 
 def test_merged_it_computes_the_same_with_fewer_weights() -> None:
@@ -68,4 +71,4 @@ def test_merged_it_computes_the_same_with_fewer_weights() -> None:
     with torch.no_grad():
         torch.testing.assert_close(slim(joints, visible), encoder(joints, visible), atol=1e-5, rtol=0)
     count = [sum(p.numel() for p in e.parameters()) for e in (slim, encoder)]
-    assert count[0] < count[1] and encoder.leave_head.weight.shape == (6, 128)  # the first is as it was
+    assert count[0] < count[1] and encoder.leave_head.weight.shape == (5, 128)  # the first is as it was
