@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
 
 def _with_settings(command: Any) -> Any:
     """Give a command one option per setting, so that the schema is the only list of them."""
-    own = inspect.signature(command).parameters.values()
+    own = inspect.signature(command, eval_str=True).parameters.values()
     # Not those of Settings: the command line may be put together more than once in a process.
     parameters = [p for p in own if p.kind != p.VAR_KEYWORD and p.name not in Settings.model_fields]
     for name, setting in Settings.model_fields.items():

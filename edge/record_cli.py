@@ -41,7 +41,14 @@ def record(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: recorder.stop())
         say(f"recording {source}", to=err)
-        why = recorder.run(poses, seconds=seconds, wait=wait, most=max_mib << 20)
+        try:
+            why = recorder.run(poses, seconds=seconds, wait=wait, most=max_mib << 20)
+        finally:
+            if not file.messages:  # it would stand in the way of the next try
+                output.unlink(missing_ok=True)
+    if not file.messages:
+        say(f"nothing was recorded, and {output} is not kept; {why}")
+        return
     say(f"{output}: {file.messages} messages, {file.bytes:,} bytes, of {len(recorder.streams)} streams; {why}")
     if recorder.ledger.lost or recorder.strange:
         say(f"{recorder.ledger.lost} messages never came, {recorder.strange} were no pose messages", to=err)
