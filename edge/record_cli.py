@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.console import err, say
+from edge.console import Keys, Remote, err, say
 
 if TYPE_CHECKING:
     from edge.ingest import ZmqSource
 
-Keys = Annotated[Path | None, typer.Option(help="folder of CURVE keys (haad-edge keys makes them)")]
-Remote = Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")]
 POSES_OUT = "sub+connect:tcp://127.0.0.1:5558"
 
 
