@@ -166,7 +166,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
     Raises SettingsError that names the field, the value and the source it came from.
     """
     given = {k: v for k, v in (overrides or {}).items() if v is not None}
-    from_file = _read_yaml(config) if config else {}
+    from_file = read_yaml(config) if config else {}
     names = Settings.model_fields
     # The environment stands between the two: what it sets must not be covered by the file.
     env = {k[5:].lower() for k in os.environ if k.upper().startswith("HAAD_")}
@@ -193,7 +193,8 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
         ) from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A file of `name: value` lines. Raises SettingsError."""
     try:
         value = yaml.safe_load(path.read_text()) or {}
     except OSError as e:

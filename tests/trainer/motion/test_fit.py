@@ -105,7 +105,7 @@ def test_the_committed_configuration_is_read() -> None:
         ("widht: 3", "'widht'"),
         ("shape: {frames: 60, coefficients: 61}", "coefficients is 61"),
         ("shape: {width: 30, heads: 4}", "multiple of twice the heads"),
-        ("- a\n- b", "not a list of settings"),
+        ("- a\n- b", "must be 'name: value' lines"),
         ("a: [", "cannot be read as YAML"),
     ],
 )
