@@ -9,7 +9,7 @@ demo: .venv/.plain
 	$(BIN)/haad-edge demo
 
 test: .venv/.dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/.dev
 	$(BIN)/ruff check .

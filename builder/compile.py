@@ -23,7 +23,7 @@ from builder.profile import shapes
 from edge.bundle import GRAPH, Bundle, write_bundle
 from edge.engine import Engine, run_all
 from edge.engine.machine import Gpu, Machine, this_machine
-from edge.engine.pipeline import buckets
+from edge.engine.places import buckets
 from edge.engine.record import FOLDER, PLANS, RECORD, Gate, PlanRecord, Profile
 from edge.engine.tensorrt import INPUTS, OUTPUTS, name_of, open_plan
 from edge.errors import BundleError, EngineError, MissingExtra

@@ -105,11 +105,15 @@ def open_bundle(root: Path | str | None = None) -> Bundle:
     path = root / "manifest.json"
     try:
         raw = json.loads(path.read_text())
-    except OSError:
+    except OSError as e:
         raise BundleError(
             f"{root}: not a bundle",
-            why="it has no readable manifest.json",
-            fix="haad-edge train --data DIR --out BUNDLE",
+            why="it has no manifest.json"
+            if root.is_dir()
+            else "no such folder"
+            if not root.exists()
+            else str(e.strerror),
+            fix="haad-edge train --data DIR --out BUNDLE makes one; without --bundle `base` is used",
         ) from None
     except (ValueError, RecursionError) as e:
         raise BundleError(f"{path}: not JSON", why=str(e), fix="copy the bundle again, whole") from None

@@ -14,11 +14,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from edge import __version__
-from edge.console import err, fail, out, say
+from edge.console import Keys, Remote, err, fail, out, say
 from edge.errors import HaadError
 from edge.settings import Settings
 
-KeysOption = Annotated[Path | None, typer.Option(help="folder of CURVE keys (haad-edge keys makes them)")]
 DEVICE, TRY, MODEL = "On the device", "Try it", "Look into things"
 BundleOption = Annotated[Path | None, typer.Option(help="trained model; none: the base model inside the package")]
 
@@ -49,7 +48,7 @@ def register(app: typer.Typer) -> None:
 
 def _with_settings(command: Any) -> Any:
     """Give a command one option per setting, so that the schema is the only list of them."""
-    own = inspect.signature(command).parameters.values()
+    own = inspect.signature(command, eval_str=True).parameters.values()
     # Not those of Settings: the command line may be put together more than once in a process.
     parameters = [p for p in own if p.kind != p.VAR_KEYWORD and p.name not in Settings.model_fields]
     for name, setting in Settings.model_fields.items():
@@ -95,8 +94,8 @@ def publish(
     as_one: Annotated[bool, typer.Option(help="one person plays all clips, instead of a new person each")] = False,
     start: Annotated[int | None, typer.Option(help="capture time of the first frame in ns; none: now")] = None,
     wait: Annotated[float, typer.Option(help="seconds to wait for an engine")] = 10.0,
-    keys: KeysOption = None,
-    allow_remote: Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")] = False,
+    keys: Keys = None,
+    allow_remote: Remote = False,
 ) -> None:
     """Play clips as a camera would deliver them."""
     from edge.client import PosePublisher
@@ -133,8 +132,8 @@ def listen(
     replay: Annotated[
         str | None, typer.Option(help="where to ask for missed alerts; none: where the engine says")
     ] = None,
-    keys: KeysOption = None,
-    allow_remote: Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")] = False,
+    keys: Keys = None,
+    allow_remote: Remote = False,
 ) -> None:
     """Print alerts as they come, and when the engine is gone, degraded or back."""
     from edge.client import AlertSubscriber

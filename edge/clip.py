@@ -221,13 +221,20 @@ def categories(root: Path | str) -> dict[str, list[Path]]:
     """Category name → its clip files, both in natural order. Raises ClipError when `root` holds none."""
     root = Path(root)
     if not root.is_dir():
-        raise ClipError(f"{root}: no such folder", fix="make it as DIR/<category>/<clip>.npz")
+        what = "is a file, not a folder" if root.exists() else "no such folder"
+        raise ClipError(f"{root}: {what}", fix="make it as DIR/<category>/<clip>.npz")
     found = {
         folder.name: sorted(folder.glob("*.npz"), key=lambda p: natural(p.name))
         for folder in sorted(root.iterdir(), key=lambda p: natural(p.name))
         if folder.is_dir() and not folder.name.startswith(".")
     }
     found = {name: files for name, files in found.items() if files}
+    if not found and any(root.glob("*.npz")):
+        raise ClipError(
+            f"{root}: a category, not a set of them",
+            why="it holds .npz files itself, and a set of clips is DIR/<category>/*.npz",
+            fix=f"name {root.absolute().parent}, or put them into a sub-folder named for the action",
+        )
     if not found:
         raise ClipError(
             f"{root}: no clips",

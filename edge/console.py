@@ -1,14 +1,19 @@
-"""What all commands share: how errors reach a person, and how a missing extra is said."""
+"""What all commands share: how errors reach a person, how a missing extra is said, and who may be talked to."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import Annotated, NoReturn
 
+import typer
 from rich.console import Console
 
 from edge.errors import HaadError, MissingExtra
+
+Keys = Annotated[Path | None, typer.Option(help="folder of CURVE keys (haad-edge keys makes them)")]
+Remote = Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")]
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)

@@ -39,6 +39,7 @@ from edge.windows import SECOND
 CLIPS = Path(__file__).parent / "demo_clips"
 """support/<category>/*.npz, and played/<motion>.npz: a round that repeats without a seam, or all of the fall."""
 SHOTS = 3
+START_S = 60.0
 NORMAL = ("walk", "wave", "lift_box", "stand")
 # Camera → what its person does in turn: motion, seconds. Only the fall is not in the support.
 SCRIPT: dict[str, tuple[tuple[str, float], ...]] = {
@@ -138,12 +139,17 @@ def process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
             p.wait()
 
 
+def _stopped(log: Path) -> HaadError:
+    """What the engine said last."""
+    return HaadError("the demo's engine stopped", why=log.read_text(errors="replace").strip()[-600:])
+
+
 def _started(engine: subprocess.Popen[bytes], subscriber: AlertSubscriber, log: Path) -> None:
     """Wait until the engine answers; if it died, say what it said."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if engine.poll() is not None:
-            raise HaadError("the demo's engine stopped", why=log.read_text(errors="replace").strip()[-600:])
+            raise _stopped(log)
         with contextlib.suppress(HaadError):
             subscriber.wait(0.5)
             return
@@ -207,17 +213,22 @@ def show(data: Path | None, *, seconds: float, speed: float = 1.0, bundle: Path 
                 arguments += ("--seconds", "6")
             stack.enter_context(process(root / f"{c.name}.log", "publish", *map(str, c.clips), *arguments))
         _watch(cameras, subscriber, engine, seconds)
+        if engine.poll() is not None:
+            raise _stopped(root / "engine.log")
 
 
 def _watch(cameras: list[Camera], subscriber: AlertSubscriber, engine: subprocess.Popen[bytes], seconds: float) -> None:
     by_name, news = {c.name: c for c in cameras}, []
-    until, drawn = time.monotonic() + seconds, 0.0
+    # The time runs from the first score on, so that a machine that starts slowly shows as much.
+    until, running, drawn = time.monotonic() + seconds + START_S, False, 0.0
     live: Any = Live(console=out, refresh_per_second=8) if out.is_terminal else contextlib.nullcontext()
     with contextlib.suppress(KeyboardInterrupt), live:
         while (left := until - time.monotonic()) > 0 and engine.poll() is None:
             event = subscriber.receive(min(left, 0.2))
-            if isinstance(event, Scores) and event.stream in by_name:
+            if isinstance(event, Scores) and event.stream in by_name and event.end:
                 c = by_name[event.stream]
+                if not running:
+                    until, running = time.monotonic() + seconds, True
                 if c.start is None:
                     c.start = event.end[0] - 2 * SECOND
                 c.t, c.nearest = event.end[-1], event.category[-1]
@@ -232,7 +243,7 @@ def _watch(cameras: list[Camera], subscriber: AlertSubscriber, engine: subproces
                         out.print(said, soft_wrap=True)
             if out.is_terminal and time.monotonic() - drawn > 0.1:
                 drawn = time.monotonic()
-                live.update(_picture(cameras, news[-8:], left))
+                live.update(_picture(cameras, news[-8:], min(left, seconds)))
     raised = sum("NEW" in n.plain for n in news)
     judged = ", ".join(f"{c.name} {c.scores[-1]:.2f}" for c in cameras if c.scores)
     say(f"last scores: {judged or 'none'} (1.00 is the limit of normal); {raised} alert(s) raised")

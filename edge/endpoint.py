@@ -53,7 +53,7 @@ class Endpoint:
             raise SettingsError(
                 f"endpoint {text!r:.120} not understood",
                 why="the form is pattern+bind|connect:address, with pattern " + " or ".join(allowed),
-                fix=f"for example {allowed[0]}+bind:tcp://127.0.0.1:5555",
+                fix=f"for example {allowed[0]}+bind:tcp://127.0.0.1:5555, or +connect: to one that binds it",
             )
         if m["address"].startswith("tcp:"):
             after = m["address"].removeprefix("tcp://").rpartition("]")[2]  # colons of IPv6 are before it
@@ -118,7 +118,7 @@ class Endpoint:
             raise SettingsError(
                 f"cannot {self.mode} {self.address}",
                 why=str(e),
-                fix="is another haad-edge running? choose another port"
+                fix="is another haad-edge running? docs/operate.md, 'Two on one host', says what each must have"
                 if e.errno == zmq.EADDRINUSE
                 else "check the address",
             ) from None

@@ -117,7 +117,9 @@ class Page:
             self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
         except OSError as e:
             raise SettingsError(
-                f"cannot serve metrics on {address}", why=str(e), fix="--metrics HOST:PORT, or --metrics off"
+                f"cannot serve metrics on {address}",
+                why=e.strerror or str(e),
+                fix="--metrics HOST:PORT, or --metrics off",
             ) from None
         self.address = f"{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)

@@ -149,7 +149,7 @@ def replay(
                 raise HaadError(
                     f"nobody listens at {where.address}",
                     why=f"no engine within {wait:g} s",
-                    fix=f"start it: haad-edge run --support DIR --ingest {other}",
+                    fix=f"start it: haad-edge run --support DIR --ingest {other}; one with keys lets in only its own",
                 )
             for item in paced(recording, speed):
                 socket.send(stamped(item))

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.console import err, say
+from edge.console import Keys, Remote, err, say
 
 if TYPE_CHECKING:
     from edge.ingest import ZmqSource
 
-Keys = Annotated[Path | None, typer.Option(help="folder of CURVE keys (haad-edge keys makes them)")]
-Remote = Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")]
 POSES_OUT = "sub+connect:tcp://127.0.0.1:5558"
 
 
@@ -41,7 +39,14 @@ def record(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: recorder.stop())
         say(f"recording {source}", to=err)
-        why = recorder.run(poses, seconds=seconds, wait=wait, most=max_mib << 20)
+        try:
+            why = recorder.run(poses, seconds=seconds, wait=wait, most=max_mib << 20)
+        finally:
+            if not file.messages:  # it would stand in the way of the next try
+                output.unlink(missing_ok=True)
+    if not file.messages:
+        say(f"nothing was recorded, and {output} is not kept; {why}")
+        return
     say(f"{output}: {file.messages} messages, {file.bytes:,} bytes, of {len(recorder.streams)} streams; {why}")
     if recorder.ledger.lost or recorder.strange:
         say(f"{recorder.ledger.lost} messages never came, {recorder.strange} were no pose messages", to=err)

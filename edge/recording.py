@@ -8,6 +8,7 @@ missing (power cut, full disk) is read up to its last whole message, and says so
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import zlib
@@ -78,7 +79,8 @@ class Writer:
             try:
                 self.flush()
             finally:
-                self._file.close()
+                with contextlib.suppress(OSError):  # it would write again what `flush` has failed to
+                    self._file.close()
 
     def __enter__(self) -> Writer:
         return self

@@ -219,8 +219,9 @@ def command(root: Path, recording: Path | None, bundle: Path | None, *, reset: b
 
     path = root / REFINED
     if reset:
+        there = path.exists()
         path.unlink(missing_ok=True)
-        say(f"{path}: gone; the bundle's own limits hold")
+        say(f"{path}: {'gone' if there else 'is not there'}; the bundle's own limits hold")
         return
     if recording is None:
         raise SettingsError("nothing to calibrate from", fix="name a recording with --from, or use --reset")

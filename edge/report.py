@@ -39,8 +39,10 @@ def line(event: Event) -> Text:
         return text.append(f"  [{event.id}]", "dim")
     if isinstance(event, Scores):
         rows = zip(event.track, event.score, event.category, strict=True)
-        people = ", ".join(f"person {t} {s:.2f} ({c})" for t, s, c in rows)
-        return Text(f"{clock(max(event.end))}  score  {event.stream}: {people}")
+        people = [f"person {t} {s:.2f} ({c})" for t, s, c in rows]
+        people += [f"person {t} not seen well enough" for t in event.unclear]
+        when = clock(max(event.end)) if event.end else " " * 12  # nobody's window was scored
+        return Text(f"{when}  score  {event.stream}: {', '.join(people)}")
     return Text(
         f"status {event.state}{': ' + event.reason if event.reason else ''}; {event.streams} streams, "
         f"{event.tracks} people, "

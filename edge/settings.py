@@ -48,7 +48,9 @@ class Settings(BaseSettings):
     batch_deadline: float = Field(0.02, ge=0, le=1, description="seconds (wall clock) a due window waits for others")
 
     overload: Literal["wait", "drop-oldest", "widen-stride"] | None = Field(
-        None, description="when more is due than can be judged; none: wait for pull, drop-oldest for sub"
+        None,
+        description="wait, drop-oldest or widen-stride when more is due than can be judged; "
+        "none: wait for pull, drop-oldest for sub",
     )
 
     stride: float = Field(0.25, gt=0, le=10, description="seconds between two windows of a person")
@@ -59,7 +61,9 @@ class Settings(BaseSettings):
 
     threshold: float = Field(1.0, gt=0, le=1000, description="score that raises an alert; 1.0 is the limit of normal")
     sensitivity: Literal["low", "default", "high"] = Field(
-        "default", description="1, 6 or 30 false alarms per camera-hour of normal activity, as far as calibrated"
+        "default",
+        description="low, default, high: 1, 6 or 30 false alarms per camera-hour of normal activity, "
+        "as far as calibrated",
     )
     false_alarms: float | None = Field(
         None, gt=0, le=1000, description="per camera-hour, to aim for instead of what sensitivity stands for"
@@ -162,7 +166,7 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
     Raises SettingsError that names the field, the value and the source it came from.
     """
     given = {k: v for k, v in (overrides or {}).items() if v is not None}
-    from_file = _read_yaml(config) if config else {}
+    from_file = read_yaml(config) if config else {}
     names = Settings.model_fields
     # The environment stands between the two: what it sets must not be covered by the file.
     env = {k[5:].lower() for k in os.environ if k.upper().startswith("HAAD_")}
@@ -189,10 +193,13 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
         ) from None
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A file of `name: value` lines. Raises SettingsError."""
     try:
         value = yaml.safe_load(path.read_text()) or {}
-    except (OSError, ValueError, yaml.YAMLError) as e:
+    except OSError as e:
+        raise SettingsError(f"{path}: cannot be read", why=e.strerror or str(e), fix="--config FILE.yaml") from None
+    except (ValueError, yaml.YAMLError) as e:
         raise SettingsError(f"{path}: cannot be read as YAML", why=str(e)) from None
     if not isinstance(value, dict) or any(not isinstance(k, str) for k in value):
         raise SettingsError(f"{path}: must be 'name: value' lines, one setting each")

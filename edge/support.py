@@ -171,7 +171,9 @@ def _load(root: Path, bundle: Bundle, engine: Engine, cache: FeatureCache, refin
             problems.append(f"category '{name}' has no usable clip and is not part of the support")
     if not names:
         raise SupportError(
-            f"{root}: no usable clip in any category", why="; ".join(problems)[:600], fix="see haad-edge support show"
+            f"{root}: no usable clip in any category",
+            why="; ".join(problems)[:600],
+            fix="mend these files or put others in; docs/start.md, 'Clip files', says what they hold",
         )
     fair = [[_thin(c, MAX_WINDOWS // len(clips)) for c in clips] for clips in features]
     packed, mask = _pack([_thin(np.concatenate(clips), MAX_WINDOWS) for clips in fair])

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.console import out, say
-from edge.record_cli import POSES_OUT, Keys, Remote, subscribed
+from edge.console import Keys, Remote, out, say
+from edge.record_cli import POSES_OUT, subscribed
 
 if TYPE_CHECKING:
     from edge.history import Version

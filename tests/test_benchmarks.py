@@ -45,6 +45,15 @@ def run(module: str, *arguments: str) -> str:
     return done.stdout
 
 
+def three_motions(root: Path, seconds: float) -> None:
+    """Two clips of each of three motions by each of four people."""
+    for name in ("walk", "squat", "wave"):
+        for subject in range(1, 5):
+            for k in range(2):
+                clip = replace(make_motion(name, seconds=seconds, seed=10 * subject + k), subject=str(subject))
+                save_clip(root / name / f"{subject}_{k}.npz", clip)
+
+
 def test_stream(tmp_path: Path) -> None:
     page = tmp_path / "speed.md"
     page.write_text("before\n<!-- figures -->\nold\n<!-- /figures -->\nafter\n")
@@ -98,11 +107,7 @@ def test_a_peer_gives_the_engines_distances(name: str, tmp_path: Path, monkeypat
 
 
 def test_alarms(tmp_path: Path) -> None:
-    for name in ("walk", "squat", "wave"):
-        for subject in range(1, 5):
-            for k in range(2):
-                clip = replace(make_motion(name, seconds=3, seed=10 * subject + k), subject=str(subject))
-                save_clip(tmp_path / "data" / name / f"{subject}_{k}.npz", clip)
+    three_motions(tmp_path / "data", seconds=3)
     found = tmp_path / "f.json"
     run("benchmarks.alarms", "--data", str(tmp_path / "data"), "--shots", "2", "--draws", "2", "--json", str(found))
     mean = json.loads(found.read_text())["mean"]
@@ -123,11 +128,7 @@ def test_repetitions(tmp_path: Path) -> None:
 
 
 def test_scaling(tmp_path: Path) -> None:
-    for name in ("walk", "squat", "wave"):
-        for subject in range(1, 5):
-            for k in range(2):
-                clip = replace(make_motion(name, seconds=2, seed=10 * subject + k), subject=str(subject))
-                save_clip(tmp_path / "data" / name / f"{subject}_{k}.npz", clip)
+    three_motions(tmp_path / "data", seconds=2)
     found = tmp_path / "f.json"
     text = run(
         "benchmarks.scaling", "--data", str(tmp_path / "data"), "--draws", "2", "--steps", "5", "--json", str(found)

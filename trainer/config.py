@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from edge.errors import SettingsError
+from edge.settings import read_yaml
 from trainer.augment import AugmentConfig
 from trainer.encoder import EncoderConfig
 
@@ -69,14 +69,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 def from_yaml(kind: type[Config], name: str, path: Path | None, given: dict[str, Any]) -> Config:
     """Settings of any kind, as `load_config` reads them; `name` is theirs in an error."""
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = yaml.safe_load(path.read_text()) or {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-            raise SettingsError(f"{path}: cannot be read as YAML", why=str(e)) from None
-        if not isinstance(values, dict):
-            raise SettingsError(f"{path}: not a list of settings", why="it holds no 'name: value' lines")
+    values = read_yaml(path) if path is not None else {}
     values.update({k: v for k, v in given.items() if v is not None})
     try:
         return kind.model_validate(values)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.console import need
+from edge.console import Keys, Remote, need
 from edge.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ Cursor = Annotated[Path, typer.Option(help="file that remembers how far this bri
 Since = Annotated[int | None, typer.Option(min=0, help="a new bridge begins at this number; none: with the next alert")]
 Stream = Annotated[str, typer.Option(help="only streams whose name begins so")]
 Replay = Annotated[str | None, typer.Option(help="where to ask for missed alerts; none: where the engine says")]
-Keys = Annotated[Path | None, typer.Option(help="folder of CURVE keys (haad-edge keys makes them)")]
-Remote = Annotated[bool, typer.Option(help="permit an engine on another host, unencrypted")]
 ENGINE = "sub+connect:tcp://127.0.0.1:5556"
 
 

@@ -51,7 +51,7 @@ class PosePublisher:
             raise HaadError(
                 f"nobody listens at {self._where.address}",
                 why=f"no engine subscribed within {seconds:g} s",
-                fix="start it: haad-edge run --support DIR",
+                fix="start it: haad-edge run --support DIR; one with keys lets in only its own: --keys, or `keys`",
             )
 
     def send(

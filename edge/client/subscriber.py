@@ -140,7 +140,9 @@ class AlertSubscriber:
                     self._ready.remove(status)
                 return status
         raise HaadError(
-            "no engine answers", why=f"no status within {seconds:g} s", fix="start it: haad-edge run --support DIR"
+            "no engine answers",
+            why=f"no status within {seconds:g} s",
+            fix="start it: haad-edge run --support DIR; one with keys lets in only its own: --keys, or `keys`",
         )
 
     def commit(self) -> None:
@@ -256,8 +258,11 @@ class AlertSubscriber:
         if silent and not self._told_offline:
             self._told_offline = True
             if self.status.state != "offline" or self.status is NOBODY:
-                why = "no heartbeat" if self.status.run else "nothing heard"
-                self.status = replace(self.status, state="offline", reason=f"{why} for {self._offline_after:g} s")
+                silence = f"for {self._offline_after:g} s"
+                reason = f"nothing heard {silence} at {self._where.address}: no engine there, or not with these keys"
+                if self.status.run:
+                    reason = f"no heartbeat {silence}"
+                self.status = replace(self.status, state="offline", reason=reason)
                 if self._want_status:
                     self._ready.append(self.status)
         for line in self._lines.values():

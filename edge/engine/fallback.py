@@ -118,11 +118,16 @@ class Fallback:
                 except EngineError:
                     self._under.clear()
                     raise
-        self._catch_up()
+        try:
+            self._catch_up()
+        except EngineError:
+            if not self._done:  # nor would the next call have it: who waits until nothing is pending must not for ever
+                self._under.clear()
+                self._hand_back()
+                raise
         self._under.popleft()
         result = self._done.popleft()
-        if self._handed_in and not self._under:
-            self._kept, self._handed_in = None, False  # nobody is filling it
+        self._hand_back()
         return result
 
     def close(self) -> None:
@@ -143,6 +148,11 @@ class Fallback:
         self.fallbacks += 1
         if self._bound:
             self._engine.bind(*self._bound)
+
+    def _hand_back(self) -> None:
+        """Let the kept buffer go once nobody is filling it, and nothing is to be computed out of it."""
+        if self._handed_in and not self._under:
+            self._kept, self._handed_in = None, False
 
     def _catch_up(self) -> None:
         """Compute every batch under way that has no result yet, against the support it was submitted with."""
@@ -209,7 +219,7 @@ def open_first(
         except HaadError as e:
             error = e if isinstance(e, EngineError) else EngineError(e.what, why=e.why, fix=e.fix)
             passed.append(error)
-    for error in passed:
+    for error in passed if engines else passed[:-1]:
         tell(error, engines[0].name if engines else "")
     if not engines:
         raise passed[-1]

@@ -5,7 +5,7 @@
                                                ▲
                              support A │ support B: one is read, the other is written
 
-Three streams (in, compute, out) and the events between them; everything is allocated once. What computes is a
+Three streams (in, compute, out) and the events between them; `places.py` has what is allocated. What computes is a
 `Program`, where it computes a `Device`: `edge/engine/cuda.py` and `tensorrt.py` are the real ones, and the tests have a
 device that runs things as late and in as bad an order as it may.
 """
@@ -14,49 +14,19 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from edge.engine import Staging
-from edge.engine.device import Device, Event, Graph, Memory, Program, Room
+from edge.engine.device import Device, Program, Room
+from edge.engine.places import DEPTH, Bank, Slot, buckets, whole
 from edge.errors import EngineError
 from edge.skeleton import Float, J
 
-DEPTH = 2
 # Programs and devices that were lost. Destroying them would call into a driver that may end the process for it.
 _ABANDONED: list[object] = []
-
-
-@dataclass(slots=True)
-class Slot:
-    """One of the two batches: its place on the host and on the device."""
-
-    staging: Staging
-    joints: Memory
-    visible: Memory
-    distance: Memory
-    embedding: Memory
-    host_distance: Float
-    host_embedding: Float
-    arrived: Event
-    computed: Event
-    returned: Event
-
-
-@dataclass(slots=True)
-class Bank:
-    """One of the two places for a support set. `graphs`: captured runs that read it, by (slot, bucket)."""
-
-    features: Memory
-    mask: Memory
-    host_features: Float
-    host_mask: Float
-    written: Event
-    used: Event
-    shape: tuple[int, int] = (0, 0)
-    graphs: dict[tuple[int, int], Graph | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +37,6 @@ class Pending:
     n: int
     categories: int
     embeddings: bool
-
-
-def buckets(least: int, most: int) -> tuple[int, ...]:
-    """The sizes that batches are padded to: powers of two from `least` on, and `most`."""
-    powers = {1 << i for i in range(most.bit_length()) if least <= 1 << i < most}
-    return tuple(sorted({least, *powers, max(least, most)}))
 
 
 class Pipeline:
@@ -107,11 +71,11 @@ class Pipeline:
         self._nothing = np.zeros((0, embedding), np.float32)
         with self._using():
             self._in, self._compute, self._out = device.stream(), device.stream(), device.stream()
-            self._slots = [self._slot(size, frames) for _ in range(DEPTH)]
-            self._banks = [self._bank() for _ in range(2)]
+            self._slots = [Slot.on(device, room, size, frames, embedding) for _ in range(DEPTH)]
+            self._banks = [Bank.on(device, room, embedding) for _ in range(2)]
             for slot in self._slots:  # rows that a short batch leaves over are computed too: let them be numbers
-                device.copy_in(slot.joints, _whole(slot.staging.joints), self._in)
-                device.copy_in(slot.visible, _whole(slot.staging.visible), self._in)
+                device.copy_in(slot.joints, whole(slot.staging.joints), self._in)
+                device.copy_in(slot.visible, whole(slot.staging.visible), self._in)
                 device.record(slot.arrived, self._in)
                 device.synchronize(slot.arrived)
         g, k = room.categories[0], room.shots[0]  # embeddings can be had before there is a support set
@@ -288,27 +252,6 @@ class Pipeline:
         bank.graphs.clear()
         self._pointed = None
 
-    def _slot(self, size: int, frames: int) -> Slot:
-        d, rows, most = self._device, self.buckets[-1], self.room.categories[1]
-        joints, visible = d.pinned((rows, frames, J, 3)), d.pinned((rows, frames, J))
-        return Slot(
-            Staging(joints[:size], visible[:size]),
-            d.allocate(joints.nbytes),
-            d.allocate(visible.nbytes),
-            d.allocate(4 * rows * most),
-            d.allocate(4 * rows * self._size_of_row),
-            d.pinned((rows * most,)),
-            d.pinned((rows, self._size_of_row)),
-            d.event(),
-            d.event(),
-            d.event(),
-        )
-
-    def _bank(self) -> Bank:
-        d, n = self._device, self.room.categories[1] * self.room.shots[1]
-        full = n * self._size_of_row
-        return Bank(d.allocate(4 * full), d.allocate(4 * n), d.pinned((full,)), d.pinned((n,)), d.event(), d.event())
-
     @staticmethod
     def _check(what: str, n: int, limits: tuple[int, int], room: Room) -> None:
         if not limits[0] <= n <= limits[1]:
@@ -335,17 +278,3 @@ class Pipeline:
         except EngineError as e:
             self._lost = e if e.lost else None
             raise
-
-
-def _whole(part: Float) -> Float:
-    """The pinned array that a staging buffer is the beginning of."""
-    base = part.base
-    return base if isinstance(base, np.ndarray) and base.shape[1:] == part.shape[1:] else part
-
-
-def memory_of(room: Room, frames: int, embedding: int, max_batch: int) -> int:
-    """Bytes of device memory that a pipeline allocates, beside the program's own."""
-    rows = buckets(room.batch[0], min(max_batch, room.batch[1]))[-1]
-    per_slot: Sequence[int] = (rows * frames * J * 4, rows * room.categories[1], rows * embedding)
-    per_bank = room.categories[1] * room.shots[1] * (embedding + 1)
-    return 4 * DEPTH * (sum(per_slot)) + 4 * 2 * per_bank

@@ -97,6 +97,10 @@ class Outbox:
             self.next += 1
             if self._stuck:
                 self._publish(self.next)
+                # The thread waits for the disk, maybe for hours, so the cap is kept here; not of what it has in hand.
+                while len(self._waiting) > UNSAVED_MOST + GATHER:
+                    del self._waiting[GATHER]
+                    self.unwritten += 1
             self._wake.notify()
 
     def overdue(self) -> None:

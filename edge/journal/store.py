@@ -244,6 +244,8 @@ class Journal:
         """
         found: list[tuple[int, bytes]] = []
         with self._reading:
+            if self._db is None:  # what may lie there is half a file: not to be taken for a damaged one
+                raise JournalError(f"journal {self.path}: not open")
             try:
                 if self._reader is None:
                     self._reader = self._connect("ro")

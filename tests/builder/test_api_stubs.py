@@ -1,7 +1,8 @@
 """The code that touches TensorRT and pycuda, type-checked against the API of every TensorRT version it is for.
 
 The stubs of TensorRT are not part of this repository: TENSORRT_STUBS names a folder <version>/tensorrt/__init__.pyi.
-pycuda's are `typings/pycuda`, after its sources, with no more than what is used.
+pycuda's are `typings/pycuda`, after its sources, with no more than what is used. All runs share `make lint`'s cache:
+mypy reads anew what depends on the stubs, and nothing else.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def check(version: str, *files: str) -> str:
     """What mypy says of the files, for this version; '' if nothing."""
     assert (STUBS / version / "tensorrt" / "__init__.pyi").is_file()
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--cache-dir", str(ROOT / ".mypy_cache" / f"tensorrt-{version}"), *files],
+        [sys.executable, "-m", "mypy", *files],
         cwd=ROOT,
         env={**os.environ, "MYPYPATH": f"{ROOT / 'typings'}:{STUBS / version}"},
         capture_output=True,

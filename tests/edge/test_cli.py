@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 from edge.cli import main, make_app
@@ -40,6 +43,21 @@ def test_every_setting_is_an_option_of_run() -> None:
     text = runner.invoke(make_app(), ["run", "--help"]).output
     for name in set(Settings.model_fields) - {"normal"}:  # a table, which stands in a file
         assert f"--{name.replace('_', '-')}" in text
+
+
+def test_every_command_and_every_option_says_what_it_is_for() -> None:
+    def look(command: Any, path: str) -> Iterator[str]:
+        if not command.help:
+            yield path
+        for name, inner in getattr(command, "commands", {}).items():
+            yield from look(inner, f"{path} {name}")
+        yield from (f"{path} {p.name}" for p in command.params if not p.help)
+
+    found = list(look(typer.main.get_command(make_app()), "haad-edge"))
+    assert found == []
+    text = runner.invoke(make_app(), ["run", "--help"]).output
+    for value in ("widen-stride", "drop-oldest", "low, default, high"):  # choices are named, as they show no others
+        assert value in text
 
 
 def test_all_houses_commands_are_there() -> None:
@@ -83,6 +101,45 @@ def test_errors_are_raised_as_the_family_and_printed_without_a_traceback(
     assert e.value.code == 2
     said = capsys.readouterr().err
     assert "error: /nowhere: no such folder" in said and "next:" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("run --support CLIPS/walk", "next: name CLIPS, or put them into a sub-folder"),
+        ("run --support CLIPS/walk/0.npz", "is a file, not a folder"),
+        ("run --support BAD", "next: mend these files"),
+        ("run --support CLIPS --bundle nowhere", "why: no such folder"),
+        ("run --support CLIPS --bundle CLIPS", "why: it has no manifest.json"),
+        ("run --support CLIPS --config none.yaml", "none.yaml: cannot be read\n  why: No such file or directory"),
+        ("listen --from there", "next: for example sub+bind:tcp://127.0.0.1:5555, or +connect:"),
+        ("publish CLIPS --wait 0.1 --to pub+connect:ipc:///nowhere", "one with keys lets in only its own: --keys"),
+    ],
+)
+def test_what_a_newcomer_may_get_wrong_is_answered_with_what_to_do(
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: str,
+    said: str,
+) -> None:
+    (tmp_path / "walk").mkdir()
+    (tmp_path / "walk" / "cut.npz").write_bytes((clips / "walk" / "0.npz").read_bytes()[:2000])
+    local = words.replace("CLIPS", str(clips)).replace("BAD", str(tmp_path)).split()
+    monkeypatch.setattr("sys.argv", ["haad-edge", *local])
+    with pytest.raises(SystemExit) as e:
+        main()
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and said.replace("CLIPS", str(clips)) in err and "Traceback" not in err
+
+
+def test_a_recording_of_nothing_leaves_no_file_in_the_way(tmp_path: Path) -> None:
+    out = tmp_path / "r.haad"
+    arguments = ["record", "--out", str(out), "--from", f"sub+connect:ipc://{tmp_path}/none", "--wait", "0.1"]
+    for _ in range(2):
+        assert "nothing came for 0.1 s" in str(runner.invoke(make_app(), arguments).exception)
+        assert not out.exists()
 
 
 def test_a_command_without_its_extra_names_the_extra(monkeypatch: pytest.MonkeyPatch, clips: Path) -> None:

@@ -305,8 +305,11 @@ def test_categories_are_folders_with_clips_in_natural_order(tmp_path: Path) -> N
 def test_a_folder_without_categories_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "a.npz").touch()
     (tmp_path / "walk").mkdir()
-    none, absent = "no clips", "no such folder"
-    for root, words in ((tmp_path, none), (tmp_path / "absent", absent), (tmp_path / "a.npz", absent)):
+    for name, words in (
+        ("", f"a category, not a set.* name {tmp_path.parent},"), ("walk", "no clips"), ("absent", "no such folder"),
+        ("a.npz", "is a file, not a folder"),
+    ):  # fmt: skip
+        root = tmp_path / name
         with pytest.raises(ClipError, match=words) as e:
             categories(root)
         assert str(root) in str(e.value) and e.value.fix

@@ -171,6 +171,23 @@ def test_a_demo_that_is_told_to_stop_leaves_nothing_behind(tmp_path: Path, numbe
         demo.wait()
 
 
+@pytest.mark.timeout(120)
+def test_a_demo_whose_engine_dies_says_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edge.cli", "demo", "--seconds", "90"]
+    demo = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    try:
+        until = time.monotonic() + 60
+        while len(mine(tmp_path)) < 4 and time.monotonic() < until and demo.poll() is None:
+            time.sleep(0.1)
+        (engine,) = (p for p in mine(tmp_path) if b"\0run\0" in Path(f"/proc/{p}/cmdline").read_bytes())
+        os.kill(int(engine), signal.SIGKILL)
+        said = demo.communicate(timeout=30)[1]
+        assert demo.returncode == 2 and "the demo's engine stopped" in said and "Traceback" not in said
+    finally:
+        demo.kill()
+        demo.wait()
+
+
 def mine(folder: Path) -> list[str]:
     """The processes whose command line names the folder."""
     found = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import struct
 import zlib
 from pathlib import Path
@@ -65,6 +66,23 @@ def test_a_damaged_recording_gives_what_came_before(
     assert found[:whole] == MESSAGES[:whole]
     assert len(found) == whole and bool(reader.problem) == (cut not in ends or flip)
     assert str(path) in reader.problem or not reader.problem
+
+
+@pytest.mark.parametrize("in_time", [True, False])
+def test_a_full_disk_is_an_error_with_the_files_name_and_what_fitted_can_be_read(tmp_path: Path, in_time: bool) -> None:
+    """Whether a message finds out, or only the end of the recording."""
+    path, message = tmp_path / "x.haad", b"pose/a\0" + bytes(500)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(RecordingError, match=r"x\.haad: cannot be written"), write(path) as f:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1500, hard))
+            for t in range(1000 if in_time else 4):
+                f.add([message], t)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    reader = read(path)
+    assert list(reader) == [(0, message), (1, message)] and "cut off" in reader.problem
+    f.close()
 
 
 def test_refusals_say_what_to_do(tmp_path: Path) -> None:

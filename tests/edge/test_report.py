@@ -44,6 +44,8 @@ def test_an_alert_line_says_who_what_how_much_and_where() -> None:
 def test_scores_and_status_lines() -> None:
     scores = Scores(0, "r", "cam1", [3, 4], [1, 2], [0.5, 1.75], [0.1, 0.2], ["walk", "run"], BY)
     assert "person 3 0.50 (walk), person 4 1.75 (run)" in line(scores).plain
+    hidden = Scores(0, "r", "cam1", [], [], [], [], [], BY, unclear=[9])
+    assert line(hidden).plain.split(maxsplit=1) == ["score", "cam1: person 9 not seen well enough"]
     status = Status(0, "r", "degraded", "no device", 5.0, 2, 1, 3, 100, 4, 50, BY)
     text = line(status).plain
     assert "degraded: no device" in text and "4 lost" in text and "3 people" in text

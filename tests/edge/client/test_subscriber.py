@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,105 +9,11 @@ import pytest
 import zmq
 
 from edge.client import AlertSubscriber
-from edge.client.cursor import Cursor
 from edge.endpoint import Endpoint
-from edge.errors import SettingsError
-from edge.events import Alert, Event, Provenance, Status, encode_event
-from edge.journal.outbox import Page
-from edge.journal.replay import ReplayServer
-from edge.notices import Notices
+from edge.events import Alert, Event, Status, encode_event
 
 from ..harness import FakeClock
-
-BY = Provenance("m", "e", "s")
-STATUS = Status(0, "r1", "online", "", 1.0, 0, 0, 0, 0, 0, 0, BY)
-ALERT = Alert("i", "new", 0, "r1", "cam1", 5, 1, 2, 1.5, 1.5, "walk", (), "", BY)
-
-
-class Station:
-    """What an engine is to its subscribers: published alerts on record, of which the test sends what it likes."""
-
-    def __init__(self, folder: Path, journal: str = "j1") -> None:
-        self.folder, self.journal, self.run = folder, journal, "r1"
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.record: list[Alert] = []
-        self.first = self.began = 0
-        self.replay: ReplayServer | None = None
-        self.open()
-
-    def open(self) -> None:
-        self.pub = Endpoint.parse(f"pub+bind:ipc://{self.folder}/out").open(self.context, hwm=1000)
-        self.pub.setsockopt(zmq.XPUB_VERBOSE, 1)
-        self.serve()
-
-    def serve(self) -> None:
-        where = [Endpoint.parse(f"router+bind:ipc://{self.folder}/replay")]
-        self.replay = ReplayServer(self.context, where, self.journal, self, Notices(io.StringIO()))
-
-    def read(self, since: int, count: int, size: int) -> Page:
-        first = max(since, self.first)
-        found = self.record[first : first + 4]  # small batches, so that one answer is never enough
-        upto = first + len(found) if found else len(self.record)
-        return Page([encode_event(a) for a in found], upto, self.first, len(self.record), self.began)
-
-    def joined(self, count: int = 2, again: AlertSubscriber | None = None) -> None:
-        """Until `count` subscriptions have come; `again` subscribes again while it is used."""
-        while count:
-            while again and not self.pub.poll(0):
-                assert again.receive(0.01) is None
-            assert self.pub.poll(10_000)
-            count -= self.pub.recv()[:1] == b"\1"
-
-    def alert(self, sent: bool = True, **changes: object) -> Alert:
-        """The next alert; on record, and published unless it is to be lost."""
-        a = replace(ALERT, seq=len(self.record), run=self.run, journal=self.journal, **changes)  # type: ignore[arg-type]
-        self.record.append(a)
-        if sent:
-            self.pub.send(encode_event(a))
-        return a
-
-    def status(self, **changes: object) -> None:
-        address = self.replay.address if self.replay else ""
-        s = replace(STATUS, run=self.run, journal=self.journal, alert_seq=len(self.record), replay=address)
-        self.pub.send(encode_event(replace(s, **changes)))  # type: ignore[arg-type]
-
-    def restart(self, run: str, journal: str = "j1") -> None:
-        self.close()
-        self.context = zmq.Context()
-        self.run, self.journal, self.began = run, journal, len(self.record)
-        self.open()
-
-    def close_sockets(self) -> None:
-        self.pub.close(0)
-        if self.replay:
-            self.replay.close()
-        self.replay = None
-
-    def close(self) -> None:
-        self.close_sockets()
-        self.context.destroy(0)
-
-
-@pytest.fixture
-def station(tmp_path: Path) -> Iterator[Station]:
-    station = Station(tmp_path)
-    yield station
-    station.close()
-
-
-def subscribe(station: Station, **options: object) -> AlertSubscriber:
-    options = {"topics": ["alert"], **options}
-    return AlertSubscriber(f"sub+connect:ipc://{station.folder}/out", **options)  # type: ignore[arg-type]
-
-
-def hear(subscriber: AlertSubscriber, count: int) -> list[int]:
-    """The numbers of the next alerts."""
-    out = []
-    for _ in range(count):
-        event = subscriber.receive(10)
-        assert isinstance(event, Alert), (event, out, list(subscriber.gaps))
-        out.append(event.seq)
-    return out
+from .station import ALERT, Station, hear, subscribe
 
 
 def test_lost_alerts_are_fetched_and_come_in_order(station: Station) -> None:
@@ -228,74 +132,6 @@ def test_an_engine_without_a_journal_is_heard_as_before(station: Station) -> Non
         station.status(replay="")
         event = s.receive(10)
         assert isinstance(event, Status) and s.missed == 2
-
-
-def test_the_cursor_moves_after_the_loops_body_and_survives(station: Station, tmp_path: Path) -> None:
-    at = tmp_path / "cursor"
-    with subscribe(station, cursor=at, timeout=10) as s:
-        station.joined()
-        station.status()
-        for _ in range(3):
-            station.alert()
-        got: list[int] = []
-        with pytest.raises(RuntimeError):
-            for event in s:
-                assert isinstance(event, Alert)
-                got.append(event.seq)
-                if event.seq == 2:
-                    raise RuntimeError("a crash in the middle of number 2")
-    station.alert(sent=False)
-    with subscribe(station, cursor=at) as s:
-        station.joined()
-        station.status()
-        assert got == [0, 1, 2] and hear(s, 2) == [2, 3]
-        s.commit()
-    with subscribe(station, cursor=at) as s:
-        station.joined()
-        station.status()
-        station.alert()
-        assert hear(s, 1) == [4] and s.missed == 0
-
-
-def test_a_cursor_knows_where_it_began_before_the_first_alert(station: Station, tmp_path: Path) -> None:
-    station.alert(sent=False)
-    with subscribe(station, cursor=tmp_path / "c", topics=["alert", "status"]) as s:
-        station.joined()
-        station.status()
-        assert isinstance(s.receive(10), Status)
-    station.alert(sent=False)
-    with subscribe(station, cursor=tmp_path / "c") as s:
-        station.joined()
-        station.status()
-        assert hear(s, 1) == [1]
-
-
-def test_a_cursor_of_another_journal_means_that_all_of_this_one_is_new(station: Station, tmp_path: Path) -> None:
-    cursor = Cursor(tmp_path / "c")
-    cursor.advance("old", 77)
-    cursor.close()
-    station.alert(sent=False)
-    with subscribe(station, cursor=tmp_path / "c") as s:
-        station.joined()
-        station.status()
-        assert hear(s, 1) == [0]
-        s.commit()
-    assert Cursor(tmp_path / "c").next == {"old": 77, "j1": 1}
-
-
-def test_a_cursor_file_is_owned_by_one_and_must_be_one(tmp_path: Path) -> None:
-    cursor = Cursor(tmp_path / "c")
-    with pytest.raises(SettingsError, match="in use"):
-        Cursor(tmp_path / "c")
-    for n in range(20):
-        cursor.advance(f"j{n}", n)
-    assert list(cursor.next) == [f"j{n}" for n in range(4, 20)]
-    cursor.close()
-    for text in ("", "[]", '{"v": 2, "next": {}}', '{"v": 1, "next": {"a": -1}}', '{"v": 1, "next": {"a": "1"}}'):
-        (tmp_path / "d").write_text(text)
-        with pytest.raises(SettingsError, match="no cursor file") as e:
-            Cursor(tmp_path / "d")
-        assert "--since 0" in e.value.fix
 
 
 def test_silence_is_offline_and_the_next_heartbeat_is_not(station: Station) -> None:

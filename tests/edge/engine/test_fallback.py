@@ -135,6 +135,26 @@ def test_what_was_under_way_is_judged_by_the_support_it_was_submitted_with() -> 
         f.collect()
 
 
+def test_when_the_next_engine_fails_too_what_was_under_way_is_given_up_and_the_one_after_is_not() -> None:
+    """Whoever drains until nothing is pending would otherwise wait for ever."""
+    f, device, second, _ = relay()
+    fill(f, 4, 0)  # type: ignore[arg-type]
+    f.submit(4)
+    device.lost = second.broken = True
+    with pytest.raises(EngineError, match="broken too"):
+        f.collect()
+    assert f.pending == 0 and not f.full
+    fill(f, 4, 1)  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match="broken too"):
+        f.submit(4)
+    assert f.pending == 0
+    second.broken = False
+    for seed in (2, 3):
+        want = expected(*fill(f, 3, seed), *support(0))  # type: ignore[arg-type]
+        f.submit(3)
+        np.testing.assert_allclose(f.collect()[1], want[1], rtol=1e-4, atol=1e-5)
+
+
 def test_an_error_that_is_no_loss_changes_nothing() -> None:
     f, _, _, told = relay()
     with pytest.raises(EngineError, match="4 categories"):
@@ -207,8 +227,12 @@ def test_the_second_takes_batches_as_large_as_the_first_does() -> None:
 
 
 def test_when_none_opens_the_reason_is_raised() -> None:
-    with pytest.raises(EngineError, match="no tensorrt: a test → get tensorrt"):
-        first("tensorrt", Openers())
+    """Once: the caller prints it. What is raised stands for the last; of those before it is told."""
+    for names, before in (("tensorrt", []), ("onnx,tensorrt", [("no onnx: a test → get onnx", "")])):
+        told: list[tuple[str, str]] = []
+        with pytest.raises(EngineError, match="no tensorrt: a test → get tensorrt"):
+            open_first(open_bundle(), names.split(","), opener=Openers(), tell=lambda e, n: told.append((str(e), n)))  # noqa: B023
+        assert told == before
 
 
 def test_a_missing_plan_is_built_only_when_told() -> None:

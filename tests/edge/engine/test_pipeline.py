@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.engine.device import Room, Stream
-from edge.engine.pipeline import DEPTH, Pipeline, buckets, memory_of
+from edge.engine.pipeline import Pipeline
+from edge.engine.places import DEPTH, buckets, memory_of
 from edge.errors import EngineError
 from edge.skeleton import Float, J
 

@@ -171,6 +171,35 @@ def test_a_disk_that_hangs_holds_alerts_back_for_a_second_only(box: Box) -> None
     assert box.status().state == "online"
 
 
+def test_a_disk_that_hangs_for_hours_fills_no_memory(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cap is kept, what goes beyond it is counted, and what the thread has in hand is not taken from it."""
+    monkeypatch.setattr("edge.journal.outbox.UNSAVED_MOST", 20)
+    monkeypatch.setattr("edge.journal.outbox.GATHER", 4)
+    go, entered, hung = threading.Event(), threading.Event(), list[int]()
+    real = box.journal.append
+
+    def hang(entries: list[Entry]) -> None:
+        hung.extend(e.seq for e in entries)
+        entered.set()
+        assert go.wait(20)
+        real(entries)
+
+    box.journal.append = hang  # type: ignore[method-assign, assignment]
+    box.alert(id="a0")
+    assert entered.wait(20)
+    box.clock.now += 1.5
+    box.status()
+    for n in range(1, 100):
+        box.alert(id=f"a{n}")
+    assert [a.seq for a in box.sink.alerts()] == list(range(100))  # all are heard
+    assert len(box.outbox._waiting) == 24 and box.outbox.unwritten == 76
+    go.set()
+    with box.outbox._wake:
+        assert box.outbox._wake.wait_for(lambda: not box.outbox._waiting, 20)
+    kept = [s for s, _ in box.journal.read(0, 1000, 10**6)[0]]
+    assert kept == [0, 1, 2, 3, *range(80, 100)] == sorted(hung) and len(box.sink.alerts()) == 100
+
+
 def test_damage_while_running_begins_a_new_file_under_the_same_numbers(box: Box) -> None:
     box.alert(id="a")
     box.sink.until(1)

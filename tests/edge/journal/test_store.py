@@ -166,6 +166,30 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
         assert str(path) in str(e.value) and "--journal PATH" in e.value.fix and not e.value.damaged
 
 
+def test_a_new_file_that_could_not_be_begun_is_not_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    """On a full disk the one set aside has company enough: not an empty one for every question of a subscriber."""
+    journal = Journal(tmp_path / "j.db")
+    journal.append([entry(0)])
+    connect, broken = journal._connect, [True]
+
+    def full(mode: str = "rw") -> sqlite3.Connection:
+        if broken:
+            raise sqlite3.OperationalError("database or disk is full")
+        return connect(mode)
+
+    journal._connect = full  # type: ignore[method-assign]
+    with pytest.raises(JournalError, match="full"):
+        journal.begin_anew()
+    assert (tmp_path / "j.db").read_bytes() == b""
+    journal._connect = connect  # type: ignore[method-assign]  # reading an empty file takes no space
+    with pytest.raises(JournalError) as e:
+        held(journal)
+    assert not e.value.damaged
+    journal.append([entry(1)])
+    assert held(journal) == [1] and len([*tmp_path.glob("j.db.damaged-*[0-9]")]) == 1
+    journal.close()
+
+
 def test_a_full_disk_writes_all_of_a_batch_or_nothing(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.db")
     journal.append([entry(0)])

@@ -1,0 +1,92 @@
+"""What a pipeline allocates, once: a place for each batch under way, one for each support set, and their sizes.
+
+Slot: staging, joints, visible, distance, embedding     × DEPTH, `buckets(…)[-1]` windows each
+Bank: support features and mask                         × 2, the room of the plan each
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edge.engine import Staging
+from edge.engine.device import Device, Event, Graph, Memory, Room
+from edge.skeleton import Float, J
+
+DEPTH = 2
+
+
+@dataclass(slots=True)
+class Slot:
+    """One of the two batches: its place on the host and on the device."""
+
+    staging: Staging
+    joints: Memory
+    visible: Memory
+    distance: Memory
+    embedding: Memory
+    host_distance: Float
+    host_embedding: Float
+    arrived: Event
+    computed: Event
+    returned: Event
+
+    @classmethod
+    def on(cls, d: Device, room: Room, size: int, frames: int, embedding: int) -> Slot:
+        """For batches of `size` windows at most, padded to the largest bucket."""
+        rows, most = buckets(room.batch[0], size)[-1], room.categories[1]
+        joints, visible = d.pinned((rows, frames, J, 3)), d.pinned((rows, frames, J))
+        return cls(
+            Staging(joints[:size], visible[:size]),
+            d.allocate(joints.nbytes),
+            d.allocate(visible.nbytes),
+            d.allocate(4 * rows * most),
+            d.allocate(4 * rows * embedding),
+            d.pinned((rows * most,)),
+            d.pinned((rows, embedding)),
+            d.event(),
+            d.event(),
+            d.event(),
+        )
+
+
+@dataclass(slots=True)
+class Bank:
+    """One of the two places for a support set. `graphs`: captured runs that read it, by (slot, bucket)."""
+
+    features: Memory
+    mask: Memory
+    host_features: Float
+    host_mask: Float
+    written: Event
+    used: Event
+    shape: tuple[int, int] = (0, 0)
+    graphs: dict[tuple[int, int], Graph | None] = field(default_factory=dict)
+
+    @classmethod
+    def on(cls, d: Device, room: Room, embedding: int) -> Bank:
+        """For as large a support set as there is room for."""
+        n = room.categories[1] * room.shots[1]
+        full = n * embedding
+        return cls(d.allocate(4 * full), d.allocate(4 * n), d.pinned((full,)), d.pinned((n,)), d.event(), d.event())
+
+
+def buckets(least: int, most: int) -> tuple[int, ...]:
+    """The sizes that batches are padded to: powers of two from `least` on, and `most`."""
+    powers = {1 << i for i in range(most.bit_length()) if least <= 1 << i < most}
+    return tuple(sorted({least, *powers, max(least, most)}))
+
+
+def whole(part: Float) -> Float:
+    """The pinned array that a staging buffer is the beginning of."""
+    base = part.base
+    return base if isinstance(base, np.ndarray) and base.shape[1:] == part.shape[1:] else part
+
+
+def memory_of(room: Room, frames: int, embedding: int, max_batch: int) -> int:
+    """Bytes of device memory that a pipeline allocates, beside the program's own."""
+    rows = buckets(room.batch[0], min(max_batch, room.batch[1]))[-1]
+    per_slot = (rows * frames * J * 4, rows * room.categories[1], rows * embedding)
+    per_bank = room.categories[1] * room.shots[1] * (embedding + 1)
+    return 4 * DEPTH * sum(per_slot) + 4 * 2 * per_bank

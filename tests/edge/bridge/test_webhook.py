@@ -1,0 +1,103 @@
+"""Alerts to a web server on loopback: signed, and whose fault an answer says it is."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from edge.bridge.core import Refused, Unavailable, as_json
+from edge.bridge.webhook import Webhook, sign
+from edge.errors import SettingsError
+
+from .test_core import alerts
+
+
+class Hook:
+    """A web server that answers with `codes` in turn, then 204."""
+
+    def __init__(self) -> None:
+        self.codes: list[int] = []
+        self.got: list[tuple[str, dict[str, str], bytes]] = []
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.got.append((self.path, dict(self.headers), body))
+                code = hook.codes.pop(0) if hook.codes else 204
+                self.send_response(code)
+                if code == 302:
+                    self.send_header("Location", "/elsewhere")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_GET = do_POST
+
+            def log_message(self, format: str, *args: object) -> None: ...
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook?x=1"
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    hook = Hook()
+    yield hook
+    hook.server.shutdown()
+    hook.server.server_close()
+
+
+def test_an_alert_is_posted_and_signed_as_documented(hook: Hook) -> None:
+    target = Webhook(hook.url, b"secret", now=lambda: 1234.9)
+    assert target.deliver(alerts(2)) == 1
+    ((path, headers, body),) = hook.got
+    assert path == "/hook?x=1" and body == as_json(alerts(1)[0]).encode()
+    assert headers["Content-Type"] == "application/json" and headers["Idempotency-Key"] == "j-0"
+    expected = hmac.new(b"secret", b"1234." + body, hashlib.sha256).hexdigest()
+    assert (headers["X-Haad-Timestamp"], headers["X-Haad-Signature"]) == ("1234", f"sha256={expected}")
+    Webhook(hook.url).deliver(alerts(1))
+    assert "X-Haad-Signature" not in hook.got[1][1]
+
+
+def test_the_signature_is_that_of_a_known_case() -> None:
+    """Computed with openssl: printf '1700000000.{}' | openssl dgst -sha256 -hmac key"""
+    digest = "9d713ed406bb7076d4123f0dc2c39d2df5c654ed4b0cd56b52c8b4c940bd63ae"
+    assert sign(b"key", "1700000000", b"{}") == f"sha256={digest}"
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(c, Refused) for c in (400, 413, 422)] + [(c, Unavailable) for c in (302, 401, 404, 429, 500, 503)],
+)
+def test_an_answer_that_is_no_success_says_whose_fault_it_is(hook: Hook, code: int, kind: type[Exception]) -> None:
+    hook.codes = [code]
+    with pytest.raises(kind, match=str(code)):
+        Webhook(hook.url).deliver(alerts(1))
+    assert len(hook.got) == 1, "a redirection is not followed"
+
+
+def test_a_server_that_is_not_there_is_waited_for(hook: Hook) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{s.getsockname()[1]}/"
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        Webhook(url, timeout=2).deliver(alerts(1))
+    with socket.socket() as s:  # takes the connection and never answers
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            Webhook(f"http://127.0.0.1:{s.getsockname()[1]}/", timeout=0.1).deliver(alerts(1))
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/y", "example.org", "http:///x", ""])
+def test_what_is_no_web_address_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match="no web address"):
+        Webhook(url)
