@@ -157,7 +157,11 @@ def decode_pose(parts: Sequence[bytes], limits: Limits, wall: Callable[[], int] 
     One without `t` is taken as captured now, by `wall` in ns.
     """
     topic, body = split(parts)
-    stream = stream_of(topic, limits)
+    return pose_of(stream_of(topic, limits), body, limits, wall)
+
+
+def pose_of(stream: str, body: bytes, limits: Limits, wall: Callable[[], int] = time.time_ns) -> PoseFrame:
+    """The same for a message whose topic has been read."""
     try:
         return _pose(stream, unpack(body, limits), limits, wall)
     except WireError as e:
