@@ -21,6 +21,8 @@ from edge.skeleton import Float, J
 from edge.template import FEW, Many, Templates
 from edge.wire import Limits, PoseFrame, pose_of, split, stream_of
 
+NAMES = 4096
+"""Topics whose names are remembered: a camera's comes thirty times a second."""
 Kind = tuple[str, int, bool, tuple[float, float] | None]
 """Layout, coordinates, whether there are confidences, image size: people of one kind are mapped together."""
 
@@ -73,20 +75,32 @@ class Decoder:
     ) -> None:
         self._limits, self._min_confidence, self._refused, self._wall = limits, min_confidence, refused, wall
         self._templates = Templates()
+        self._names: dict[bytes, str] = {}
 
     def __call__(self, messages: Sequence[Sequence[bytes]]) -> Drain:
         """The messages, each a list of parts, but for those refused."""
         work = _Work(len(messages))
         groups: dict[int, list[int]] = {}
+        names, streams, bodies = self._names, work.stream, work.body
         for i, parts in enumerate(messages):
-            try:
-                topic, body = split(parts)
-                work.stream[i] = stream_of(topic, self._limits)
-            except WireError as e:
-                self._refused(e)
-                continue
-            work.body[i] = body
-            groups.setdefault(len(body), []).append(i)
+            topic, _, body = parts[0].partition(b"\0")
+            name = names.get(topic)
+            if name is None or not body or len(parts) > 1:
+                try:
+                    topic, body = split(parts)
+                    name = stream_of(topic, self._limits)
+                except WireError as e:
+                    self._refused(e)
+                    continue
+                if len(names) >= NAMES:
+                    names.clear()
+                names[topic] = name
+            streams[i], bodies[i] = name, body
+            group = groups.get(len(body))
+            if group is None:
+                groups[len(body)] = [i]
+            else:
+                group.append(i)
         for places in groups.values():
             if len(places) < FEW:
                 for i in places:

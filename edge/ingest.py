@@ -12,9 +12,9 @@ from edge.endpoint import Endpoint
 from edge.keys import Keys
 from edge.windows import Stream
 
-DRAIN = 256
+DRAIN = 512
 """Messages read from one socket before the next has its turn."""
-DRAIN_BYTES = 32 << 20
+DRAIN_BYTES = 8 << 20
 """… and how much, so that large messages wait in the socket, whose queue is bounded, and not here."""
 RESTART_BEHIND = 1000
 """A sequence number this far behind the expected one is a restarted publisher, not a late message."""

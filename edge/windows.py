@@ -234,24 +234,24 @@ class Windows:
         when = t0[of] + spec.grid(n - 1)
         from_t = last_t[of]
         f = ((when - from_t) / (t[of] - from_t)).astype(np.float32)[:, None]
-        j0, v0 = joints[prev], visible[prev]
+        j0, v0 = joints.take(prev, 0), visible.take(prev, 0)
         if len(first := np.flatnonzero(prev < 0)):
-            j0[first], v0[first] = self._last_joints[s[first]], self._last_visible[s[first]]
-        made, seen = blend(j0, v0, joints[of], visible[of], f)
+            j0[first], v0[first] = self._last_joints.take(s[first], 0), self._last_visible.take(s[first], 0)
+        made, seen = blend(j0, v0, joints.take(of, 0), visible.take(of, 0), f)
         row = s * frames + (n - 1) % frames
         phase = self._phase[s]
-        due_before = spec.due(n - 1, phase)
-        due = spec.due(n, phase) > due_before
-        turn = due_before - spec.due(self.rows[s], phase)
-        # Of what a slot has several times the last one stands: they are in order of time.
-        self._last_t[slots], self._last_joints[slots], self._last_visible[slots] = t, joints, visible
+        due = (n == frames) | ((n > frames) & ((n - frames) % spec.stride == phase))
+        turn = spec.due(n - 1, phase) - spec.due(self.rows[s], phase)
+        newest = np.ones(len(slots), bool)
+        newest[before[before >= 0]] = False
+        at = slots[newest]
+        self._last_t[at] = t[newest]
+        self._last_joints[at], self._last_visible[at] = joints[newest], visible[newest]
         for k in range(int(turn.max(initial=-1)) + 1):
             now = np.flatnonzero(turn == k) if k or turn.any() else slice(None)
-            self._joints[row[now]], self._visible[row[now]] = made[now], seen[now]
-            self.rows[s[now]] = n[now]
-            at = np.flatnonzero(due[now])
-            if not isinstance(now, slice):
-                at = now[at]
+            # Of what a track has several times the last one stands: they are in order of time.
+            self._joints[row[now]], self._visible[row[now]], self.rows[s[now]] = made[now], seen[now], n[now]
+            at = np.flatnonzero(due & (turn == k))
             if self.widen > 1 and len(at):
                 number = (n[at] - frames - phase[at]) // spec.stride + s[at]
                 passed = (number % self.widen != 0) & (n[at] > frames)
@@ -357,7 +357,8 @@ class Windows:
 
 def _previous(slots: Slots) -> NDArray[np.intp]:
     """Of each entry, where the same slot is before it; −1 for the first."""
-    order = np.argsort(slots, kind="stable")
+    narrow = slots.astype(np.uint16) if len(slots) and slots.max() < 0xFFFF else slots  # sorts faster, −1 last
+    order = np.argsort(narrow, kind="stable")
     sorted_ = slots[order]
     same = sorted_[1:] == sorted_[:-1]
     out = np.full(len(slots), -1)

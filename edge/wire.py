@@ -11,7 +11,6 @@ import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -136,7 +135,6 @@ def _numbers(value: Any, depth: int) -> bool:
     return type(value) is list and all(_numbers(v, depth - 1) for v in value)
 
 
-@lru_cache(4096)  # a camera's topic comes thirty times a second
 def stream_of(topic: bytes, limits: Limits) -> str:
     """The stream's name in a `pose/<stream>` topic."""
     kind, _, name = topic.partition(b"/")
