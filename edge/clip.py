@@ -96,11 +96,15 @@ def blend(j0: Float, v0: Float, j1: Float, v1: Float, f: Float) -> tuple[Float, 
 
     Where only one side sees the joint, its place stands and its visibility is that side's share.
     """
-    w1 = v1 * f
-    total = v0 * (1 - f) + w1
-    share = w1 / np.maximum(total, TINY)
+    seen = v1 * f
+    total = v0 * (1 - f)
+    total += seen
+    share = np.divide(seen, np.maximum(total, TINY), out=seen)
     # j0 is 0 where nothing was seen, so a joint hidden on both sides stays 0.
-    return j0 + (j1 - j0) * (share @ THRICE).reshape(j0.shape), total
+    step = j1 - j0
+    step *= (share @ THRICE).reshape(j0.shape)
+    step += j0
+    return step, total
 
 
 def load_clip(path: Path | str) -> Clip:

@@ -45,7 +45,9 @@ def core15(
         total, weight = flat @ sums, np.broadcast_to(weights.sum(0), (people, J))
     else:
         seen = (confidence >= min_confidence).astype(np.float32)  # NaN compares false: hidden
-        total, weight = (flat * seen.take(of, 1)) @ sums, seen @ weights
+        each = seen.take(of, 1)
+        each *= flat
+        total, weight = each @ sums, seen @ weights
     enough = (weight > 0.5).astype(np.float32)
     scale = enough / np.maximum(weight, np.float32(0.5))
     if c == 3:
