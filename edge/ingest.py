@@ -12,7 +12,7 @@ from edge.endpoint import Endpoint
 from edge.keys import Keys
 from edge.windows import Stream
 
-DRAIN = 512
+DRAIN = 1024
 """Messages read from one socket before the next has its turn."""
 DRAIN_BYTES = 8 << 20
 """… and how much, so that large messages wait in the socket, whose queue is bounded, and not here."""

@@ -131,7 +131,8 @@ class Windows:
         self.streams: dict[str, Stream] = {}
         self.fate = dict.fromkeys(FATES, 0)
         self._free = list(range(max_tracks - 1, -1, -1))
-        self._ring = np.arange(t)
+        # Where a ring's rows are, oldest first, by where the next one goes.
+        self._ring = (np.arange(t)[:, None] + np.arange(t)) % t
 
     @property
     def live(self) -> int:
@@ -263,7 +264,7 @@ class Windows:
     def gather(self, slots: Slots, joints: Float, visible: Float) -> None:
         """Copy the newest window of each slot, oldest row first, into joints (n, T, 15, 3) and visible (n, T, 15)."""
         frames = self.spec.frames
-        rows = (self._ring + self.rows[slots][:, None]) % frames + slots[:, None] * frames
+        rows = self._ring[self.rows[slots] % frames] + slots[:, None] * frames
         np.take(self._joints, rows, 0, out=joints, mode="clip")  # any other mode would copy through a buffer
         np.take(self._visible, rows, 0, out=visible, mode="clip")
 
