@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import ClipError
-from edge.skeleton import LAYOUTS, Float, lift, mask_bad
+from edge.skeleton import LAYOUTS, THRICE, Float, lift, mask_bad
 
 MAX_FRAMES = 200_000
 MAX_FILE_BYTES = 256 << 20
 HELP = "see 'Clip files' in docs/start.md"
+TINY = np.float32(1e-30)
+"""Less than any share of a visibility; instead of a division by nought."""
 BRIDGE_S = 0.15
 """Seconds in which a looped clip moves from its last pose back to its first."""
 
@@ -94,11 +96,15 @@ def blend(j0: Float, v0: Float, j1: Float, v1: Float, f: Float) -> tuple[Float, 
 
     Where only one side sees the joint, its place stands and its visibility is that side's share.
     """
-    w0, w1 = v0 * (1 - f), v1 * f
-    total = w0 + w1
-    share = np.divide(w1, total, out=np.zeros_like(total), where=total > 0)
+    seen = v1 * f
+    total = v0 * (1 - f)
+    total += seen
+    share = np.divide(seen, np.maximum(total, TINY), out=seen)
     # j0 is 0 where nothing was seen, so a joint hidden on both sides stays 0.
-    return j0 + (j1 - j0) * share[..., None], total
+    step = j1 - j0
+    step *= (share @ THRICE).reshape(j0.shape)
+    step += j0
+    return step, total
 
 
 def load_clip(path: Path | str) -> Clip:

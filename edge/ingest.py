@@ -12,9 +12,9 @@ from edge.endpoint import Endpoint
 from edge.keys import Keys
 from edge.windows import Stream
 
-DRAIN = 256
+DRAIN = 1024
 """Messages read from one socket before the next has its turn."""
-DRAIN_BYTES = 32 << 20
+DRAIN_BYTES = 8 << 20
 """… and how much, so that large messages wait in the socket, whose queue is bounded, and not here."""
 RESTART_BEHIND = 1000
 """A sequence number this far behind the expected one is a restarted publisher, not a late message."""
@@ -59,14 +59,22 @@ class ZmqSource:
     def receive(self, timeout: float) -> list[list[bytes]]:
         """See `Source`."""
         out: list[list[bytes]] = []
-        size = 0
         for socket, _ in self._poller.poll(max(0, round(timeout * 1000))):
+            receive, size = socket.recv, 0
             try:
                 for _ in range(DRAIN):
-                    out.append(socket.recv_multipart(zmq.NOBLOCK))
-                    size += sum(map(len, out[-1]))
+                    part = receive(zmq.NOBLOCK)
+                    # Asking whether there is more costs as much as receiving. A part with something behind a NUL is a
+                    # message, whatever comes with it; one that could be a topic alone is asked about.
+                    at = part.find(b"\0")
+                    parts = [part]
+                    if at < 0 or at == len(part) - 1:
+                        while socket.getsockopt(zmq.RCVMORE):
+                            parts.append(receive(zmq.NOBLOCK))
+                    out.append(parts)
+                    size += sum(map(len, parts)) if len(parts) > 1 else len(part)
                     if size > DRAIN_BYTES:
-                        return out
+                        break
             except zmq.Again:
                 pass
         return out
@@ -90,10 +98,14 @@ class Ledger:
     unstamped: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def enter(self, stream: Stream, seq: int) -> int:
-        """Account for one message; returns how many were lost just before it."""
+    def enter(self, stream: Stream, seq: int, people: int = 0) -> int:
+        """Account for one message of so many people; returns how many were lost just before it."""
         self.frames += 1
+        self.people += people
         expected = stream.next_seq
+        if seq == expected:
+            stream.next_seq, stream.old_run = seq + 1, 0
+            return 0
         missing = seq - expected if expected >= 0 else 0
         if -RESTART_BEHIND <= missing < 0 < seq:
             stream.old_run = stream.old_run + 1 if seq == stream.old_seq + 1 else 1

@@ -29,7 +29,6 @@ from edge.score import SENSITIVITY, NormalHere, Scorer
 from edge.settings import Settings
 from edge.skeleton import Float, J
 from edge.support import REFINED, REFINED_VERSION, SupportSet
-from edge.wave import waves
 from edge.windows import SECOND, Slots, Windows, WindowSpec
 from edge.wire import Limits, decode_pose
 
@@ -102,7 +101,7 @@ def refine(
 
 
 class _Player:
-    """A recording through decoding, waves and windows to distances. `tracks` are all that were in it: (stream, id)."""
+    """A recording through decoding and windows to distances. `tracks` are all that were in it: (stream, id)."""
 
     def __init__(self, s: Settings, bundle: Bundle, engine: Engine) -> None:
         m = bundle.manifest
@@ -137,12 +136,12 @@ class _Player:
                 continue
             first, last = self._span.get(frame.stream, (frame.t, frame.t))
             self._span[frame.stream] = min(first, frame.t), max(last, frame.t)
-            self._release(self._windows.advance(stream, frame.t))
-            for wave in waves([frame], self._s.min_confidence):
-                slots = np.array(self._windows.slots_of(stream, frame.ids.tolist()), np.intp)
-                t = np.full(len(slots), frame.t)
-                for due, ends in self._windows.push(slots, t, wave.joints, wave.visible):
-                    yield from self._judge(due, ends)
+            if self._windows.advance(stream, frame.t):
+                self._release(self._windows.gone(stream))
+            joints, visible, _ = frame.core15(self._s.min_confidence)
+            slots = self._windows.slots_of(stream, frame.ids.tolist())
+            for due, ends in self._windows.push(slots, np.full(len(slots), frame.t), joints, visible):
+                yield from self._judge(due, ends)
             if frame.end:
                 self._release(list(stream.slots.values()))
                 self._windows.drop_stream(stream)

@@ -1,7 +1,7 @@
 """The loop that joins the stations.
 
 source ─► decode ─► ledger ─► windows ─► batch ─► engine ─► score ─► alert book ─► announcer
-          accept, watch, enter           Dispatch      judge
+          Decoder      Arrivals             Dispatch          judge
   └──────────────────── one thread, drained receive ────────────────────┘
 While the engine computes, the loop receives and stages the next batch. Beside it: the support watcher's thread, and the
 page with metrics and readiness.
@@ -18,10 +18,12 @@ import numpy as np
 
 from edge.alerts import Change, Sink
 from edge.announce import Announcer, Cause
+from edge.arrivals import Arrivals
 from edge.batch import Flight
 from edge.bundle import Bundle
 from edge.counts import Counts
 from edge.dispatch import Dispatch
+from edge.drain import Decoder
 from edge.engine import Engine
 from edge.errors import EngineError, WireError
 from edge.events import Provenance, Status
@@ -34,9 +36,8 @@ from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support import SupportSet
 from edge.tap import Tap
-from edge.wave import Wave, waves
-from edge.windows import SECOND, Stream, Windows, WindowSpec
-from edge.wire import Limits, PoseFrame, decode_pose
+from edge.windows import SECOND, Windows, WindowSpec
+from edge.wire import Limits
 
 HEARTBEAT_S = 1.0
 IDLE_S = 0.1
@@ -77,7 +78,8 @@ class Runtime:
         self.judge = Judge(s, bundle.calibration(), s.max_tracks, self.windows)
         self.book = self.judge.book
         self.announcer = Announcer(sink, self.windows)
-        self.limits = Limits(s.max_message_bytes, s.max_people)
+        limits = Limits(s.max_message_bytes, s.max_people)
+        self._decode = Decoder(limits, s.min_confidence, self._refuse, lambda: self.wall())
         self.ledger, self.counts = Ledger(), Counts()
         self.dispatch = Dispatch(
             engine,
@@ -89,6 +91,7 @@ class Runtime:
             deadline=s.batch_deadline,
             clock=clock,
         )
+        self._arrivals = Arrivals(self.windows, self.ledger, self.notices, self.dispatch.stage, self._release)
         self.state: Literal["online", "degraded", "draining", "offline"] = "online"
         self.reason = ""
         self.stopping = False
@@ -128,62 +131,16 @@ class Runtime:
 
     def _accept(self, messages: list[list[bytes]], now: float) -> None:
         """Take messages through decoding and accounting to their windows. Whatever they are, the loop goes on."""
-        frames = []
-        heard = self._tap is not None and self._tap.listening(now)
-        for parts in messages:
-            try:
-                frame = decode_pose(parts, self.limits, self.wall)
-                self.ledger.unstamped += not frame.stamped
-                frames.append(frame)
-                if heard and self._tap:
-                    self._tap.send(parts)
-            except WireError as e:
-                self.ledger.dropped[e.reason] += 1
-                self.notices.say(f"message dropped: {e}", e.reason)
-        for wave in waves(frames, self.settings.min_confidence):
-            self._watch(wave, now)
+        drain = self._decode(messages)
+        self.ledger.unstamped += drain.unstamped
+        if self._tap is not None and self._tap.listening(now):
+            for i in drain.message:
+                self._tap.send(messages[i])
+        self._arrivals.take(drain, now)
 
-    def _watch(self, wave: Wave, now: float) -> None:
-        """Account for a wave's frames, write their people into their windows, and stage those that are due."""
-        slots: list[int] = []
-        ended: list[Stream] = []
-        full = self.windows.fate["tracks_full"]
-        for i, frame in enumerate(wave.frames):
-            stream = self._enter(frame, now)
-            if stream is None:
-                slots += [-1] * len(frame.ids)
-                continue
-            slots += self.windows.slots_of(stream, frame.ids.tolist())
-            if frame.end:
-                ended.append(stream)
-            if bad := wave.bad.get(i):
-                self.ledger.bad_joints += bad
-                self.notices.say(f"stream {frame.stream}: {bad} joints at no real place, taken as hidden", "bad_joints")
-        if slots:
-            t = np.repeat([frame.t for frame in wave.frames], [len(frame.ids) for frame in wave.frames])
-            for due, ends in self.windows.push(np.array(slots), t, wave.joints, wave.visible):
-                self.dispatch.stage(due, ends, now)
-            if self.windows.fate["tracks_full"] > full:
-                most = self.settings.max_tracks
-                self.notices.say(f"no room for another track: max_tracks is {most}", "tracks_full")
-        for stream in ended:
-            self._release(list(stream.slots.values()))
-            self.windows.drop_stream(stream)
-
-    def _enter(self, frame: PoseFrame, now: float) -> Stream | None:
-        """Account for a frame and let go of who is gone by its time; its stream, or None when there is no room."""
-        stream = self.windows.stream_named(frame.stream)
-        if stream is None:
-            most = self.settings.max_streams
-            self.notices.say(f"stream {frame.stream} is one too many: max_streams is {most}", "streams_full")
-            return None
-        stream.heard = now
-        if missing := self.ledger.enter(stream, frame.seq):
-            self.notices.say(f"stream {frame.stream}: {missing} messages lost before seq {frame.seq}", frame.stream)
-        self.ledger.people += len(frame.ids)
-        if gone := self.windows.advance(stream, frame.t):
-            self._release(gone)
-        return stream
+    def _refuse(self, e: WireError) -> None:
+        self.ledger.dropped[e.reason] += 1
+        self.notices.say(f"message dropped: {e}", e.reason)
 
     def _judge(self, flight: Flight, distance: Float) -> None:
         """Judge a batch's distances (n, G), publish what changed, and the scores to those who listen."""

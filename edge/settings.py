@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     build_missing: bool = Field(False, description="build a TensorRT plan for this GPU if the bundle has none")
     threads: int = Field(1, ge=1, le=64, description="threads of ONNX Runtime; one is best beside other load")
     max_batch: int = Field(64, ge=1, le=4096, description="windows per inference at most")
-    batch_deadline: float = Field(0.02, ge=0, le=1, description="seconds (wall clock) a due window waits for others")
+    batch_deadline: float = Field(0.01, ge=0, le=1, description="seconds (wall clock) a due window waits for others")
 
     overload: Literal["wait", "drop-oldest", "widen-stride"] | None = Field(
         None,

@@ -59,6 +59,11 @@ class WindowSpec:
         """How many rows a track has whose first frame was `since` ns ago: `grid(n) ≤ since` for all of them."""
         return -(-(since + 1) * self.frames // round(self.seconds * SECOND))
 
+    def due(self, rows: NDArray[np.int64], phase: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many windows were due of a track that has so many rows: the first when its ring was full, and then."""
+        after = (rows - self.frames - phase) // self.stride + (phase > 0)
+        return np.where(rows < self.frames, 0, 1 + np.maximum(after, 0))
+
     @property
     def step(self) -> float:
         """Seconds between two rows."""
@@ -76,8 +81,10 @@ class Stream:
     old_run: int = 0
     score_seq: int = 0
     t: int = 0
-    swept: int = 0
+    sweep: int = 0
     heard: float = 0.0
+    ids: bytes = b""
+    places: bytes = b""
 
 
 def phase_of(stream: str, track: int, stride: int) -> int:
@@ -124,7 +131,8 @@ class Windows:
         self.streams: dict[str, Stream] = {}
         self.fate = dict.fromkeys(FATES, 0)
         self._free = list(range(max_tracks - 1, -1, -1))
-        self._ring = np.arange(t)
+        # Where a ring's rows are, oldest first, by where the next one goes.
+        self._ring = (np.arange(t)[:, None] + np.arange(t)) % t
 
     @property
     def live(self) -> int:
@@ -144,19 +152,44 @@ class Windows:
     def push(
         self, slots: Slots, t: NDArray[np.int64], joints: Float, visible: Float
     ) -> Iterator[tuple[Slots, NDArray[np.int64]]]:
-        """Take a frame's people, or those of one frame each of several streams; no slot may occur twice.
+        """Take the people of frames in order of arrival, of any streams; a slot may occur in several frames.
 
-        slots (P,) as `slots_of` found them, −1 for who is passed over; t (P,) ns; joints (P, 15, 3), visible (P, 15).
-        Call `advance` with each frame's time first. Yields (slots, end times in ns) of due windows; copy them with
-        `gather` before asking for the next.
+        slots (P,) as `places` has them, −1 for who is passed over; t (P,) ns; joints (P, 15, 3), visible (P, 15).
+        Call `advance` with each frame's time first. Yields (slots, end times in ns) of due windows, none twice at a
+        time; copy them with `gather` before asking for the next.
         """
-        age = t - self._last_t[slots]
+        before = _previous(slots)
+        again = before >= 0
+        last_t = np.where(again, t[before], self._last_t[slots])
+        age = t - last_t
+        usual = (age > 0) & (age <= self.spec.max_gap) & (self.rows[slots] > 0) & (slots >= 0)
+        if usual.all():
+            yield from self._advance(slots, t, joints, visible, before, last_t)
+            return
+        # What becomes of a frame decides what the next one of its track is: those tracks take turns.
+        odd = np.isin(slots, slots[~usual])
+        if not odd.all():
+            plain = np.flatnonzero(~odd)
+            yield from self.push(slots[plain], t[plain], joints[plain], visible[plain])
+        left = np.flatnonzero(odd)
+        while len(left):
+            first = _previous(slots[left]) < 0
+            turn, left = left[first | (slots[left] < 0)], left[~first & (slots[left] >= 0)]
+            yield from self._turn(slots[turn], t[turn], joints[turn], visible[turn])
+
+    def _turn(
+        self, slots: Slots, t: NDArray[np.int64], joints: Float, visible: Float
+    ) -> Iterator[tuple[Slots, NDArray[np.int64]]]:
+        """`push` for slots none of which occurs twice."""
+        last_t = self._last_t[slots]
+        age = t - last_t
         usual = (age > 0) & (age <= self.spec.max_gap) & (self.rows[slots] > 0) & (slots >= 0)
         if not usual.all():
             self._unusual(slots, t, joints, visible, age)
-            slots, t, joints, visible = slots[usual], t[usual], joints[usual], visible[usual]
-        if len(slots):
-            yield from self._advance(slots, t, joints, visible)
+        if usual.any():
+            s = slots[usual]
+            none = np.full(len(s), -1)
+            yield from self._advance(s, t[usual], joints[usual], visible[usual], none, last_t[usual])
 
     def _unusual(
         self, slots: Slots, t: NDArray[np.int64], joints: Float, visible: Float, age: NDArray[np.int64]
@@ -178,44 +211,60 @@ class Windows:
             self._first[slots[new]] = _middle(joints[new], visible[new])
 
     def _advance(
-        self, slots: Slots, t: NDArray[np.int64], joints: Float, visible: Float
+        self,
+        slots: Slots,
+        t: NDArray[np.int64],
+        joints: Float,
+        visible: Float,
+        before: NDArray[np.intp],
+        last_t: NDArray[np.int64],
     ) -> Iterator[tuple[Slots, NDArray[np.int64]]]:
-        """Fill the grid rows between each track's last frame and this one, a row of every track at a time."""
+        """Fill the grid rows between each frame (P,) and the last of its track: the one `before` here, or −1.
+
+        All rows are computed at once. A window is a whole ring, so a track's rows are written as far as its next due
+        window, then that is taken, then the next.
+        """
         spec, frames = self.spec, self.spec.frames
-        last_t, last_joints, last_visible = self._last_t[slots], self._last_joints[slots], self._last_visible[slots]
-        t0, n = self._t0[slots], self.rows[slots]
-        left = spec.rows(t - t0) - n
-        s, end, j1, v1 = slots, t, joints, visible
-        while True:
-            more = left > 0
-            if not more.all():
-                if not more.any():
-                    break
-                s, end, t0, n, left, last_t = s[more], end[more], t0[more], n[more], left[more], last_t[more]
-                j1, v1, last_joints, last_visible = j1[more], v1[more], last_joints[more], last_visible[more]
-            when = t0 + spec.grid(n)
-            f = ((when - last_t) / (end - last_t)).astype(np.float32)[:, None]
-            row = s * frames + n % frames
-            self._joints[row], self._visible[row] = blend(last_joints, last_visible, j1, v1, f)
-            n = n + 1
-            left = left - 1
-            self.rows[s] = n
-            due = (n == frames) | ((n > frames) & ((n - frames) % spec.stride == self._phase[s]))
-            if self.widen > 1 and due.any():
-                turn = (n - frames - self._phase[s]) // spec.stride + s
-                passed = due & (turn % self.widen != 0) & (n > frames)
+        t0 = self._t0[slots]
+        had = spec.rows(last_t - t0)
+        new = spec.rows(t - t0) - had
+        of = np.repeat(np.arange(len(slots)), new)  # whose interval each row lies in
+        s, prev = slots[of], before[of]
+        # The rows that a track has with this one.
+        n = np.arange(1, len(of) + 1) + (had - np.cumsum(new) + new)[of]
+        when = t0[of] + spec.grid(n - 1)
+        from_t = last_t[of]
+        f = ((when - from_t) / (t[of] - from_t)).astype(np.float32)[:, None]
+        j0, v0 = joints.take(prev, 0), visible.take(prev, 0)
+        if len(first := np.flatnonzero(prev < 0)):
+            j0[first], v0[first] = self._last_joints.take(s[first], 0), self._last_visible.take(s[first], 0)
+        made, seen = blend(j0, v0, joints.take(of, 0), visible.take(of, 0), f)
+        row = s * frames + (n - 1) % frames
+        phase = self._phase[s]
+        due = (n == frames) | ((n > frames) & ((n - frames) % spec.stride == phase))
+        turn = spec.due(n - 1, phase) - spec.due(self.rows[s], phase)
+        newest = np.ones(len(slots), bool)
+        newest[before[before >= 0]] = False
+        at = slots[newest]
+        self._last_t[at] = t[newest]
+        self._last_joints[at], self._last_visible[at] = joints[newest], visible[newest]
+        for k in range(int(turn.max(initial=-1)) + 1):
+            now = np.flatnonzero(turn == k) if k or turn.any() else slice(None)
+            # Of what a track has several times the last one stands: they are in order of time.
+            self._joints[row[now]], self._visible[row[now]], self.rows[s[now]] = made[now], seen[now], n[now]
+            at = np.flatnonzero(due & (turn == k))
+            if self.widen > 1 and len(at):
+                number = (n[at] - frames - phase[at]) // spec.stride + s[at]
+                passed = (number % self.widen != 0) & (n[at] > frames)
                 self.widened += int(passed.sum())
-                due &= ~passed
-            if due.any():
-                yield s[due], when[due]
-        self._last_t[slots] = t
-        self._last_joints[slots] = joints
-        self._last_visible[slots] = visible
+                at = at[~passed]
+            if len(at):
+                yield s[at], when[at]
 
     def gather(self, slots: Slots, joints: Float, visible: Float) -> None:
         """Copy the newest window of each slot, oldest row first, into joints (n, T, 15, 3) and visible (n, T, 15)."""
         frames = self.spec.frames
-        rows = (self._ring + self.rows[slots][:, None]) % frames + slots[:, None] * frames
+        rows = self._ring[self.rows[slots] % frames] + slots[:, None] * frames
         np.take(self._joints, rows, 0, out=joints, mode="clip")  # any other mode would copy through a buffer
         np.take(self._visible, rows, 0, out=visible, mode="clip")
 
@@ -223,17 +272,32 @@ class Windows:
         """The time of each slot's newest row, ns."""
         return self._t0[slots] + self.spec.grid(self.rows[slots] - 1)
 
-    def slots_of(self, stream: Stream, ids: Sequence[int]) -> list[int]:
-        """The slots of a stream's tracks, taken if need be; −1, and counted, where there is none left."""
-        found = [stream.slots.get(track, -1) for track in ids]
+    def places(self, stream: Stream, ids: bytes) -> bytes:
+        """The slots of a stream's tracks, taken if need be; −1, and counted, where there is none left.
+
+        From ids to slots as bytes of (n,) int64 and intp: nearly always they are those of the frame before.
+        """
+        if ids == stream.ids:
+            return stream.places
+        tracks = np.frombuffer(ids, np.int64).tolist()
+        found = [stream.slots.get(track, -1) for track in tracks]
         if -1 in found:
-            for i, track in enumerate(ids):
+            for i, track in enumerate(tracks):
                 if found[i] < 0 and self._free:
                     slot = found[i] = stream.slots[track] = self._free.pop()
                     self.stream[slot], self.track[slot], self.rows[slot] = stream, track, 0
                     self._phase[slot] = phase_of(stream.name, track, self.spec.stride)
+                    self._last_t[slot] = stream.t
+        places = np.array(found, np.intp).tobytes()
+        if -1 in found:
             self.fate["tracks_full"] += found.count(-1)
-        return found
+        else:
+            stream.ids, stream.places = ids, places
+        return places
+
+    def slots_of(self, stream: Stream, ids: Sequence[int]) -> Slots:
+        """`places` for whoever has one frame at a time."""
+        return np.frombuffer(self.places(stream, np.array(ids, np.int64).tobytes()), np.intp)
 
     def who(self, slot: int) -> tuple[str, int]:
         """Stream and track id of the slot's track; ("", -1) without one."""
@@ -250,17 +314,28 @@ class Windows:
         last = _middle(joints[None], visible[None])[0]
         return Place(stream.name, int(self._since[slot]), int(self._last_t[slot]), self._first[slot].copy(), last, size)
 
-    def advance(self, stream: Stream, t: int) -> list[int]:
-        """Set the stream's clock to a frame's time; returns the slots of tracks that are gone by it, to be released.
-
-        Gone is who was unseen for the timeout, and, when the camera's clock was set back by more than max_gap, who
-        was last seen in what is now the future (`clock_jumps`). Cheap unless a sweep is due.
-        """
+    def advance(self, stream: Stream, t: int) -> bool:
+        """Set the stream's clock to a frame's time; whether some of its tracks may be gone by it: then push what has
+        come before, and ask `gone`. Cheap unless a sweep is due."""
+        if stream.t <= t < stream.sweep:
+            stream.t = t
+            return False
         back = t < stream.t - self.spec.max_gap
         stream.t = t if back else max(stream.t, t)
-        if not back and 0 <= stream.t - stream.swept < self.spec.timeout // 4:
-            return []
-        stream.swept = stream.t
+        if back:
+            stream.sweep = t
+        if stream.t < stream.sweep:
+            return False
+        stream.sweep = stream.t + self.spec.timeout // 4
+        # Frames that were not pushed yet make a track seem longer unseen than it is, never less.
+        return back or any(stream.t - int(self._last_t[s]) > self.spec.timeout for s in stream.slots.values())
+
+    def gone(self, stream: Stream) -> list[int]:
+        """The slots of tracks that are gone by their stream's clock, to be released.
+
+        Gone is who was unseen for the timeout, and, when the camera's clock was set back by more than max_gap, who
+        was last seen in what is now the future (`clock_jumps`).
+        """
         last = {s: int(self._last_t[s]) for s in stream.slots.values()}
         future = [s for s, seen in last.items() if seen > stream.t + self.spec.max_gap]
         self.fate["clock_jumps"] += len(future)
@@ -272,12 +347,24 @@ class Windows:
             owner = self.stream[s]
             if owner is not None:
                 del owner.slots[int(self.track[s])]
+                owner.ids = owner.places = b""
                 self.stream[s] = None
                 self._free.append(s)
 
     def drop_stream(self, stream: Stream) -> None:
         """Forget a stream; its tracks must have been released."""
         self.streams.pop(stream.name, None)
+
+
+def _previous(slots: Slots) -> NDArray[np.intp]:
+    """Of each entry, where the same slot is before it; −1 for the first."""
+    narrow = slots.astype(np.uint16) if len(slots) and slots.max() < 0xFFFF else slots  # sorts faster, −1 last
+    order = np.argsort(narrow, kind="stable")
+    sorted_ = slots[order]
+    same = sorted_[1:] == sorted_[:-1]
+    out = np.full(len(slots), -1)
+    out[order[1:][same]] = order[:-1][same]
+    return out
 
 
 def _middle(joints: Float, visible: Float) -> Float:

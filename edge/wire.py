@@ -11,7 +11,6 @@ import reprlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import msgpack
@@ -136,7 +135,6 @@ def _numbers(value: Any, depth: int) -> bool:
     return type(value) is list and all(_numbers(v, depth - 1) for v in value)
 
 
-@lru_cache(4096)  # a camera's topic comes thirty times a second
 def stream_of(topic: bytes, limits: Limits) -> str:
     """The stream's name in a `pose/<stream>` topic."""
     kind, _, name = topic.partition(b"/")
@@ -157,7 +155,11 @@ def decode_pose(parts: Sequence[bytes], limits: Limits, wall: Callable[[], int] 
     One without `t` is taken as captured now, by `wall` in ns.
     """
     topic, body = split(parts)
-    stream = stream_of(topic, limits)
+    return pose_of(stream_of(topic, limits), body, limits, wall)
+
+
+def pose_of(stream: str, body: bytes, limits: Limits, wall: Callable[[], int] = time.time_ns) -> PoseFrame:
+    """The same for a message whose topic has been read."""
     try:
         return _pose(stream, unpack(body, limits), limits, wall)
     except WireError as e:

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import zmq
 
-from benchmarks.peers import PEERS, Tally, installed, run_peer
+from benchmarks.peers import PEERS, installed, run_peer
+from benchmarks.programs import Tally
 from edge.bench.site import prepare
 from edge.bench.traffic import Load, cameras, recorded
 from edge.bundle import open_bundle

@@ -13,6 +13,8 @@ from edge.console import out, say
 from edge.errors import SettingsError
 
 SECTIONS = ("start", "sustained", "ceiling", "stages", "tracks")
+NAMED = ("soak",)
+"""Sections that are measured only when they are asked for: they take long."""
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +36,8 @@ def bench(
         int, typer.Option(min=10, max=100_000, help="tracks are counted from 10 up to so many")
     ] = 10_000,
     scores: Annotated[bool, typer.Option(help="listen to every window's score; if not, to alerts alone")] = True,
-    only: Annotated[str, typer.Option(help="sections, with commas between: " + ", ".join(SECTIONS))] = "",
+    only: Annotated[str, typer.Option(help="sections, with commas between: " + ", ".join((*SECTIONS, *NAMED)))] = "",
+    capture: Annotated[float, typer.Option(min=1, help="seconds of the cameras' time that soak sends")] = 3600.0,
     seed: Annotated[int, typer.Option(min=0, help="of the made people")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
     plot: Annotated[Path | None, typer.Option(help="write a picture here, SVG")] = None,
@@ -44,7 +47,7 @@ def bench(
 
     start: seconds to the first score. sustained: the load at its own pace, what is lost and how late results come.
     ceiling: the highest rate end to end beside the bare engine's. stages: CPU by station. tracks: cost and memory
-    from 10 tracks on.
+    from 10 tracks on. soak, only when it is named: an hour of the cameras' time as fast as it goes, and memory.
     """
     import json
 
@@ -54,8 +57,8 @@ def bench(
     from edge.bench.traffic import Load
 
     chosen = tuple(s.strip() for s in only.split(",")) if only else SECTIONS
-    if odd := [s for s in chosen if s not in SECTIONS]:
-        raise SettingsError(f"no section called {odd[0]!r:.40}", fix=f"use some of: {', '.join(SECTIONS)}")
+    if odd := [s for s in chosen if s not in (*SECTIONS, *NAMED)]:
+        raise SettingsError(f"no section called {odd[0]!r:.40}", fix=f"use some of: {', '.join((*SECTIONS, *NAMED))}")
 
     def progress(text: str) -> None:
         print(f"haad-edge: {text}", file=sys.stderr, flush=True)
@@ -71,6 +74,7 @@ def bench(
         rounds=rounds,
         most_tracks=most_tracks,
         scores=scores,
+        capture=capture,
         bundle=bundle,
         progress=progress,
     )

@@ -31,7 +31,8 @@ from edge.support import FeatureCache, load_support
 
 EVERY_S = 0.001
 STATIONS: Mapping[str, str] = {
-    "ingest.py": "receive", "events.py": "publish", "wire.py": "decode", "wave.py": "decode", "skeleton.py": "decode",
+    "ingest.py": "receive", "events.py": "publish", "wire.py": "decode", "drain.py": "decode", "template.py": "decode",
+    "mapping.py": "decode", "skeleton.py": "decode", "arrivals.py": "window",
     "windows.py": "window", "batch.py": "window", "score.py": "score", "alerts.py": "score",
     "announce.py": "publish", "judge.py": "score", "explain.py": "score", "dispatch.py": "loop", "overload.py": "loop",
     "backlog.py": "loop", "counts.py": "loop", "runtime.py": "loop",

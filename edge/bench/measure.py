@@ -33,6 +33,7 @@ def measure(
     rounds: int,
     most_tracks: int,
     scores: bool,
+    capture: float = 3600.0,
     bundle: Path | None,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -64,6 +65,7 @@ def measure(
             ),
             "stages": lambda: inside.stages(root, plain, settings, short),
             "tracks": lambda: inside.tracks(root, counts, rounds=rounds),
+            "soak": lambda: whole.soak(root, load, capture, [*options, *batch]),
         }
         for name in sections:
             progress(f"measuring {name}")

@@ -82,6 +82,8 @@ def picture(report: dict[str, Any]) -> str:
         panels.append(
             bars("windows a second", ["engine alone", "end to end"], [found["bare_windows_s"], found["windows_s"]])
         )
+    if found := report.get("soak"):
+        panels.append(lines("memory over capture time", {"MB": found["memory_mb"]}, " MB"))
     if found := report.get("peers"):
         panels.append(bars("windows a second, end to end", list(found), [r["windows_s"] for r in found.values()]))
     wide, high = LEFT + WIDTH + 20, TOP + HEIGHT + 50

@@ -58,6 +58,17 @@ def rows(report: dict[str, Any]) -> list[Row]:
         out.append(("memory of a track: arrays", f"{last['array_bytes_a_track']:,.0f} bytes"))
         out.append(("memory of a track: resident", f"{s['resident_bytes_a_track']:,.0f} bytes"))
         out.append(("memory of a track: window × joints × 16 + 1 kB", f"{last['bound_bytes_a_track']:,.0f} bytes"))
+    if s := report.get("soak"):
+        lost = ", ".join(f"{k} {v:g}" for k, v in s["lost"].items()) or "nothing"
+        minutes = s["capture_s"] / 60
+        out.append((f"{minutes:g} minutes of capture time, sent in", f"{s['wall_s']:,.0f} s"))
+        out.append((f"{minutes:g} minutes: lost", lost))
+        out.append(
+            (
+                f"{minutes:g} minutes: memory after a tenth / most / at last",
+                f"{s['warm_mb']:.1f} / {s['most_mb']:.1f} / {s['last_mb']:.1f} MB",
+            )
+        )
     for name, p in (report.get("peers") or {}).items():
         out.append((f"{name}: windows a second", f"{p['windows_s']:,.0f}"))
         out.append(

@@ -103,6 +103,43 @@ def flat_out(root: Path, load: Load, seconds: float, options: list[str]) -> dict
     return {"windows_s": windows / wall, "messages_s": messages / wall, "cpu": cpu / wall, "frames_lost": lost}
 
 
+def soak(root: Path, load: Load, capture: float, options: list[str], *, looks: int = 60) -> dict[str, Any]:
+    """So many seconds of the cameras' time, as fast as the engine takes them: what was lost, and memory on the way.
+
+    PUSH and PULL: nothing is lost but by the engine, which waits rather than skip. Memory is that of the process at
+    `looks` even steps of capture time; the first tenth, in which arrays are touched for the first time, is apart.
+    """
+    memory: list[tuple[float, float]] = []
+    with (
+        site(root, *_caps(load), *options, pattern="pull") as engine,
+        sending(load, engine.ingest, paced=False) as poses,
+    ):
+        poses.started()
+        begun = time.monotonic()
+        while True:
+            status = engine.status()
+            done = min(capture, status.frames / load.messages)
+            if done >= capture * len(memory) / looks:
+                memory.append((round(done, 1), resident(engine.pid) / 1e6))
+            if done >= capture:
+                break
+        wall, last = time.monotonic() - begun, engine.metrics()
+        poses.stop()
+    warm = [mb for at, mb in memory if at >= capture / 10]
+    return {
+        "capture_s": capture,
+        "wall_s": round(wall, 1),
+        "messages": int(last["haad_frames_total"]),
+        "person_frames": int(last["haad_people_total"]),
+        "windows": int(last["haad_windows_total"]),
+        "lost": {k: v for k, v in last.items() if v and k.startswith(LOSSES) and "too_few_joints" not in k},
+        "memory_mb": memory,
+        "warm_mb": warm[0],
+        "most_mb": max(warm),
+        "last_mb": warm[-1],
+    }
+
+
 BARE = """
 import json, sys, time
 import numpy as np

@@ -96,6 +96,19 @@ def test_messages_come_in_order_and_whole_from_every_socket(
     source.close()
 
 
+def test_a_complete_part_is_a_message_and_what_could_be_a_topic_takes_its_parts_along(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    endpoint = Endpoint.parse("pull+bind:inproc://parts")
+    source = ZmqSource(context, [endpoint], hwm=1000)
+    sender = Endpoint("push", "connect", endpoint.address).open(context, hwm=1000)
+    for parts in ([b"pose/a\0x", b"more"], [b"pose/b\0", b"x"], [b"pose/c", b"x\0y"], [b"d", b"e\0f", b"g"], [b""]):
+        sender.send_multipart(parts)
+    taken = [[b"pose/a\0x"], [b"more"], [b"pose/b\0", b"x"], [b"pose/c", b"x\0y"], [b"d", b"e\0f", b"g"], [b""]]
+    assert gather(source, 6) == taken
+    source.close()
+
+
 def test_a_flood_on_one_socket_does_not_keep_the_other_waiting(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     endpoints = [Endpoint.parse(f"pull+bind:inproc://{name}") for name in ("loud", "quiet")]
     source = ZmqSource(context, endpoints, hwm=10_000)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -33,11 +35,17 @@ class Recorder:
     def push(self, t: float, people: dict[int, Float], visible: Float | None = None, stream: str = "cam") -> None:
         s = self.windows.stream_named(stream)
         assert s is not None
-        self.windows.release(self.windows.advance(s, round(t * SECOND)))
+        if self.windows.advance(s, round(t * SECOND)):
+            self.windows.release(self.windows.gone(s))
         joints = np.stack(list(people.values()))
         seen = np.ones(joints.shape[:2], np.float32) if visible is None else visible
-        mine = np.array(self.windows.slots_of(s, list(people)))
-        for slots, ends in self.windows.push(mine, np.full(len(mine), round(t * SECOND)), joints, seen):
+        mine = self.windows.slots_of(s, list(people))
+        self.take(mine, np.full(len(mine), round(t * SECOND)), joints, seen)
+
+    def take(self, mine: np.ndarray, t: np.ndarray, joints: Float, seen: Float) -> None:
+        """Push, with slots at hand."""
+        for slots, ends in self.windows.push(mine, t, joints, seen):
+            assert len(set(slots.tolist())) == len(slots)
             j, v = np.empty((len(slots), T, 15, 3), np.float32), np.empty((len(slots), T, 15), np.float32)
             self.windows.gather(slots, j, v)
             for i, slot in enumerate(slots):
@@ -226,7 +234,7 @@ def test_the_latest_time_that_a_message_can_have_is_handled() -> None:
     for k in range(70, -1, -1):
         ones = np.ones((1, 15, 3), np.float32)
         t = latest - k * SECOND // 30
-        slots = np.array(r.windows.slots_of(stream, [1]))
+        slots = r.windows.slots_of(stream, [1])
         found = list(r.windows.push(slots, np.array([t]), ones, np.ones((1, 15), np.float32)))
     assert r.windows.rows[0] > 48 and found is not None
 
@@ -249,3 +257,39 @@ def test_a_track_has_a_place_where_it_began_and_where_it_is() -> None:
     np.testing.assert_allclose(place.last, [2.9 + 15 / 14, 1, 0], rtol=1e-5)
     assert place.size == pytest.approx(15, rel=1e-5)
     assert r.windows.place(slot + 1 if slot < 7 else 0) is None
+
+
+@given(seed=st.integers(0, 10**6), stride=st.sampled_from([0.05, 0.25, 0.6, 3.0]))
+@settings(max_examples=40, deadline=None)
+def test_frames_pushed_together_are_as_if_one_after_the_other(seed: int, stride: float) -> None:
+    """Of some tracks at some rates, with gaps, repetitions, late frames and clocks set back."""
+    rng = np.random.default_rng(seed)
+    alone, together = (Recorder(spec(stride=stride)) for _ in range(2))
+    slots, t, joints, seen = [], [], [], []
+    clock = rng.integers(SECOND, 5 * SECOND, 4)
+    for _ in range(400):
+        k = int(rng.integers(-1, 4))
+        clock[k] += rng.choice([SECOND // 30, SECOND // 12, SECOND // 100, 0, -SECOND // 50, SECOND, -2 * SECOND],
+                               p=[0.6, 0.2, 0.15, 0.01, 0.02, 0.01, 0.01])  # fmt: skip
+        slots.append(k)
+        t.append(clock[k])
+        joints.append(rng.normal(size=(15, 3)))
+        seen.append(rng.random(15) > 0.2)
+    columns = np.array(slots), np.array(t), np.array(joints, np.float32), np.array(seen, np.float32)
+    for r in (alone, together):
+        stream = r.windows.stream_named("cam")
+        assert stream is not None
+        assert r.windows.slots_of(stream, range(4)).tolist() == [0, 1, 2, 3]
+    for i in range(400):
+        alone.take(*(c[i : i + 1] for c in columns))
+    cuts = [0, *sorted(rng.integers(0, 400, 3).tolist()), 400]
+    for a, b in pairwise(cuts):
+        together.take(*(c[a:b] for c in columns))
+    assert together.windows.fate == alone.windows.fate
+    assert together.found.keys() == alone.found.keys()
+    for track, windows in alone.found.items():
+        other = together.found[track]
+        assert [w[0] for w in other] == [w[0] for w in windows]
+        for (_, j0, v0), (_, j1, v1) in zip(windows, other, strict=True):
+            np.testing.assert_allclose(j1, j0, atol=1e-6)
+            np.testing.assert_allclose(v1, v0, atol=1e-6)

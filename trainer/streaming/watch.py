@@ -46,7 +46,7 @@ def watch(
     for i in range(len(takes)):
         stream = windows.stream_named(str(i))
         assert stream is not None
-        slots += windows.slots_of(stream, [0])
+        slots += windows.slots_of(stream, [0]).tolist()
     found = _Found(encoders, windows, AT_ONCE)
     times = [np.round(t.time * SECOND).astype(np.int64) for t in takes]
     for k in range(max(len(t) for t in times)):

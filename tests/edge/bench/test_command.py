@@ -48,3 +48,14 @@ def test_every_section(tmp_path: Path) -> None:
 def test_an_unknown_section_is_named() -> None:
     e = CliRunner().invoke(make_app(), ["bench", "--only", "stages,speed"]).exception
     assert isinstance(e, SettingsError) and "speed" in str(e) and "sustained" in str(e)
+
+
+def test_a_soak_sends_as_much_capture_time_as_it_says(tmp_path: Path) -> None:
+    figures = tmp_path / "f.json"
+    arguments = ["bench", "--only", "soak", "--capture", "120", "--cameras", "4", "--json", str(figures)]
+    done = CliRunner().invoke(make_app(), arguments)
+    assert done.exit_code == 0, done.output
+    s = json.loads(figures.read_text())["soak"]
+    assert s["lost"] == {} and s["messages"] >= 120 * 4 * 30 and s["windows"] > 120 * 4 * 3 * 4
+    assert s["memory_mb"][-1][0] == 120 and 20 < s["last_mb"] <= s["most_mb"] < 1000
+    assert [at for at, _ in s["memory_mb"]] == sorted(at for at, _ in s["memory_mb"])

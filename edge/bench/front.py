@@ -1,0 +1,89 @@
+"""The first three stations alone: what one core receives, decodes and cuts into windows, and nothing else.
+
+    cameras (a process) ── poses, flat out ──► ZmqSource ─► Decoder ─► Arrivals ─► Windows ─► copies of due windows
+
+CPU is that of the whole process, ZeroMQ's own thread included.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.arrivals import Arrivals
+from edge.bench.traffic import Load
+from edge.drain import Decoder
+from edge.engine import Staging
+from edge.ingest import Ledger
+from edge.notices import Notices
+from edge.settings import Settings
+from edge.windows import Slots, Windows, WindowSpec
+from edge.wire import Limits
+
+FRAMES, WINDOW_S = 48, 2.0
+GATHER_S = 0.005
+"""One process of cameras may send less than this one takes. It then lets messages gather, as they do at its limit."""
+
+
+class Front:
+    """The stations, as the loop joins them; `step` takes messages through, `windows` counts those that were copied."""
+
+    def __init__(self, s: Settings) -> None:
+        spec = WindowSpec.of(FRAMES, WINDOW_S, s.stride, s.max_gap, s.track_timeout)
+        self._arena, self.ledger = Windows(spec, s.max_tracks, s.max_streams), Ledger()
+        limits = Limits(s.max_message_bytes, s.max_people)
+        self._decode = Decoder(limits, s.min_confidence, lambda e: self.ledger.dropped.update([e.reason]))
+        notices = Notices(sys.stderr)
+        self._arrivals = Arrivals(self._arena, self.ledger, notices, self._copy, self._arena.release)
+        self._staging, self.windows = Staging.empty(s.max_batch, FRAMES), 0
+
+    def step(self, messages: list[list[bytes]]) -> None:
+        self._arrivals.take(self._decode(messages), time.monotonic())
+
+    def _copy(self, slots: Slots, _ends: NDArray[np.int64], _now: float) -> None:
+        for at in range(0, len(slots), self._staging.size):
+            some = slots[at : at + self._staging.size]
+            self._arena.gather(some, self._staging.joints[: len(some)], self._staging.visible[: len(some)])
+        self.windows += len(slots)
+
+
+def front(root: Path, load: Load, settings: Settings, seconds: float) -> dict[str, Any]:
+    """Person-frames a CPU second over real ZeroMQ, once every track has had two windows; and what was dropped."""
+    import zmq
+
+    from edge.bench.generator import sending
+    from edge.endpoint import Endpoint
+    from edge.ingest import DRAIN, ZmqSource
+
+    address, context = f"ipc://{root}/front{time.monotonic_ns():x}", zmq.Context()
+    source, stations = ZmqSource(context, [Endpoint.parse(f"pull+bind:{address}")], settings.max_queue), Front(settings)
+    try:
+        with sending(load, f"push+connect:{address}", paced=False) as poses:
+            poses.started()
+            while stations.windows < 2 * load.cameras * load.people:
+                stations.step(source.receive(0.1))
+            people, windows, messages = stations.ledger.people, stations.windows, stations.ledger.frames
+            wall, cpu, drains = time.perf_counter(), time.process_time(), 0
+            while time.perf_counter() - wall < seconds:
+                drained = source.receive(0.1)
+                stations.step(drained)
+                drains += 1
+                if len(drained) < DRAIN:
+                    time.sleep(GATHER_S)
+            cpu = time.process_time() - cpu
+    finally:
+        source.close()
+        context.term()
+    people = stations.ledger.people - people
+    return {
+        "person_frames": people,
+        "windows": stations.windows - windows,
+        "messages_a_drain": (stations.ledger.frames - messages) / drains,
+        "cpu_person_frames_s": people / cpu,
+        "dropped": dict(stations.ledger.dropped) | {k: v for k, v in stations._arena.fate.items() if v},
+    }
