@@ -1,6 +1,6 @@
 """From distances to what is said: each station's rule in the order that a batch passes them.
 
-    distance (n, G) ─► Scorer: limits, and what is normal on the stream ─► Usual: what is usual on the track
+    distance (n, G + P) ─► Scorer: limits, and what is normal on the stream ─► Usual: what is usual on the track
                                                        Changes ◄── AlertBook: evidence, hysteresis, cool-down ◄──┘
 
 The loop, `haad-edge calibrate` and the evaluation judge through this one, so that what is measured is what is served.
@@ -79,17 +79,18 @@ class Judge:
 
     def use(self, support: SupportSet) -> list[str]:
         """Judge by this support from now on; returns what is wrong between it and the settings."""
-        self._scorer, self._expected = Scorer(support.limit), support.usual
-        self._here = NormalHere(self._normal, support.names)
+        self._scorer, self._expected = Scorer(support.limit, support.turns), support.usual
+        self._here = NormalHere(self._normal, support.names, support.turns)
         return [f"setting normal: '{n}' is no category of the support" for n in self._here.unknown]
 
     def __call__(self, slots: Slots, ends: NDArray[np.int64], distance: Float, seen: Float) -> Verdict:
-        """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G), seen (n,) of its joints."""
+        """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G + P), seen (n,) of its joints."""
         here = self._here.rows(self._tracks.who(s)[0] for s in slots.tolist()) if self._normal else None
-        score, nearest = self._scorer(distance, here)
+        found = self._scorer(distance, here)
+        score = found.score
         if len(self._expected):
-            score = self._usual(slots, score, self._expected[nearest], seen)
-        return Verdict(score, nearest, self.book.update(slots, ends, score, self._label))
+            score = self._usual(slots, score, self._expected[found.group], seen)
+        return Verdict(score, found.category, self.book.update(slots, ends, score, self._label))
 
     def unclear(self, slots: Slots) -> None:
         """The slots' people are in view, and their newest windows too poor to judge."""

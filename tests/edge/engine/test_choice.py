@@ -137,7 +137,7 @@ def test_a_support_folder_that_the_plan_has_no_room_for_is_refused_where_it_is_r
     support: Path, tmp_path: Path
 ) -> None:
     class Small:
-        staging = Staging.empty(1, 48)
+        staging, categories = Staging.empty(1, 48), 1
 
         def admit(self, support: Float) -> None:
             if len(support) > 1:
