@@ -223,6 +223,8 @@ def support_show(
     out.print(support_table(support, model.manifest.temperature))
     for problem in support.problems:
         say(problem, to=err)
+    if len(support.turns):
+        say(f"between {len(support.turns)} pairs of categories a change from one to the other is known")
     say(f"version {support.version}, by {model.model}")
 
 

@@ -56,6 +56,17 @@ def test_only_what_is_normal_on_the_stream_excuses() -> None:
     assert "'dance'" in problem
 
 
+def test_between_two_normal_actions_nothing_is_said_and_where_one_is_normal_it_is() -> None:
+    between = replace(support_of("walk", "wave"), limit=np.ones(3), turns=np.array([[0, 1]]))
+    j = judge(normal={"gate*": ["walk"]})
+    j.use(between)
+    assert news(j, [2.5, 1.9, 0.4], slot=1) == 0, "from walking to waving, where both are normal"
+    assert news(j, [2.5, 1.9, 1.5], slot=1) == 1, "like neither, nor the change between them"
+    v = j(np.array([1]), np.array([10**12]), np.array([[2.5, 1.9, 0.4]], np.float32), np.ones(1, np.float32))
+    assert v.nearest.tolist() == [1] and v.score[0] == pytest.approx(0.4), "it is said to be the nearer of the two"
+    assert news(j, [2.5, 1.9, 0.4], slot=0) == 1, "nobody waves at the gate"
+
+
 def test_who_leaves_takes_along_what_was_usual() -> None:
     j = judge()
     support = replace(support_of("walk"), usual=np.array([0.6]))
