@@ -1,5 +1,6 @@
-"""What it costs to know the changes between normal categories: `OPENBLAS_NUM_THREADS=1 python -m benchmarks.turns [--seconds S]`.
+"""What it costs to know the changes between normal categories.
 
+`OPENBLAS_NUM_THREADS=1 python -m benchmarks.turns [--seconds S]`, with one thread as `haad-edge` sees to.
 Support folders of G categories of three generated clips of S seconds each, all normal together: how long they take to
 load for the first time and again, and what a window of a batch of 64 costs, without and with what lies between them.
 CPU time; of windows medians, in turns in one process, by ONNX Runtime with one thread.

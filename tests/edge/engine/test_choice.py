@@ -153,6 +153,20 @@ def test_a_support_folder_that_the_plan_has_no_room_for_is_refused_where_it_is_r
     assert np.isfinite(load().features).all()
 
 
+def test_changes_between_categories_are_known_as_far_as_the_plan_has_room(support: Path, tmp_path: Path) -> None:
+    class Roomy:
+        def __init__(self, categories: int | None) -> None:
+            self.categories = categories
+
+        def admit(self, support: Float) -> None:
+            assert self.categories is None or len(support) <= self.categories
+
+    settings, cache = load_settings({"support": str(support)}), FeatureCache(tmp_path / "c")
+    for room, turns in ((None, 1), (3, 1), (2, 0)):
+        found = _reloader(open_bundle(), Roomy(room), settings, cache)()  # type: ignore[arg-type]
+        assert len(found.turns) == turns and any("room for 2" in p for p in found.problems) == (turns == 0)
+
+
 def test_the_harness_s_support_is_what_the_loop_binds() -> None:
     gpu, cpu = Gpu(), HeightEngine()
     b = bench(Fallback([gpu, cpu]), support_of("a", "b"), stride=0.25)  # type: ignore[list-item,arg-type]
