@@ -32,7 +32,7 @@ from edge.history import reading
 from edge.score import NO_TURNS, level_of, margin_of
 from edge.skeleton import Float
 from edge.turns import RULE as TURN_RULE
-from edge.turns import TurnPlan, chosen, paired, turn_windows
+from edge.turns import TurnPlan, chosen, paired, repeated, turn_windows
 
 RULE = "2"
 """The version of `clip_windows`; part of a cached feature's name."""
@@ -201,7 +201,8 @@ def _load(
     rows, short = chosen(turns, names, np.stack([g.mean(0) for g in groups]))
     between, turn = [], _Between(bundle, engine, cache)
     try:
-        between = [[turn(a, b) for a, b in paired(sources[g], sources[h])] for g, h in rows.tolist()]
+        pairs = [paired(sources[g], sources[h]) if g != h else repeated(sources[g]) for g, h in rows.tolist()]
+        between = [[turn(a, b) for a, b in pair] for pair in pairs]
         version.update(f"{TURN_RULE}{rows.tolist()}".encode() if len(rows) else b"")
     except ClipError as e:
         rows, short = NO_TURNS, [f"changes between categories are not known, until the folder is read again: {e}"]

@@ -1,4 +1,4 @@
-"""What lies between two normal categories: windows that hold the end of one action and the start of another.
+"""What lies between two normal actions: windows that hold the end of one and the start of the next.
 
     clips of walk ─┐
                    ├─ end of one, blended into the start of the other ─► windows ─► a group of the support of its own
@@ -6,7 +6,8 @@
 
 No clip shows such a window, so each change from one normal action to another would look abnormal. Each pair of
 categories that are normal together on some stream therefore gets a group of features beside the categories' own, with a
-limit by the same rule. What it excuses is said to be of the nearer of the two: nobody is told of pairs.
+limit by the same rule; and so does each category with itself, since who begins an action again does not begin where the
+last round ended. What a group excuses is said to be of the nearer of its two: nobody is told of pairs.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class TurnPlan:
-    """Between which categories: `normal` is the setting, `most` the number of pairs, `room` of groups in the engine."""
+    """Between which categories: `normal` is the setting, `most` the number of pairs, `room` of groups in the engine.
+
+    A category and itself are a pair too.
+    """
 
     normal: Mapping[str, Sequence[str]] = field(default_factory=dict)
     most: int = 0
@@ -86,6 +90,12 @@ def paired(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[Item, Item]]:
     return [(_spread(a, n)[k], _spread(b, n)[k]) for k in range(n)]
 
 
+def repeated(a: Sequence[Item]) -> list[tuple[Item, Item]]:
+    """The same of one category: each of at most CLIPS of its clips and the next; of two or one, each and itself."""
+    some = _spread(a, min(CLIPS, len(a)))
+    return list(zip(some, some[1:] + some[:1] if len(some) > 2 else some, strict=True))
+
+
 def _spread(items: Sequence[Item], n: int) -> list[Item]:
     """`n` of the items, evenly spread where there are more, again from the first where there are fewer."""
     if len(items) < n:
@@ -94,12 +104,12 @@ def _spread(items: Sequence[Item], n: int) -> list[Item]:
 
 
 def chosen(plan: TurnPlan, names: Sequence[str], centre: Float) -> tuple[NDArray[np.intp], list[str]]:
-    """Between which categories a change is enrolled: (P, 2), each row rising; and what is said if not between all.
+    """Between which categories a change is enrolled: (P, 2), no row falling; and what is said if not between all.
 
-    Where not all can be had, those that are least alike: what lies between two like actions is like both. `centre`
-    (G, D) is the mean of each category's features.
+    Where not all can be had, those that are least alike: what lies between two like actions is like both, and least of
+    all is needed within one. `centre` (G, D) is the mean of each category's features.
     """
-    rows = np.argwhere(np.triu(NormalHere(plan.normal, names).together(), 1)).astype(np.intp)
+    rows = np.argwhere(np.triu(NormalHere(plan.normal, names).together())).astype(np.intp)
     most, why = plan.most_of(len(names))
     if len(rows) <= most:
         return rows, []

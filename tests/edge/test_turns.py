@@ -13,7 +13,7 @@ from edge.engine import Engine, embed, open_engine
 from edge.motion import make_motion
 from edge.score import level_of, margin_of
 from edge.support import FeatureCache, SupportSet, load_support
-from edge.turns import BLEND_S, TurnPlan, chosen, paired, turn_windows
+from edge.turns import BLEND_S, TurnPlan, chosen, paired, repeated, turn_windows
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +70,19 @@ def test_clips_are_paired_evenly_and_the_fewer_come_again() -> None:
     assert paired("a", "x") == [("a", "x")]
     assert paired("ab", "xyz") == [("a", "x"), ("b", "y"), ("a", "z")]
     assert paired("abcdefg", "xy") == [("a", "x"), ("d", "y"), ("g", "x")]
+    # Of one category: no pair comes twice, which would look as if people repeated each other exactly.
+    assert repeated("a") == [("a", "a")] and repeated("ab") == [("a", "a"), ("b", "b")]
+    assert repeated("abcdefg") == [("a", "d"), ("d", "g"), ("g", "a")]
 
 
 def test_pairs_that_no_stream_has_together_are_left_out_and_of_too_many_the_like_ones() -> None:
     names = ("a", "b", "c")
     centre = np.array([[1, 0], [0.9, 0.1], [0, 1]], np.float32)
     rules = {"gate": ["a", "b"], "*": ["c"]}
-    assert chosen(TurnPlan(rules, 9), names, centre)[0].tolist() == [[0, 1]]
-    assert chosen(TurnPlan({}, 9), names, centre)[0].tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert chosen(TurnPlan(rules, 9), names, centre)[0].tolist() == [[0, 0], [0, 1], [1, 1], [2, 2]]
+    assert len(chosen(TurnPlan({}, 9), names, centre)[0]) == 6
     rows, (said,) = chosen(TurnPlan({}, 2), names, centre)
-    assert rows.tolist() == [[0, 2], [1, 2]] and "2 of 3 pairs" in said and "max_turns is 2" in said
+    assert rows.tolist() == [[0, 2], [1, 2]] and "2 of 6 pairs" in said and "max_turns is 2" in said
     rows, (said,) = chosen(TurnPlan({}, 9, room=4), names, centre)
     assert rows.tolist() == [[0, 2]] and "room for 4" in said
     assert chosen(TurnPlan({}, 9, room=3), names, centre)[0].shape == (0, 2)
@@ -92,7 +95,7 @@ def test_what_lies_between_is_a_group_of_the_support_with_a_limit_by_the_usual_r
 ) -> None:
     plain, support = load(folder, engine, most=0), load(folder, engine)
     assert support.names == plain.names == ("squat", "walk", "wave")
-    assert support.turns.tolist() == [[0, 1], [0, 2], [1, 2]] and len(support.features) == 6
+    assert support.turns.tolist() == [[0, 0], [0, 1], [0, 2], [1, 1], [1, 2], [2, 2]] and len(support.features) == 9
     n = plain.features.shape[1]
     np.testing.assert_array_equal(support.features[:3, :n], plain.features)
     np.testing.assert_allclose(support.limit[:3], plain.limit)
@@ -100,28 +103,28 @@ def test_what_lies_between_is_a_group_of_the_support_with_a_limit_by_the_usual_r
     for k in range(2):
         a, b = make_motion("squat", seconds=3, seed=k), make_motion("walk", seconds=3, seed=k)
         clips.append(embed(engine, *turn_windows(a, b, 48, 2.0)))
-    np.testing.assert_allclose(support.features[3][support.mask[3] > 0], np.concatenate(clips), atol=1e-5)
+    np.testing.assert_allclose(support.features[4][support.mask[4] > 0], np.concatenate(clips), atol=1e-5)
     m, calibration = open_bundle().manifest, open_bundle().calibration()
     expected = level_of(clips, calibration, m.temperature) * margin_of(2, calibration)
-    assert support.limit[3] == pytest.approx(expected, rel=1e-4)
-    assert support.version != plain.version and support.usual[3] == pytest.approx(1 / margin_of(2, calibration))
+    assert support.limit[4] == pytest.approx(expected, rel=1e-4)
+    assert support.version != plain.version and support.usual[4] == pytest.approx(1 / margin_of(2, calibration))
 
 
 def test_a_calibration_moves_what_lies_between_by_the_mean_of_both(folder: Path, engine: Engine) -> None:
     support = load(folder, engine)
     moved = support.moved(np.array([4.0, 1.0, 0.25]))
-    np.testing.assert_allclose(moved.limit / support.limit, [4, 1, 0.25, 2, 1, 0.5])
+    np.testing.assert_allclose(moved.limit / support.limit, [4, 1, 0.25, 4, 2, 1, 1, 0.5, 0.25])
 
 
 def test_another_clip_embeds_only_its_own_pairs(folder: Path, engine: Engine) -> None:
     load(folder, engine)
     cache = folder.parent / "cache"
     before = {p.name for p in cache.iterdir()}
-    assert len(before) == 6 + 3 * 2
+    assert len(before) == 6 + 3 * 2 + 3 * 2
     save_clip(folder / "walk" / "2.npz", make_motion("walk", seconds=3, seed=2))
     support = load(folder, engine)
-    # The new one itself, and its pairs with a clip of each of the two others.
-    assert len({p.name for p in cache.iterdir()} - before) == 3 and support.shots == (2, 3, 2)
+    # The new one itself, its pairs with a clip of each of the two others, and each walk with the next.
+    assert len({p.name for p in cache.iterdir()} - before) == 1 + 2 + 3 and support.shots == (2, 3, 2)
 
 
 def test_a_clip_that_changes_meanwhile_leaves_the_categories_as_they_are(

@@ -21,7 +21,7 @@ from edge.score import Scorer, level_of, margin_of, match
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support import clip_windows
-from edge.turns import paired, turn_windows
+from edge.turns import paired, repeated, turn_windows
 from trainer.baselines import raw_windows
 from trainer.datasets import ClipSet
 from trainer.evaluate import auroc
@@ -151,8 +151,10 @@ def _judge(
     """
     calibration, tau = bundle.calibration(), bundle.manifest.temperature if n == 0 else FLOOR_TAU
     support = [[known.of(i)[n] for i in members.tolist()] for members in chosen]
-    turns = list(combinations(chosen, 2))[: s.max_turns]
-    support += [[known.between(i, j)[n] for i, j in paired(a.tolist(), b.tolist())] for a, b in turns]
+    turns = [paired(a.tolist(), b.tolist()) for a, b in combinations(chosen, 2)] + [
+        repeated(a.tolist()) for a in chosen
+    ]
+    support += [[known.between(i, j)[n] for i, j in pairs] for pairs in turns[: s.max_turns]]
     # The floor has no calibration: its level is that of the clips among each other. Its curve needs no more.
     margin = np.array([margin_of(len(g), calibration) if n == 0 else 1.0 for g in support])
     level = np.array([level_of(g, calibration, tau) if n == 0 else _apart(g) for g in support])
