@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from edge.clip import Clip, blend
 from edge.score import NormalHere
-from edge.skeleton import Float
+from edge.skeleton import CORE15, Float
 
 RULE = "1"
 """The version of `turn_windows`; part of a cached feature's name, and of the support's version."""
@@ -31,6 +31,9 @@ CUTS = 4
 """Windows of a change, the last of which begins with it."""
 CLIPS = 3
 """Clips of each category that are paired; more made no difference."""
+
+ACROSS = np.array([[CORE15.index(f"{side}_{part}") for side in "lr"] for part in ("hip", "shoulder")])
+"""The joints whose line from left to right says which way a body faces: (2, 2)."""
 
 Item = TypeVar("Item")
 
@@ -61,11 +64,13 @@ def turn_windows(a: Clip, b: Clip, frames: int, seconds: float) -> tuple[Float, 
 
 
 def _change(a: Clip, b: Clip, frames: int, seconds: float) -> tuple[Float, Float]:
-    """The end of `a`, held while it is blended into the start of `b`, which begins where `a` stands."""
+    """The end of `a`, held while it is blended into the start of `b`, which begins where `a` stands, facing its way."""
     before, after = np.arange(-frames, 0) * (seconds / frames), np.arange(frames) * (seconds / frames)
     ja, va = _at(a, a.seconds + np.minimum(np.concatenate([before, after]), 0), seconds)
     jb, vb = _at(b, after, seconds)
-    jb = np.where(vb[..., None] > 0, jb + _ground(ja[frames], va[frames]) - _ground(jb[0], vb[0]), jb)
+    here, there = _ground(ja[frames], va[frames]), _ground(jb[0], vb[0])
+    turned = (jb - there) @ _turn(jb[0], vb[0], ja[frames], va[frames]).T + here
+    jb = np.where(vb[..., None] > 0, turned, jb).astype(np.float32)
     share = np.clip(after / BLEND_S, 0, 1).astype(np.float32)[:, None]
     ja[frames:], va[frames:] = blend(ja[frames:], va[frames:], jb, vb, share)
     rows = np.arange(1, CUTS + 1)[:, None] * frames // CUTS + np.arange(frames)
@@ -88,6 +93,22 @@ def paired(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[Item, Item]]:
     """Which clips of two categories are put together: at most CLIPS pairs, evenly spread over both."""
     n = min(CLIPS, max(len(a), len(b)))
     return [(_spread(a, n)[k], _spread(b, n)[k]) for k in range(n)]
+
+
+def _turn(start: Float, seen: Float, end: Float, still_seen: Float) -> Float:
+    """The rotation (3, 3) about the vertical from the way that pose `start` faces to that of `end`.
+
+    By the line through the hips and that through the shoulders; where neither pose shows them both ends, none.
+    """
+    both = (np.minimum(seen, still_seen)[ACROSS] > 0).all(1)
+    lines = [pose[ACROSS[:, 1]] - pose[ACROSS[:, 0]] for pose in (start, end)]
+    (x0, _, z0), (x1, _, z1) = (line[both].sum(0) for line in lines)
+    sine, cosine = x1 * z0 - z1 * x0, x0 * x1 + z0 * z1
+    size = float(np.hypot(sine, cosine))
+    if size < 1e-9:
+        return np.eye(3, dtype=np.float32)
+    s, c = sine / size, cosine / size
+    return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]], np.float32)
 
 
 def repeated(a: Sequence[Item]) -> list[tuple[Item, Item]]:

@@ -58,6 +58,20 @@ def test_a_change_ends_one_action_blends_and_begins_the_other_where_the_first_st
     assert joints[4, 36, 0, 0] == pytest.approx(46, abs=1e-3)
 
 
+def test_the_second_action_faces_the_way_of_the_first() -> None:
+    a, straight = make_motion("walk", seconds=5, seed=1), make_motion("squat", seconds=5, seed=2)
+    turn = np.array([[np.cos(2), 0, np.sin(2)], [0, 1, 0], [-np.sin(2), 0, np.cos(2)]], np.float32)
+    turned = Clip(straight.joints @ turn.T, straight.visible, straight.fps)
+    joints, _ = turn_windows(a, straight, 48, 2.0)
+    np.testing.assert_allclose(turn_windows(a, turned, 48, 2.0)[0][:4], joints[:4], atol=1e-4)
+    hips = joints[:, :, [9, 12]]
+    across = (hips[:, :, 1] - hips[:, :, 0])[..., [0, 2]]
+    heading = np.unwrap(np.arctan2(across[3, :, 1], across[3, :, 0]))
+    assert np.abs(np.diff(heading)).max() < 0.2, "nobody spins within the blend"
+    blind = Clip(straight.joints, np.where(np.isin(np.arange(15), [6, 9]), 0, straight.visible), 30.0)
+    assert np.isfinite(turn_windows(a, blind, 48, 2.0)[0]).all()
+
+
 def test_a_short_clip_goes_round_and_a_hidden_joint_stays_hidden() -> None:
     a, b = make_motion("walk", seconds=1, seed=0), make_motion("wave", seconds=1, seed=1)
     b.visible[:, 5] = 0
