@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -174,11 +174,22 @@ class Scorer:
         self.limit, self._turns = np.asarray(limit, np.float32), turns
         self._categories = len(limit) - len(turns)
 
-    def __call__(self, distance: Float, normal: NDArray[np.bool_] | None = None) -> Scored:
-        """distance (B, M); `normal` (B, M) marks the groups that count where each window was seen; None: all."""
+    def __call__(
+        self,
+        distance: Float,
+        normal: NDArray[np.bool_] | None = None,
+        passing: Callable[[NDArray[np.bool_]], NDArray[np.bool_]] | None = None,
+    ) -> Scored:
+        """distance (B, M); `normal` (B, M) marks the groups that count where each window was seen; None: all.
+
+        `passing` is told which windows (B,) are within the limit of a category, and says for which turns count.
+        """
         relative = distance / self.limit
         if normal is not None:
             relative = np.where(normal, relative, np.inf).astype(np.float32)
+        if passing is not None and len(self._turns):
+            counts = passing(np.asarray((relative[:, : self._categories] <= 1).any(1)))
+            relative[~counts, self._categories :] = np.inf
         rows, group = np.arange(len(relative)), relative.argmin(1)
         category = group.copy()
         between = group >= self._categories
@@ -187,6 +198,41 @@ class Scorer:
             nearer = np.take_along_axis(relative[between], two, 1).argmin(1)
             category[between] = two[np.arange(len(two)), nearer]
         return Scored(relative[rows, group], group, category)
+
+
+class Passing:
+    """How long what lies between two actions excuses a track, as a column over slots.
+
+    A change is over when no window holds any of it. So a turn counts for LASTS seconds after the last window that lay
+    within the limit of a category itself, or after a track's first one; what lasts longer is no change.
+    """
+
+    LASTS = 2.5
+
+    def __init__(self, slots: int) -> None:
+        self._last = np.full(slots, -1, np.int64)
+
+    def __call__(
+        self, slots: NDArray[np.intp], ends: NDArray[np.int64], within: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Whether turns count for each window (n,): its slot, its end in ns, whether it is within a category's limit.
+
+        A slot may occur more than once, in order of time.
+        """
+        out = np.ones(len(slots), bool)
+        left = np.arange(len(slots))
+        while len(left):
+            _, first = np.unique(slots[left], return_index=True)
+            now = left[first]
+            s, end = slots[now], ends[now]
+            self._last[s] = last = np.where(within[now] | (self._last[s] < 0), end, self._last[s])
+            out[now] = end - last <= self.LASTS * 1e9
+            left = np.delete(left, first)
+        return out
+
+    def forget(self, slots: Sequence[int]) -> None:
+        """The slots' tracks are gone."""
+        self._last[np.asarray(slots, np.intp)] = -1
 
 
 class NormalHere:
