@@ -207,7 +207,7 @@ class Passing:
     within the limit of a category itself, or after a track's first one; what lasts longer is no change.
     """
 
-    LASTS = 2.5
+    LASTS = 4.0
 
     def __init__(self, slots: int) -> None:
         self._last = np.full(slots, -1, np.int64)

@@ -81,16 +81,16 @@ def test_a_change_that_lasts_is_none() -> None:
 
     j, walks, changes = judge(), [0.5, 3.0, 3.0], [3.0, 2.0, 0.4]
     j.use(between)
-    found = scores(j, [walks] * 4 + [changes] * 14)
-    assert found[4:14] == pytest.approx([0.4] * 10), "for two seconds and a half"
-    assert found[14:] == pytest.approx([2.0] * 4)
+    found = scores(j, [walks] * 4 + [changes] * 20)
+    assert found[4:20] == pytest.approx([0.4] * 16), "for four seconds"
+    assert found[20:] == pytest.approx([2.0] * 4)
     assert scores(j, [walks, changes], 10**12) == pytest.approx([0.5, 0.4]), "and again after a normal one"
     fresh = judge()
     fresh.use(between)
-    n = 13  # in one batch, and from a track's first window on
+    n = 19  # in one batch, and from a track's first window on
     ends, row = np.arange(n) * SECOND // 4, np.array([changes] * n, np.float32)
     found = fresh(np.zeros(n, np.intp), ends, row, np.ones(n, np.float32)).score.tolist()
-    assert found == pytest.approx([0.4] * 11 + [2.0] * 2)
+    assert found == pytest.approx([0.4] * 17 + [2.0] * 2)
     fresh.close([0])
     assert scores(fresh, [changes], 10**12) == pytest.approx([0.4])
 
