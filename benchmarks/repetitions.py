@@ -2,7 +2,8 @@
 
 Five correct repetitions of a person are the support; the person's other correct ones and the incorrect ones are judged.
 AUROC of whole repetitions, as `evaluate` embeds them, and of the mean score of a repetition's windows, as the device
-sees them; and what of either lies above the default limit.
+sees them; and what of either lies above the default limit, and above the level of the support itself: the limit is that
+level times a margin for people who differ from those in the clips, and here nobody does.
 """
 
 from __future__ import annotations
@@ -26,7 +27,14 @@ from trainer.datasets import ClipSet, load_set
 from trainer.evaluate import auroc
 
 SHOTS, RIGHT, WRONG = 5, "_correct", "_incorrect"
-FIGURES = ("auroc_whole", "auroc_windows", "correct_above_limit", "incorrect_above_limit")
+FIGURES = (
+    "auroc_whole",
+    "auroc_windows",
+    "correct_above_limit",
+    "incorrect_above_limit",
+    "correct_above_level",
+    "incorrect_above_level",
+)
 
 
 def measure(data: ClipSet, bundle: Bundle, draws: int, seed: int = 0) -> dict[str, Any]:
@@ -46,13 +54,13 @@ def measure(data: ClipSet, bundle: Bundle, draws: int, seed: int = 0) -> dict[st
             for _ in range(draws):
                 shots = rng.choice(right, SHOTS, replace=False)
                 support, left = [windows[i] for i in shots], np.setdiff1d(right, shots)
-                limit = level_of(support, calibration, m.temperature) * margin_of(SHOTS, calibration)
+                level, margin = level_of(support, calibration, m.temperature), margin_of(SHOTS, calibration)
                 rows = np.concatenate(support)
                 whole_of = [match(whole[x], whole[shots], m.temperature) for x in (left, wrong)]
                 scores = [
-                    np.array([match(windows[i], rows, m.temperature).mean() / limit for i in x]) for x in (left, wrong)
+                    np.array([match(windows[i], rows, m.temperature).mean() / level for i in x]) for x in (left, wrong)
                 ]
-                above = [float((s >= 1).mean()) for s in scores]
+                above = [float((s >= x).mean()) for x in (margin, 1.0) for s in scores]
                 found.setdefault(exercise, []).append([auroc(*whole_of), auroc(*scores), *above])
     means = np.array([np.mean(v, 0) for v in found.values()])
     return {

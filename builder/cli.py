@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
         ] = "1:16:64",
         support: Annotated[
             str, typer.Option(help="tensorrt: categories x windows of each, least:usual:most", rich_help_panel=PLAN)
-        ] = "1:4:32x1:8:64",
+        ] = "1:8:64x1:8:64",
         workspace: Annotated[
             int, typer.Option(min=1, max=1 << 20, help="tensorrt: MiB to try ways with", rich_help_panel=PLAN)
         ] = 1024,

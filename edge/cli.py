@@ -213,12 +213,17 @@ def support_show(
     from edge.report import support_table
     from edge.settings import load_settings
     from edge.support import FeatureCache, load_support
+    from edge.turns import TurnPlan
 
     model = open_bundle(bundle)
-    support = load_support(folder, model, open_engine(model), FeatureCache(cache or load_settings().cache))
+    s = load_settings()
+    turns = TurnPlan(s.normal, s.max_turns)
+    support = load_support(folder, model, open_engine(model), FeatureCache(cache or s.cache), turns=turns)
     out.print(support_table(support, model.manifest.temperature))
     for problem in support.problems:
         say(problem, to=err)
+    if len(support.turns):
+        say(f"between {len(support.turns)} pairs of categories a change from one to the other is known")
     say(f"version {support.version}, by {model.model}")
 
 

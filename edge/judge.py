@@ -1,6 +1,6 @@
 """From distances to what is said: each station's rule in the order that a batch passes them.
 
-    distance (n, G) ─► Scorer: limits, and what is normal on the stream ─► Usual: what is usual on the track
+    distance (n, G + P) ─► Scorer: limits, and what is normal on the stream ─► Usual: what is usual on the track
                                                        Changes ◄── AlertBook: evidence, hysteresis, cool-down ◄──┘
 
 The loop, `haad-edge calibrate` and the evaluation judge through this one, so that what is measured is what is served.
@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.alerts import AlertBook, Change
-from edge.score import NormalHere, Scorer, Usual, threshold_of
+from edge.score import NormalHere, Passing, Scorer, Usual, threshold_of
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support import SupportSet
@@ -70,26 +71,27 @@ class Judge:
         self._normal, self._tracks = s.normal, tracks
         aimed = threshold_of(calibration, s.sensitivity, s.false_alarms)
         self.book = book_of(s, slots, aimed * factor, tracks.place)
-        self._usual = Usual(slots)
+        self._usual, self._passing = Usual(slots), Passing(slots)
 
     @property
     def columns(self) -> tuple[object, ...]:
         """What holds an array's row for each slot."""
-        return self.book, self._usual
+        return self.book, self._usual, self._passing
 
     def use(self, support: SupportSet) -> list[str]:
         """Judge by this support from now on; returns what is wrong between it and the settings."""
-        self._scorer, self._expected = Scorer(support.limit), support.usual
-        self._here = NormalHere(self._normal, support.names)
+        self._scorer, self._expected = Scorer(support.limit, support.turns), support.usual
+        self._here = NormalHere(self._normal, support.names, support.turns)
         return [f"setting normal: '{n}' is no category of the support" for n in self._here.unknown]
 
     def __call__(self, slots: Slots, ends: NDArray[np.int64], distance: Float, seen: Float) -> Verdict:
-        """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G), seen (n,) of its joints."""
+        """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G + P), seen (n,) of its joints."""
         here = self._here.rows(self._tracks.who(s)[0] for s in slots.tolist()) if self._normal else None
-        score, nearest = self._scorer(distance, here)
+        found = self._scorer(distance, here, partial(self._passing, slots, ends))
+        score = found.score
         if len(self._expected):
-            score = self._usual(slots, score, self._expected[nearest], seen)
-        return Verdict(score, nearest, self.book.update(slots, ends, score, self._label))
+            score = self._usual(slots, score, self._expected[found.group], seen)
+        return Verdict(score, found.category, self.book.update(slots, ends, score, self._label))
 
     def unclear(self, slots: Slots) -> None:
         """The slots' people are in view, and their newest windows too poor to judge."""
@@ -99,6 +101,7 @@ class Judge:
         """The slots' tracks are gone; call it before they are released."""
         changes = self.book.close(slots)
         self._usual.forget(slots)
+        self._passing.forget(slots)
         return changes
 
     def _label(self, slot: int) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -87,7 +87,7 @@ def refine(
             fix="record some minutes of normal operation, with people in view",
         )
     levels, windows = _levels(batches, found, s, support)
-    moved = replace(support, limit=support.limit * np.array([levels.get(n, 1.0) for n in support.names]))
+    moved = support.moved(np.array([levels.get(n, 1.0) for n in support.names]))
     allowed = int((s.false_alarms or SENSITIVITY[s.sensitivity]) * found.hours)
 
     def alarms(support: SupportSet, factor: float) -> int:
@@ -170,12 +170,13 @@ def _levels(
     batches: list[_Windows], tracks: Tracks, s: Settings, support: SupportSet
 ) -> tuple[dict[str, float], dict[str, int]]:
     """Each category's factor: the median of its windows' scores over what was expected, drawn towards 1 if few."""
-    here = NormalHere(s.normal, support.names).rows(tracks.who(k)[0] for b in batches for k in b.track.tolist())
-    score, nearest = Scorer(support.limit)(np.concatenate([b.distance for b in batches]), here)
+    here = NormalHere(s.normal, support.names, support.turns)
+    streams = here.rows(tracks.who(k)[0] for b in batches for k in b.track.tolist())
+    found = Scorer(support.limit, support.turns)(np.concatenate([b.distance for b in batches]), streams)
     usual = support.usual if len(support.usual) else np.full(len(support.names), 1 / 1.5)
     levels, windows = {}, {}
     for g, name in enumerate(support.names):
-        mine = score[nearest == g]
+        mine = found.score[found.group == g]
         if len(mine):
             shift = float(np.log(np.median(mine) / usual[g] + 1e-6)) * len(mine) / (len(mine) + BELIEF)
             levels[name] = round(float(np.clip(np.exp(shift), *FACTORS)), 4)
@@ -215,6 +216,7 @@ def command(root: Path, recording: Path | None, bundle: Path | None, *, reset: b
     from edge.recording import read
     from edge.settings import load_settings
     from edge.support import FeatureCache, load_support
+    from edge.turns import TurnPlan
 
     path = root / REFINED
     if reset:
@@ -227,7 +229,9 @@ def command(root: Path, recording: Path | None, bundle: Path | None, *, reset: b
     reader, s = read(recording), load_settings({}, config)
     model = open_bundle(bundle or s.bundle)
     engine = open_engine(model)
-    known = load_support(root, model, engine, FeatureCache(s.cache), refined=False)
+    known = load_support(
+        root, model, engine, FeatureCache(s.cache), refined=False, turns=TurnPlan(s.normal, s.max_turns)
+    )
     found = refine(reader, s, model, engine, known, lambda text: say(text, to=err))
     write_refined(root, found, recording=recording, model=model.model)
     for name in known.names:

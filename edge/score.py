@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -12,6 +13,7 @@ from edge.skeleton import Float
 
 SENSITIVITY = {"low": 1.0, "default": 6.0, "high": 30.0}
 """False alarms per camera-hour of normal activity that each is calibrated for."""
+NO_TURNS: NDArray[np.intp] = np.zeros((0, 2), np.intp)
 
 
 def match(embedding: Float, support: Float, temperature: float) -> NDArray[np.float64]:
@@ -152,43 +154,124 @@ class Usual:
         self._shift[at], self._spread[at], self._count[at], self._seen[at] = 0.0, self.EVEN, self.BELIEF, np.nan
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Of n windows: score (n,), 1 being the limit; the group that gave it (n,); the category that it counts as (n,)."""
+
+    score: Float
+    group: NDArray[np.intp]
+    category: NDArray[np.intp]
+
+
 class Scorer:
-    """Distances (B, G) → score (B,) relative to the limit of the nearest category, and which one that is (B,)."""
+    """Distances to every group → scores relative to the limit of the nearest group.
 
-    def __init__(self, limit: NDArray[np.floating]) -> None:
-        self.limit = np.asarray(limit, np.float32)
+    Groups are the categories, and after them what lies between two: `turns` (P, 2) are their numbers. A window nearest
+    to a turn counts as of that one of the two categories which is nearer.
+    """
 
-    def __call__(self, distance: Float, normal: NDArray[np.bool_] | None = None) -> tuple[Float, NDArray[np.intp]]:
-        """`normal` (B, G) marks the categories that count as normal where each window was seen; None: all."""
+    def __init__(self, limit: NDArray[np.floating], turns: NDArray[np.intp] = NO_TURNS) -> None:
+        self.limit, self._turns = np.asarray(limit, np.float32), turns
+        self._categories = len(limit) - len(turns)
+
+    def __call__(
+        self,
+        distance: Float,
+        normal: NDArray[np.bool_] | None = None,
+        passing: Callable[[NDArray[np.bool_]], NDArray[np.bool_]] | None = None,
+    ) -> Scored:
+        """distance (B, M); `normal` (B, M) marks the groups that count where each window was seen; None: all.
+
+        `passing` is told which windows (B,) are within the limit of a category, and says for which turns count.
+        """
         relative = distance / self.limit
         if normal is not None:
             relative = np.where(normal, relative, np.inf).astype(np.float32)
-        nearest = relative.argmin(1)
-        return relative[np.arange(len(relative)), nearest], nearest
+        if passing is not None and len(self._turns):
+            counts = passing(np.asarray((relative[:, : self._categories] <= 1).any(1)))
+            relative[~counts, self._categories :] = np.inf
+        rows, group = np.arange(len(relative)), relative.argmin(1)
+        category = group.copy()
+        between = group >= self._categories
+        if between.any():
+            two = self._turns[group[between] - self._categories]
+            nearer = np.take_along_axis(relative[between], two, 1).argmin(1)
+            category[between] = two[np.arange(len(two)), nearer]
+        return Scored(relative[rows, group], group, category)
+
+
+class Passing:
+    """How long what lies between two actions excuses a track, as a column over slots.
+
+    A change is over when no window holds any of it. So a turn counts for LASTS seconds after the last window that lay
+    within the limit of a category itself, or after a track's first one; what lasts longer is no change.
+    """
+
+    LASTS = 4.0
+
+    def __init__(self, slots: int) -> None:
+        self._last = np.full(slots, -1, np.int64)
+
+    def __call__(
+        self, slots: NDArray[np.intp], ends: NDArray[np.int64], within: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Whether turns count for each window (n,): its slot, its end in ns, whether it is within a category's limit.
+
+        A slot may occur more than once, in order of time.
+        """
+        out = np.ones(len(slots), bool)
+        left = np.arange(len(slots))
+        while len(left):
+            _, first = np.unique(slots[left], return_index=True)
+            now = left[first]
+            s, end = slots[now], ends[now]
+            self._last[s] = last = np.where(within[now] | (self._last[s] < 0), end, self._last[s])
+            out[now] = end - last <= self.LASTS * 1e9
+            left = np.delete(left, first)
+        return out
+
+    def forget(self, slots: Sequence[int]) -> None:
+        """The slots' tracks are gone."""
+        self._last[np.asarray(slots, np.intp)] = -1
 
 
 class NormalHere:
     """Which categories count as normal on which stream: `rules` maps streams, or patterns of them, to categories.
 
     The first rule that fits a stream holds; a stream that none fits has all. Names that the support lacks are in
-    `unknown`: a rule that is left with none would alarm on everything, and is taken as all.
+    `unknown`: a rule that is left with none would alarm on everything, and is taken as all. What lies between two
+    categories, `turns` (P, 2), counts where both do.
     """
 
-    def __init__(self, rules: Mapping[str, Sequence[str]], names: Sequence[str]) -> None:
-        self._rules = rules
+    def __init__(
+        self, rules: Mapping[str, Sequence[str]], names: Sequence[str], turns: NDArray[np.intp] = NO_TURNS
+    ) -> None:
+        self._rules, self._turns = rules, turns
         self._names = np.array(names)
         self._known: dict[str, NDArray[np.bool_]] = {}
         self.unknown = sorted({n for wanted in rules.values() for n in wanted} - set(names))
 
     def of(self, stream: str) -> NDArray[np.bool_]:
-        """The categories (G,) that count on a stream."""
+        """The groups (G + P,) that count on a stream."""
         row = self._known.get(stream)
         if row is None:
             wanted = next((w for pattern, w in self._rules.items() if fnmatchcase(stream, pattern)), None)
-            row = np.isin(self._names, wanted) if wanted is not None else np.ones(len(self._names), bool)
-            row = self._known[stream] = row if row.any() else np.ones_like(row)
+            categories = self._categories(wanted)
+            row = self._known[stream] = np.append(categories, categories[self._turns].all(1))
         return row
 
     def rows(self, streams: Iterable[str]) -> NDArray[np.bool_]:
-        """The same for several streams: (n, G)."""
-        return np.array([self.of(s) for s in streams], bool).reshape(-1, len(self._names))
+        """The same for several streams: (n, G + P)."""
+        return np.array([self.of(s) for s in streams], bool).reshape(-1, len(self._names) + len(self._turns))
+
+    def together(self) -> NDArray[np.bool_]:
+        """Which categories are normal together on some stream that there could be: (G, G)."""
+        wanted: list[Sequence[str] | None] = [*self._rules.values()]
+        if "*" not in self._rules:
+            wanted.append(None)
+        rows = np.array([self._categories(w) for w in wanted])
+        return np.asarray((rows[:, :, None] & rows[:, None]).any(0))
+
+    def _categories(self, wanted: Sequence[str] | None) -> NDArray[np.bool_]:
+        row = np.isin(self._names, wanted) if wanted is not None else np.ones(len(self._names), bool)
+        return row if row.any() else np.ones_like(row)

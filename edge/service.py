@@ -23,10 +23,12 @@ from edge.journal.store import Bounds
 from edge.keys import Keys, open_keys
 from edge.notices import Notices
 from edge.page import Page
+from edge.reload import SupportWatcher, fingerprint
 from edge.runtime import Runtime
 from edge.settings import Settings
-from edge.support import FeatureCache, SupportSet, SupportWatcher, fingerprint, load_support
+from edge.support import FeatureCache, SupportSet, load_support
 from edge.tap import Tap
+from edge.turns import TurnPlan
 
 WATCHER_BATCH = 32
 
@@ -76,7 +78,7 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
     seen = fingerprint(root)
     # Features are the reference's whichever engine compares with them: the cache and the support's version rely on it.
     reader = engine if s.engines[0] == "onnx" else open_engine(bundle, max_batch=WATCHER_BATCH)
-    support = load_support(root, bundle, reader, cache)
+    support = load_support(root, bundle, reader, cache, turns=_turns(s, engine))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with contextlib.ExitStack() as stack:
         stack.callback(engine.close)
@@ -113,6 +115,10 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         yield Service(runtime, page)
 
 
+def _turns(s: Settings, judge: Engine) -> TurnPlan:
+    return TurnPlan(s.normal, s.max_turns, judge.categories)
+
+
 def _reloader(bundle: Bundle, judge: Engine, settings: Settings, cache: FeatureCache) -> Callable[[], SupportSet]:
     """Loads the support folder with an engine of its own, opened when first needed: the loop's is not shared.
 
@@ -124,7 +130,7 @@ def _reloader(bundle: Bundle, judge: Engine, settings: Settings, cache: FeatureC
         assert settings.support is not None
         if not engines:
             engines.append(open_engine(bundle, max_batch=WATCHER_BATCH))
-        support = load_support(settings.support, bundle, engines[0], cache)
+        support = load_support(settings.support, bundle, engines[0], cache, turns=_turns(settings, judge))
         judge.admit(support.features)
         return support
 

@@ -81,6 +81,9 @@ class Settings(BaseSettings):
     )
     update_every: float = Field(1.0, gt=0, le=3600, description="seconds between updates of a standing alert")
 
+    max_turns: int = Field(
+        136, ge=0, le=4096, description="pairs of categories, normal together, between which a change is normal too"
+    )
     reload_every: float = Field(
         1.0, ge=0, le=3600, description="seconds (wall clock) between looks at the support folder; 0: never"
     )

@@ -1,23 +1,23 @@
 """The support set: a folder of a few normal clips, as features that the engine matches against.
 
-    support/<category>/*.npz ─► windows at every phase ─► embeddings per clip ─► SupportSet (G, K, D) + limits
-                                                          (cached by content)
+    support/<category>/*.npz ─┬─► windows at every phase ─► embeddings per clip ─┬─► SupportSet (G + P, K, D) + limits
+                              └─► windows between two ────► embeddings per pair ─┘
+                                  categories (edge.turns)   (cached by content)
 
 A live stream's window rarely begins where the action does, so a short clip is looped and cut at every phase.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import os
 import tempfile
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import replace as changed
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,10 @@ from edge.clip import Clip, categories, clip_bytes, parse_clip
 from edge.engine import Engine, embed
 from edge.errors import ClipError, SupportError
 from edge.history import reading
-from edge.score import level_of, margin_of
+from edge.score import NO_TURNS, level_of, margin_of
 from edge.skeleton import Float
+from edge.turns import RULE as TURN_RULE
+from edge.turns import TurnPlan, chosen, paired, repeated, turn_windows
 
 RULE = "2"
 """The version of `clip_windows`; part of a cached feature's name."""
@@ -56,12 +58,17 @@ def clip_windows(clip: Clip, frames: int, seconds: float) -> tuple[Float, Float]
     return joints.reshape(len(starts), frames, *joints.shape[1:]), visible.reshape(len(starts), frames, -1)
 
 
+Source = tuple[Path, str]
+"""A clip's file and the hash of its content."""
+
+
 @dataclass(frozen=True, slots=True)
 class SupportSet:
-    """What is normal. features (G, K, D) unit rows, mask (G, K), limit (G,) the distance where the score is 1.
+    """What is normal: G categories, and what lies between P pairs of them, `turns` (P, 2) being their numbers.
 
-    `usual` (G,) is the score that a stranger's normal windows are expected to have; empty: not known. `clips` names
-    each category's files, and `origin` (G, K) says which of them a row of `features` was cut from.
+    Of M = G + P groups, categories first: features (M, K, D) unit rows, mask (M, K), limit (M,) the distance where the
+    score is 1, `usual` (M,) the score that a stranger's normal windows are expected to have; empty: not known. `clips`
+    names each category's files, and `origin` (M, K) says which of them a row of `features` was cut from.
     """
 
     names: tuple[str, ...]
@@ -74,6 +81,12 @@ class SupportSet:
     usual: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     clips: tuple[tuple[str, ...], ...] = ()
     origin: NDArray[np.intp] = field(default_factory=lambda: np.zeros((0, 0), np.intp))
+    turns: NDArray[np.intp] = field(default_factory=lambda: NO_TURNS)
+
+    def moved(self, factors: NDArray[np.float64]) -> SupportSet:
+        """With each category's limit times its factor (G,), and that of a turn times the mean of its two."""
+        between = np.sqrt(factors[self.turns].prod(1))
+        return changed(self, limit=self.limit * np.append(factors, between))
 
     def nearest_clip(self, embedding: Float, category: int) -> str:
         """The file of the category whose windows come nearest to an embedding (D,); empty where it is not known."""
@@ -119,18 +132,26 @@ class FeatureCache:
 
 
 def load_support(
-    root: Path | str, bundle: Bundle, engine: Engine, cache: FeatureCache, *, refined: bool = True
+    root: Path | str,
+    bundle: Bundle,
+    engine: Engine,
+    cache: FeatureCache,
+    *,
+    refined: bool = True,
+    turns: TurnPlan = TurnPlan(),  # frozen
 ) -> SupportSet:
     """Embed a support folder. Clips that cannot be read are left out and named in `problems`.
 
-    Its own calibration, if it has one, moves the limits, unless `refined` is false.
-    Raises SupportError when no category is left.
+    Its own calibration, if it has one, moves the limits, unless `refined` is false. `turns` says between which
+    categories a change is normal. Raises SupportError when no category is left.
     """
     with reading(Path(root)):
-        return _load(Path(root), bundle, engine, cache, refined)
+        return _load(Path(root), bundle, engine, cache, refined, turns)
 
 
-def _load(root: Path, bundle: Bundle, engine: Engine, cache: FeatureCache, refined: bool) -> SupportSet:
+def _load(
+    root: Path, bundle: Bundle, engine: Engine, cache: FeatureCache, refined: bool, turns: TurnPlan
+) -> SupportSet:
     try:
         folders = categories(root)
         empty = [p.name for p in root.iterdir() if p.is_dir() and p.name not in folders and p.name[0] != "."]
@@ -146,27 +167,29 @@ def _load(root: Path, bundle: Bundle, engine: Engine, cache: FeatureCache, refin
     names: list[str] = []
     features: list[list[Float]] = []
     used: list[tuple[str, ...]] = []
+    sources: list[list[Source]] = []
     version = hashlib.sha256()
     m = bundle.manifest
     for name, files in folders.items():
         clips: list[Float] = []
-        sources: list[str] = []
+        mine: list[Source] = []
         for path in files:
             try:
                 data = clip_bytes(path)
                 digest = hashlib.sha256(data).hexdigest()
-                key = f"{m.encoder[:16]}-{RULE}-{m.frames}x{m.seconds:g}-{digest[:32]}"
+                key = f"{_kind(bundle, RULE)}-{digest[:32]}"
                 # The very bytes that were hashed are embedded: the file may change meanwhile.
                 make = partial(_embed_clip, data, str(path), bundle, engine)
                 clips.append(cache.get(key, m.embedding, make))
-                sources.append(os.fsencode(path.name).decode(errors="replace"))
+                mine.append((path, digest))
                 version.update(os.fsencode(name) + f"/{digest}\n".encode())
             except ClipError as e:
                 problems.append(f"left out of the support: {e}")
         if clips:
             names.append(os.fsencode(name).decode(errors="replace"))
             features.append(clips)
-            used.append(tuple(sources))
+            used.append(tuple(os.fsencode(path.name).decode(errors="replace") for path, _ in mine))
+            sources.append(mine)
         else:
             problems.append(f"category '{name}' has no usable clip and is not part of the support")
     if not names:
@@ -176,29 +199,70 @@ def _load(root: Path, bundle: Bundle, engine: Engine, cache: FeatureCache, refin
             fix="mend these files or put others in; docs/start.md, 'Clip files', says what they hold",
         )
     fair = [[_thin(c, MAX_WINDOWS // len(clips)) for c in clips] for clips in features]
-    packed, mask = _pack([_thin(np.concatenate(clips), MAX_WINDOWS) for clips in fair])
+    groups = [_thin(np.concatenate(clips), MAX_WINDOWS) for clips in fair]
+    rows, short = chosen(turns, names, np.stack([g.mean(0) for g in groups]))
+    between, turn = [], _Between(bundle, engine, cache)
+    try:
+        pairs = [paired(sources[g], sources[h]) if g != h else repeated(sources[g]) for g, h in rows.tolist()]
+        between = [[turn(a, b) for a, b in pair] for pair in pairs]
+        version.update(f"{TURN_RULE}{rows.tolist()}".encode() if len(rows) else b"")
+    except ClipError as e:
+        rows, short = NO_TURNS, [f"changes between categories are not known, until the folder is read again: {e}"]
+    packed, mask = _pack(groups + [np.concatenate(t) for t in between])
     origin = np.zeros(mask.shape, np.intp)
-    for row, clips in zip(origin, fair, strict=True):
+    for row, clips in zip(origin, fair, strict=False):
         whose = _thin(np.repeat(np.arange(len(clips)), [len(c) for c in clips]), MAX_WINDOWS)
         row[: len(whose)] = whose
     calibration = bundle.calibration()
     factors, text, more = read_refined(root, names, bundle.model) if refined else (np.ones(len(names)), b"", [])
     version.update(text)
-    problems += more + lone(names, features, calibration)
-    level = np.array([level_of(clips, calibration, m.temperature) for clips in features])
-    margin = np.array([margin_of(len(clips), calibration) for clips in features])
+    problems += more + short + lone(names, features, calibration)
+    level = np.array([level_of(clips, calibration, m.temperature) for clips in features + between])
+    margin = np.array([margin_of(len(clips), calibration) for clips in features + between])
     return SupportSet(
         tuple(names),
         packed,
         mask,
-        level * margin * factors,
+        level * margin,
         tuple(len(c) for c in features),
         version.hexdigest()[:12],
         tuple(problems),
         1 / margin,
         tuple(used),
         origin,
-    )
+        rows,
+    ).moved(factors)
+
+
+class _Between:
+    """Features of what lies between clips of two categories, from the cache or by the engine."""
+
+    def __init__(self, bundle: Bundle, engine: Engine, cache: FeatureCache) -> None:
+        self._bundle, self._engine, self._cache = bundle, engine, cache
+        self._clip = lru_cache(maxsize=64)(_as_hashed)
+
+    def __call__(self, a: Source, b: Source) -> Float:
+        """Raises ClipError where a file is not any more what it was."""
+        key = f"{_kind(self._bundle, 't' + TURN_RULE)}-{a[1][:32]}-{b[1][:32]}"
+        return self._cache.get(key, self._bundle.manifest.embedding, partial(self._make, a, b))
+
+    def _make(self, a: Source, b: Source) -> Float:
+        m = self._bundle.manifest
+        return embed(self._engine, *turn_windows(self._clip(*a), self._clip(*b), m.frames, m.seconds))
+
+
+def _kind(bundle: Bundle, rule: str) -> str:
+    """What features depend on beside the clips, as the beginning of their names in the cache."""
+    m = bundle.manifest
+    return f"{m.encoder[:16]}-{rule}-{m.frames}x{m.seconds:g}"
+
+
+def _as_hashed(path: Path, digest: str) -> Clip:
+    """The clip whose content has this hash, if the file still has it. Raises ClipError."""
+    data = clip_bytes(path)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise ClipError(f"{path}: was changed while it was read")
+    return parse_clip(data, str(path))
 
 
 def lone(names: list[str], features: list[list[Float]], calibration: Mapping[str, NDArray[Any]]) -> list[str]:
@@ -262,72 +326,3 @@ def _pack(features: list[Float]) -> tuple[Float, Float]:
         packed[g, : len(f)] = f
         mask[g, : len(f)] = 1
     return packed, mask
-
-
-Fingerprint = tuple[tuple[str, int, int], ...]
-
-
-def fingerprint(root: Path) -> Fingerprint:
-    """Names, sizes and times of the folder's clips: changes when anything a reload should see does."""
-    found = []
-    # A folder that changes while it is listed makes glob raise; the next look sees it whole.
-    with contextlib.suppress(OSError):
-        for path in [*root.glob("*/*.npz"), *root.glob(REFINED)]:
-            with contextlib.suppress(OSError):
-                stat = path.stat()
-                found.append((str(path), stat.st_size, stat.st_mtime_ns))
-    return tuple(sorted(found))
-
-
-class SupportWatcher:
-    """Loads the folder anew in a thread of its own when it changes; `take` hands the result over between batches.
-
-    `seen` is the fingerprint from before the support in use was loaded. A folder must look the same twice in a row
-    before it is read, so that a copy in progress is not. When the new state cannot be used, the old support stays and
-    the reason is said.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        load: Callable[[], SupportSet],
-        every: float,
-        say: Callable[[str, str | None], None],
-        seen: Fingerprint,
-    ) -> None:
-        self._root, self._load, self._every, self._say, self._seen = root, load, every, say, seen
-        self._ready: SupportSet | None = None
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="support-watcher", daemon=True)
-        if every > 0:
-            self._thread.start()
-
-    def take(self) -> SupportSet | None:
-        """The newest support set loaded since the last call, if any."""
-        if self._ready is None:
-            return None
-        with self._lock:
-            ready, self._ready = self._ready, None
-        return ready
-
-    def close(self) -> None:
-        """Stop watching."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
-
-    def _watch(self) -> None:
-        before = self._seen
-        while not self._stop.wait(self._every):
-            now = fingerprint(self._root)
-            if now != self._seen and now == before:
-                self._seen = now
-                try:
-                    loaded = self._load()
-                except Exception as e:  # whatever it is, the folder may be mended: the watch must go on
-                    self._say(f"the changed support folder is not used: {e}", "support")
-                    continue
-                with self._lock:
-                    self._ready = loaded
-            before = now

@@ -28,6 +28,7 @@ from edge.runtime import Runtime
 from edge.settings import Settings
 from edge.skeleton import Float, J
 from edge.support import FeatureCache, load_support
+from edge.turns import TurnPlan
 
 EVERY_S = 0.001
 STATIONS: Mapping[str, str] = {
@@ -167,7 +168,8 @@ def runtime(root: Path, settings: Settings, source: Any, *, inference: bool, bun
     model = bundle or open_bundle(settings.bundle)
     engine: Any = open_engine(model, settings.engines[0], max_batch=settings.max_batch, threads=settings.threads)
     engine = InTurn(engine, repeats=not inference)
-    support = load_support(root / "support", model, engine, FeatureCache(root / "cache"))
+    turns = TurnPlan(settings.normal, settings.max_turns, engine.categories)
+    support = load_support(root / "support", model, engine, FeatureCache(root / "cache"), turns=turns)
     return Runtime(settings, model, engine, support, source, Silent())
 
 

@@ -146,11 +146,14 @@ import numpy as np
 from edge.bundle import open_bundle
 from edge.engine import open_engine
 from pathlib import Path
+from edge.settings import Settings
 from edge.support import FeatureCache, load_support
+from edge.turns import TurnPlan
 root, batch, seconds, name, bundle, threads = json.loads(sys.argv[1])
 model = open_bundle(Path(bundle) if bundle else None)
 engine = open_engine(model, name, max_batch=batch, threads=threads)
-support = load_support(Path(root) / "support", model, engine, FeatureCache(Path(root) / "cache"))
+turns = TurnPlan(most=Settings.model_fields["max_turns"].default, room=engine.categories)
+support = load_support(Path(root) / "support", model, engine, FeatureCache(Path(root) / "cache"), turns=turns)
 engine.bind(support.features, support.mask)
 engine.staging.joints[:] = np.random.default_rng(0).normal(size=engine.staging.joints.shape)
 engine.staging.visible[:] = 1

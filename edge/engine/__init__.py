@@ -61,6 +61,10 @@ class Engine(Protocol):
     def fallbacks(self) -> int:
         """How often another engine had to take over, the start included."""
 
+    @property
+    def categories(self) -> int | None:
+        """How many categories, and pairs of them, a support set may have; None: any number."""
+
     def admit(self, support: Float) -> None:
         """Raises EngineError where there is no room for a support set (G, K, D). May be asked from any thread."""
 

@@ -64,6 +64,11 @@ class Fallback:
         """See `Engine.pending`."""
         return len(self._under)
 
+    @property
+    def categories(self) -> int | None:
+        """See `Engine.categories`."""
+        return self._engine.categories
+
     def admit(self, support: Float) -> None:
         """See `Engine.admit`."""
         self._engine.admit(support)

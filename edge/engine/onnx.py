@@ -22,7 +22,7 @@ class OnnxEngine:
     One thread computes, without spinning: it shares the machine.
     """
 
-    fallbacks = 0
+    fallbacks, categories = 0, None
 
     def __init__(self, bundle: Bundle, *, max_batch: int, threads: int = 1) -> None:
         options = ort.SessionOptions()

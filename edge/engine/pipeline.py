@@ -107,6 +107,11 @@ class Pipeline:
         except EngineError:
             return True
 
+    @property
+    def categories(self) -> int | None:
+        """See `Engine.categories`."""
+        return self.room.categories[1]
+
     def admit(self, support: Float) -> None:
         """Raises EngineError where the program has no room for support (G, K, D)."""
         g, k, _ = support.shape

@@ -88,7 +88,7 @@ class AtOnce:
     """The part of `Engine` around a `run`: a batch is computed where it is submitted, and there is room for one."""
 
     name = "at once"
-    fallbacks = 0
+    fallbacks, categories = 0, None
     staging: Staging
 
     def run(self, n: int) -> tuple[Float, Float]:
@@ -151,7 +151,7 @@ class LateEngine:
     Each of its two buffers is spoilt as soon as its batch has been collected and another may be staged there.
     """
 
-    fallbacks = 0
+    fallbacks, categories = 0, None
 
     def __init__(self, inner: HeightEngine, seed: int = 0, chance: float = 0.3) -> None:
         self.inner, self.name, self._dice, self._chance = inner, inner.name, random.Random(seed), chance

@@ -56,6 +56,45 @@ def test_only_what_is_normal_on_the_stream_excuses() -> None:
     assert "'dance'" in problem
 
 
+def test_between_two_normal_actions_nothing_is_said_and_where_one_is_normal_it_is() -> None:
+    between = replace(support_of("walk", "wave"), limit=np.ones(3), turns=np.array([[0, 1]]))
+    j = judge(normal={"gate*": ["walk"]})
+    j.use(between)
+    assert news(j, [2.5, 1.9, 0.4], slot=1) == 0, "from walking to waving, where both are normal"
+    assert news(j, [2.5, 1.9, 1.5], slot=1) == 1, "like neither, nor the change between them"
+    j.close([1])
+    v = j(np.array([1]), np.array([10**12]), np.array([[2.5, 1.9, 0.4]], np.float32), np.ones(1, np.float32))
+    assert v.nearest.tolist() == [1] and v.score[0] == pytest.approx(0.4), "it is said to be the nearer of the two"
+    assert news(j, [2.5, 1.9, 0.4], slot=0) == 1, "nobody waves at the gate"
+
+
+def test_a_change_that_lasts_is_none() -> None:
+    between = replace(support_of("walk", "wave"), limit=np.ones(3), turns=np.array([[0, 1]]))
+    one, whole = np.array([0]), np.ones(1, np.float32)
+
+    def scores(j: Judge, rows: list[list[float]], start: int = 0) -> list[float]:
+        ends = [start + k * SECOND // 4 for k in range(len(rows))]
+        return [
+            float(j(one, np.array([t]), np.array([r], np.float32), whole).score[0])
+            for t, r in zip(ends, rows, strict=True)
+        ]
+
+    j, walks, changes = judge(), [0.5, 3.0, 3.0], [3.0, 2.0, 0.4]
+    j.use(between)
+    found = scores(j, [walks] * 4 + [changes] * 20)
+    assert found[4:20] == pytest.approx([0.4] * 16), "for four seconds"
+    assert found[20:] == pytest.approx([2.0] * 4)
+    assert scores(j, [walks, changes], 10**12) == pytest.approx([0.5, 0.4]), "and again after a normal one"
+    fresh = judge()
+    fresh.use(between)
+    n = 19  # in one batch, and from a track's first window on
+    ends, row = np.arange(n) * SECOND // 4, np.array([changes] * n, np.float32)
+    found = fresh(np.zeros(n, np.intp), ends, row, np.ones(n, np.float32)).score.tolist()
+    assert found == pytest.approx([0.4] * 17 + [2.0] * 2)
+    fresh.close([0])
+    assert scores(fresh, [changes], 10**12) == pytest.approx([0.4])
+
+
 def test_who_leaves_takes_along_what_was_usual() -> None:
     j = judge()
     support = replace(support_of("walk"), usual=np.array([0.6]))

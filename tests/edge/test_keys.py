@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zmq
 
+from edge.alerts import ZmqSink
 from edge.client import PosePublisher
 from edge.endpoint import Endpoint
 from edge.errors import HaadError, SettingsError
 from edge.ingest import ZmqSource
 from edge.keys import make_keys, open_keys
+from edge.record_cli import subscribed
+from edge.tap import Tap
 from edge.wire import Limits, decode_pose
 
 
@@ -58,6 +62,33 @@ def test_only_peers_are_let_in(folders: tuple[Path, Path], tmp_path: Path) -> No
         assert knock(source, address, stranger, 0.5) == []
         (parts,) = knock(source, address, client, 20)
         assert decode_pose(parts, Limits()).stream == "cam"
+
+
+def test_poses_go_on_to_peers_alone(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    engine, client = folders
+    keys = open_keys(engine)
+    assert keys is not None
+    sent, address = b"pose/cam\0frame", f"ipc://{tmp_path}/out"
+
+    def heard(sink: ZmqSink, keys: Path | None, wait: float) -> list[list[bytes]]:
+        """What a recorder with these keys hears of a tap that passes poses on as long as somebody listens."""
+        tap = Tap(sink)
+        with subscribed(f"sub+connect:{address}", "cam", keys, False) as poses:
+            until, found = time.monotonic() + wait, []
+            while not found and time.monotonic() < until:
+                if tap.listening(time.monotonic()):
+                    tap.send([sent])
+                found += poses.receive(0.02)
+        return found
+
+    with contextlib.ExitStack() as stack:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        stack.callback(context.term)
+        stack.enter_context(keys.guard(context))
+        sink = ZmqSink(context, [Endpoint.parse(f"pub+bind:{address}")], 100, keys)
+        stack.callback(sink.close)
+        assert heard(sink, None, 0.5) == []
+        assert heard(sink, client, 20)[0] == [sent]
 
 
 def test_with_keys_an_address_may_be_reached_from_other_hosts(folders: tuple[Path, Path]) -> None:

@@ -17,7 +17,8 @@ from edge.clip import load_clip, save_clip
 from edge.engine import open_engine
 from edge.errors import HaadError, SupportError
 from edge.motion import make_motion
-from edge.support import FeatureCache, fingerprint, load_support
+from edge.reload import fingerprint
+from edge.support import FeatureCache, load_support
 
 Bytes = dict[str, bytes]
 

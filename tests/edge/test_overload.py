@@ -73,6 +73,8 @@ class SlowEngine:
     def ready(self) -> bool:
         return bool(self.under) and self.clock.now >= self.under[0][2]
 
+    categories = None
+
     def admit(self, support: Float) -> None: ...
 
     def close(self) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import msgpack
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 import zmq
 
+from edge.endpoint import Endpoint
 from edge.errors import HaadError, RecordingError, SupportError
+from edge.ingest import ZmqSource
 from edge.motion import make_motion
 from edge.record import Recorder, paced, replay, stamped
 from edge.recording import Recorded, read, write
@@ -110,6 +113,41 @@ def test_a_pushed_recording_arrives_whole_and_nobody_there_is_said(tmp_path: Pat
             got.append(pull.recv())
         thread.join(10)
     assert got == sent
+
+
+def test_at_the_pace_of_the_world_a_recording_keeps_time_and_is_played_as_long(tmp_path: Path) -> None:
+    sent, every = [message("a", k, k / 20, {1: person()}) for k in range(24)], 0.05
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    source = ZmqSource(context, [Endpoint.parse(f"pull+bind:ipc://{tmp_path}/a")], 100)
+
+    def film() -> None:
+        with context.socket(zmq.PUSH) as push:
+            push.connect(f"ipc://{tmp_path}/a")
+            began = time.monotonic()
+            for k, m in enumerate(sent):
+                time.sleep(max(0.0, began + k * every - time.monotonic()))
+                push.send(m)
+
+    def heard(path: Path) -> tuple[list[bytes], list[float]]:
+        with write(path) as file:
+            Recorder(file).run(source, seconds=every * len(sent) + 0.2, wait=20, most=1 << 20)
+        items = list(read(path))
+        return [i.message for i in items], [(i.arrival - items[0].arrival) / SECOND for i in items]
+
+    camera = threading.Thread(target=film)
+    camera.start()
+    first, at = heard(tmp_path / "1")
+    camera.join()
+    again = threading.Thread(target=replay, args=(read(tmp_path / "1"), f"push+connect:ipc://{tmp_path}/a"))
+    again.start()
+    second, later = heard(tmp_path / "2")
+    again.join()
+    source.close()
+    context.term()
+    assert first == second == sent
+    # A busy machine may be late now and then, and never early.
+    for times in (at, later):
+        assert np.median(np.abs(np.diff(times) - every)) < 0.03 and times[-1] == pytest.approx(23 * every, abs=0.25)
 
 
 def test_the_tap_passes_on_what_was_accepted_only_while_somebody_listens() -> None:

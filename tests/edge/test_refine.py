@@ -18,8 +18,9 @@ from edge.errors import RecordingError
 from edge.motion import make_motion
 from edge.recording import read, write
 from edge.refine import refine, write_refined
+from edge.reload import fingerprint
 from edge.settings import Settings
-from edge.support import REFINED, FeatureCache, fingerprint, load_support
+from edge.support import REFINED, FeatureCache, load_support
 from tests.edge.harness import message
 
 SECOND = 10**9

@@ -164,12 +164,41 @@ def test_only_categories_that_are_normal_here_count() -> None:
     assert here.unknown == ["nonsense"]
     assert [here.of(n).tolist() for n in ("gate1", "yard", "hall")] == [[True, False], [True, True], [True, True]]
     distance = np.array([[0.9, 0.1], [0.9, 0.1]], np.float32)
-    score, nearest = Scorer(np.ones(2))(distance, np.stack([here.of("gate1"), here.of("hall")]))
-    np.testing.assert_allclose(score, [0.9, 0.1])
-    assert nearest.tolist() == [0, 1] and score.dtype == np.float32
+    found = Scorer(np.ones(2))(distance, np.stack([here.of("gate1"), here.of("hall")]))
+    np.testing.assert_allclose(found.score, [0.9, 0.1])
+    assert found.category.tolist() == [0, 1] and found.score.dtype == np.float32
 
 
 def test_the_score_is_the_least_distance_in_units_of_its_limit() -> None:
-    score, nearest = Scorer(np.array([0.5, 0.1]))(np.array([[0.25, 0.2], [0.5, 0.01]], np.float32))
-    np.testing.assert_allclose(score, [0.5, 0.1], rtol=1e-6)
-    assert nearest.tolist() == [0, 1]
+    found = Scorer(np.array([0.5, 0.1]))(np.array([[0.25, 0.2], [0.5, 0.01]], np.float32))
+    np.testing.assert_allclose(found.score, [0.5, 0.1], rtol=1e-6)
+    assert found.category.tolist() == found.group.tolist() == [0, 1]
+
+
+TURNS = np.array([[0, 1], [1, 2]])
+
+
+def test_a_turn_excuses_where_both_its_categories_are_normal_and_counts_as_the_nearer() -> None:
+    here = NormalHere({"gate": ["a", "b"], "yard": ["b", "c"], "door": ["a", "c"]}, ["a", "b", "c"], TURNS)
+    distance = np.array([[3.0, 2.0, 2.5, 0.4, 0.3]], np.float32)
+    scorer = Scorer(np.ones(5), TURNS)
+    for stream, score, group, category in (
+        ("gate", 0.4, 3, 1),
+        ("yard", 0.3, 4, 1),
+        ("door", 2.5, 2, 2),
+        ("hall", 0.3, 4, 1),
+    ):
+        found = scorer(distance, here.rows([stream]))
+        assert (found.group[0], found.category[0]) == (group, category), stream
+        assert found.score[0] == pytest.approx(score)
+    # Nearer by its own limit: twice as far from a category with thrice the limit.
+    assert Scorer(np.array([6.0, 2, 1, 9, 1]), TURNS)(distance).category.tolist() == [0]
+
+
+def test_categories_are_together_where_a_rule_has_both_or_none_may_fit() -> None:
+    names = ["a", "b", "c"]
+    every = NormalHere({"gate*": ["a", "b"]}, names).together()
+    assert every.all(), "a stream that no rule fits has all"
+    some = NormalHere({"gate": ["a", "b"], "*": ["c", "nonsense"]}, names).together()
+    assert some.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
+    assert NormalHere({"gate": ["nonsense"], "*": ["c"]}, names).together().all(), "a rule left with none has all"

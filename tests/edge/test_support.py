@@ -15,8 +15,9 @@ from edge.clip import Clip, save_clip
 from edge.engine import Engine, open_engine, run_all
 from edge.errors import SupportError
 from edge.motion import make_motion
+from edge.reload import SupportWatcher, fingerprint
 from edge.score import match
-from edge.support import FeatureCache, SupportSet, SupportWatcher, clip_windows, fingerprint, load_support
+from edge.support import FeatureCache, SupportSet, clip_windows, load_support
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """What alerts are worth on streams: frames told apart, anomalies found and how soon, false alarms an hour.
 
-clips ─► takes ─► watched once ─┬─► each draw of K support clips ─► scores ─► Outcome (a take, a draw, a method)
+clips ─► takes ─► watched once ─┬─► each draw of K support clips, and what lies between the categories, where several
+                                │   are normal ─► scores ─► Outcome (a take, a draw, a method)
                                 └─► the floor: raw DCT coefficients under the same logic
 """
 
@@ -8,17 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.bundle import Bundle
 from edge.engine import Engine, embed
-from edge.score import level_of, margin_of, match
+from edge.score import Passing, Scorer, level_of, margin_of, match
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support import clip_windows
+from edge.turns import paired, repeated, turn_windows
+from edge.windows import SECOND
 from trainer.baselines import raw_windows
 from trainer.datasets import ClipSet
 from trainer.evaluate import auroc
@@ -68,7 +72,23 @@ class _Judged:
     take: Take
     shots: int
     run: Run
-    expected: float
+    expected: NDArray[np.float64]
+
+
+class _Known:
+    """Features of clips by number, and of what lies between two of them, by every encoder."""
+
+    def __init__(self, clips: ClipSet, encoders: Sequence[Embed], frames: int, seconds: float) -> None:
+        self._clips, self._encoders, self._window = clips.clips, encoders, (frames, seconds)
+        self.of, self.between = cache(self._of), cache(self._between)
+
+    def _of(self, i: int) -> list[Float]:
+        windows = clip_windows(self._clips[i], *self._window)
+        return [e(*windows) for e in self._encoders]
+
+    def _between(self, i: int, j: int) -> list[Float]:
+        windows = turn_windows(self._clips[i], self._clips[j], *self._window)
+        return [e(*windows) for e in self._encoders]
 
 
 def stream_outcomes(
@@ -93,10 +113,7 @@ def stream_outcomes(
     """
     m = bundle.manifest
     encoders: list[Embed] = [partial(embed, engine)] + [raw_windows] * floor
-    known = {
-        int(i): [e(*clip_windows(clips.clips[i], m.frames, m.seconds)) for e in encoders]
-        for i in np.flatnonzero(protocol.pool)
-    }
+    known = _Known(clips, encoders, m.frames, m.seconds)
     names = np.array(clips.names)[clips.label]
     for person in sorted(set(clips.subjects[protocol.test].tolist())):
         mine = protocol.test & (clips.subjects == person)
@@ -109,7 +126,7 @@ def stream_outcomes(
         supports = [_supports(take, clips, names, protocol, shots, draws, seed) for take in takes]
         for n, method in enumerate([OURS, FLOOR][: len(encoders)]):
             judged = [
-                _judge(take, w, [[known[int(i)][n] for i in members] for members in chosen], n, bundle, settings)
+                _judge(take, w, chosen, known, n, bundle, settings)
                 for take, w, draw in zip(takes, watched, supports, strict=True)
                 for chosen in draw
             ]
@@ -126,18 +143,28 @@ def _supports(
     return [[rng.choice(pool, k, replace=False) for pool in pools] for k in possible for _ in range(draws)]
 
 
-def _judge(take: Take, w: Watched, supports: list[list[Float]], n: int, bundle: Bundle, s: Settings) -> _Judged:
-    """The take's scores as the device would have them, before they are taken relative to what is usual."""
+def _judge(
+    take: Take, w: Watched, chosen: Sequence[NDArray[np.intp]], known: _Known, n: int, bundle: Bundle, s: Settings
+) -> _Judged:
+    """The take's scores as the device would have them, before they are taken relative to what is usual.
+
+    `chosen` are the numbers of each normal category's clips.
+    """
     calibration, tau = bundle.calibration(), bundle.manifest.temperature if n == 0 else FLOOR_TAU
+    support = [[known.of(i)[n] for i in members.tolist()] for members in chosen]
+    turns = [paired(a.tolist(), b.tolist()) for a, b in combinations(chosen, 2)] + [
+        repeated(a.tolist()) for a in chosen
+    ]
+    support += [[known.between(i, j)[n] for i, j in pairs] for pairs in turns[: s.max_turns]]
     # The floor has no calibration: its level is that of the clips among each other. Its curve needs no more.
-    margin = margin_of(len(supports[0]), calibration) if n == 0 else 1.0
-    scores = []
-    for support in supports:
-        limit = level_of(support, calibration, tau) * margin if n == 0 else _apart(support)
-        scores.append(match(w.features[n], np.concatenate(support), tau) / limit)
-    score = np.min(scores, 0).astype(np.float32)
-    score[w.seen < s.min_visible] = np.nan
-    return _Judged(take, len(supports[0]), Run(w.end, score, w.seen), 1 / margin)
+    margin = np.array([margin_of(len(g), calibration) if n == 0 else 1.0 for g in support])
+    level = np.array([level_of(g, calibration, tau) if n == 0 else _apart(g) for g in support])
+    distance = np.stack([match(w.features[n], np.concatenate(g), tau) for g in support], 1)
+    between = np.zeros((len(support) - len(chosen), 2), np.intp)  # which two does not matter here
+    passing = partial(Passing(1), np.zeros(len(w.end), np.intp), np.round(w.end * SECOND).astype(np.int64))
+    found = Scorer(level * margin, between)(distance.astype(np.float32), None, passing)
+    found.score[w.seen < s.min_visible] = np.nan
+    return _Judged(take, len(chosen[0]), Run(w.end, found.score, w.seen), 1 / margin[found.group])
 
 
 def _apart(support: list[Float]) -> float:

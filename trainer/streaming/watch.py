@@ -113,14 +113,16 @@ class Run:
     seen: NDArray[np.float64]
 
 
-def follow(runs: Sequence[Run], expected: Sequence[float]) -> list[Run]:
-    """The runs with scores relative to what is usual on each (`edge.score.Usual`); `expected` is each one's `usual`."""
-    usual, level = Usual(len(runs)), np.asarray(expected)
+def follow(runs: Sequence[Run], expected: Sequence[float | NDArray[np.float64]]) -> list[Run]:
+    """The runs with scores relative to what is usual on each (`edge.score.Usual`).
+
+    `expected` is each one's `usual`, a number, or one for each of its windows.
+    """
+    usual, level = Usual(len(runs)), [np.broadcast_to(e, len(r.end)) for r, e in zip(runs, expected, strict=True)]
     out = [Run(r.end, np.full(len(r.end), np.nan, np.float32), r.seen) for r in runs]
     for k, slots, score in _in_step(runs):
-        for i, x in zip(
-            slots, usual(slots, score, level[slots], np.array([runs[i].seen[k] for i in slots])), strict=True
-        ):
+        seen, level_here = (np.array([x[i][k] for i in slots]) for x in ([r.seen for r in runs], level))
+        for i, x in zip(slots, usual(slots, score, level_here, seen), strict=True):
             out[i].score[k] = x
     return out
 

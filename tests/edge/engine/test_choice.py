@@ -137,7 +137,7 @@ def test_a_support_folder_that_the_plan_has_no_room_for_is_refused_where_it_is_r
     support: Path, tmp_path: Path
 ) -> None:
     class Small:
-        staging = Staging.empty(1, 48)
+        staging, categories = Staging.empty(1, 48), 1
 
         def admit(self, support: Float) -> None:
             if len(support) > 1:
@@ -151,6 +151,20 @@ def test_a_support_folder_that_the_plan_has_no_room_for_is_refused_where_it_is_r
         clip.unlink()
     (support / "squat").rmdir()
     assert np.isfinite(load().features).all()
+
+
+def test_changes_between_categories_are_known_as_far_as_the_plan_has_room(support: Path, tmp_path: Path) -> None:
+    class Roomy:
+        def __init__(self, categories: int | None) -> None:
+            self.categories = categories
+
+        def admit(self, support: Float) -> None:
+            assert self.categories is None or len(support) <= self.categories
+
+    settings, cache = load_settings({"support": str(support)}), FeatureCache(tmp_path / "c")
+    for room, turns in ((None, 3), (5, 3), (3, 1), (2, 0)):
+        found = _reloader(open_bundle(), Roomy(room), settings, cache)()  # type: ignore[arg-type]
+        assert len(found.turns) == turns and any(f"room for {room}" in p for p in found.problems) == (turns < 3)
 
 
 def test_the_harness_s_support_is_what_the_loop_binds() -> None:
