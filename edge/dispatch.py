@@ -104,6 +104,8 @@ class Dispatch:
         try:
             self._engine.submit(len(flight.slots))
         except EngineError as e:
+            # This one was not taken; older ones may still be under way, and their results come first.
+            self._counts.skipped["engine_failed"] += len(self._flights.pop().slots)
             self._lose(e)
 
     def _land(self) -> None:

@@ -273,3 +273,9 @@ def message(
     joints = np.stack(list(people.values())) if people else np.zeros((0, 15, 3), np.float32)
     ids = np.array(list(people), np.int64)
     return encode_pose(PoseFrame(stream, seq, round(t * SECOND), get_layout("core15"), ids, joints, visible, None, end))
+
+
+def stand(stream: str, seconds: float, heights: dict[int, float], fps: float = 24, start: float = 5.0) -> list[bytes]:
+    """People who stand still at their heights."""
+    people = {track: person(h) for track, h in heights.items()}
+    return [message(stream, k, start + k / fps, people) for k in range(int(seconds * fps))]

@@ -15,13 +15,7 @@ from edge.skeleton import Float, get_layout
 from edge.support import FeatureCache, SupportSet, load_support
 from edge.wire import PoseFrame, encode_pose, join
 
-from .harness import SECOND, Bench, HeightEngine, LateEngine, bench, message, person, support_of
-
-
-def stand(stream: str, seconds: float, heights: dict[int, float], fps: float = 24, start: float = 5.0) -> list[bytes]:
-    """People who stand still at their heights."""
-    people = {track: person(h) for track, h in heights.items()}
-    return [message(stream, k, start + k / fps, people) for k in range(int(seconds * fps))]
+from .harness import SECOND, Bench, HeightEngine, LateEngine, bench, message, person, stand, support_of
 
 
 def test_a_person_beyond_the_limit_raises_one_alert_and_the_others_none() -> None:
