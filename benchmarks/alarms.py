@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from datetime import date
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ from sklearn.metrics import roc_auc_score
 from edge.bench.machine import cpu
 from edge.bundle import Bundle, open_bundle
 from edge.engine import Engine, embed, open_engine
-from edge.score import level_of, margin_of, match
+from edge.score import level_of, margin_of
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support import clip_windows
+from edge.turns import repeated, turn_windows
 from trainer.datasets import ClipSet, load_set, subject_split
-from trainer.streaming.watch import Run, alerts, follow
+from trainer.streaming.watch import Run, alerts, follow, score
 
 WATCHED_S = 6.0
 
@@ -62,6 +64,11 @@ def main() -> None:
     data = load_set(options.data)
     pool = subject_split(data.subjects)
     support = {int(i): embed(engine, *clip_windows(data.clips[i], m.frames, m.seconds)) for i in np.flatnonzero(pool)}
+
+    @cache
+    def between(i: int, j: int) -> Float:
+        return embed(engine, *turn_windows(data.clips[i], data.clips[j], m.frames, m.seconds))
+
     test = data.subset(~pool)
     seen = watched(test, bundle, engine, settings.stride)
     rng = np.random.default_rng(0)
@@ -70,14 +77,21 @@ def main() -> None:
         mine = test.label == g
         for _ in range(options.draws):
             chosen = rng.choice(np.flatnonzero(pool & (data.label == g)), options.shots, replace=False)
-            clips = [support[int(i)] for i in chosen]
-            margin = margin_of(len(clips), calibration)
-            limit = level_of(clips, calibration, m.temperature) * margin
-            flat = match(seen.reshape(-1, seen.shape[-1]), np.concatenate(clips), m.temperature)
-            alone = (flat / limit).reshape(seen.shape[:2]).astype(np.float32)
-            ends = settings.stride * np.arange(alone.shape[1])
-            runs = [Run(ends, row, np.ones(len(ends))) for row in alone]
-            scores = np.stack([r.score for r in follow(runs, [1 / margin] * len(runs))])
+            groups = [[support[i] for i in chosen.tolist()], [between(i, j) for i, j in repeated(chosen.tolist())]]
+            groups = groups[: 1 + min(settings.max_turns, 1)]
+            ends = settings.stride * np.arange(seen.shape[1])
+            alone, expected = score(
+                seen.reshape(-1, seen.shape[-1]),
+                np.repeat(np.arange(len(seen)), len(ends)),
+                np.tile(ends, len(seen)),
+                groups,
+                categories=1,
+                level=np.array([level_of(g, calibration, m.temperature) for g in groups]),
+                margin=np.array([margin_of(len(g), calibration) for g in groups]),
+                temperature=m.temperature,
+            )
+            runs = [Run(ends, row, np.ones(len(ends))) for row in alone.reshape(seen.shape[:2])]
+            scores = np.stack([r.score for r in follow(runs, list(expected.reshape(seen.shape[:2])))])
             rows.append(
                 {
                     "category": name,

@@ -17,18 +17,17 @@ from numpy.typing import NDArray
 
 from edge.bundle import Bundle
 from edge.engine import Engine, embed
-from edge.score import Passing, Scorer, level_of, margin_of, match
+from edge.score import level_of, margin_of, match
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support import clip_windows
 from edge.turns import paired, repeated, turn_windows
-from edge.windows import SECOND
 from trainer.baselines import raw_windows
 from trainer.datasets import ClipSet
 from trainer.evaluate import auroc
 from trainer.protocols import Protocol
 from trainer.streaming.takes import StreamPlan, Take, make_takes
-from trainer.streaming.watch import Embed, Run, Watched, alerts, follow, watch
+from trainer.streaming.watch import Embed, Run, Watched, alerts, follow, score, watch
 
 OURS, FLOOR = "model", "floor: raw DCT"
 FLOOR_TAU = 0.05
@@ -159,12 +158,18 @@ def _judge(
     # The floor has no calibration: its level is that of the clips among each other. Its curve needs no more.
     margin = np.array([margin_of(len(g), calibration) if n == 0 else 1.0 for g in support])
     level = np.array([level_of(g, calibration, tau) if n == 0 else _apart(g) for g in support])
-    distance = np.stack([match(w.features[n], np.concatenate(g), tau) for g in support], 1)
-    between = np.zeros((len(support) - len(chosen), 2), np.intp)  # which two does not matter here
-    passing = partial(Passing(1), np.zeros(len(w.end), np.intp), np.round(w.end * SECOND).astype(np.int64))
-    found = Scorer(level * margin, between)(distance.astype(np.float32), None, passing)
-    found.score[w.seen < s.min_visible] = np.nan
-    return _Judged(take, len(chosen[0]), Run(w.end, found.score, w.seen), 1 / margin[found.group])
+    found, expected = score(
+        w.features[n],
+        np.zeros(len(w.end), np.intp),
+        w.end,
+        support,
+        categories=len(chosen),
+        level=level,
+        margin=margin,
+        temperature=tau,
+    )
+    found[w.seen < s.min_visible] = np.nan
+    return _Judged(take, len(chosen[0]), Run(w.end, found, w.seen), expected)
 
 
 def _apart(support: list[Float]) -> float:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edge.judge import book_of
-from edge.score import Usual
+from edge.score import Passing, Scorer, Usual, match
 from edge.settings import Settings
 from edge.skeleton import Float, J
 from edge.windows import SECOND, Slots, Windows, WindowSpec
@@ -111,6 +112,29 @@ class Run:
     end: NDArray[np.float64]
     score: Float
     seen: NDArray[np.float64]
+
+
+def score(
+    features: Float,
+    slots: Slots,
+    ends: NDArray[np.float64],
+    groups: Sequence[Sequence[Float]],
+    *,
+    categories: int,
+    level: NDArray[np.float64],
+    margin: NDArray[np.float64],
+    temperature: float,
+) -> tuple[Float, NDArray[np.float64]]:
+    """Scores (n,) of windows as the device has them before `follow`, and what it expects of a normal one (n,).
+
+    features (n, D), slots (n,) the window's track, ends (n,) seconds, in order of time for each track. `groups` are
+    features by clip, (k, D) each: of the normal categories, so many, and behind them of what lies between two.
+    """
+    distance = np.stack([match(features, np.concatenate(g), temperature) for g in groups], 1).astype(np.float32)
+    between = np.zeros((len(groups) - categories, 2), np.intp)  # which two does not matter here
+    passing = partial(Passing(int(slots.max(initial=0)) + 1), slots, np.round(ends * SECOND).astype(np.int64))
+    found = Scorer(level * margin, between)(distance, None, passing)
+    return found.score, 1 / margin[found.group]
 
 
 def follow(runs: Sequence[Run], expected: Sequence[float | NDArray[np.float64]]) -> list[Run]:
