@@ -36,14 +36,13 @@ from benchmarks.conditions import CONDITIONS
 from edge.bench.machine import cpu
 from edge.bundle import open_bundle, write_bundle
 from edge.clip import Clip
-from edge.score import match
 from edge.skeleton import Float
 from trainer.augment import AugmentConfig
 from trainer.baselines import raw_dct, raw_distance
 from trainer.config import TrainConfig, load_config
 from trainer.datasets import ClipSet, find_sets, load_set
 from trainer.encoder import Encoder, shares
-from trainer.evaluate import Distance, few_shot
+from trainer.evaluate import Distance, few_shot, mean_cosine
 from trainer.fit import Trainer, embed_clips
 from trainer.motion.config import MotionConfig
 from trainer.motion.fit import MotionTrainer, make_model
@@ -96,7 +95,7 @@ def fit(method: str, sets: list[ClipSet], run: Run) -> tuple[Embed, Distance]:
         return lambda clips: embed_paper(encoder, prepare(list(clips))), mean_euclidean
     trainer = Trainer(sets, configuration(run, alone=len(sets) == 1))
     trainer.run(lambda step, loss, news: None)
-    return partial(_embed, trainer.average), partial(match, temperature=trainer.config.encoder.temperature)
+    return partial(_embed, trainer.average), mean_cosine
 
 
 def _embed(encoder: Encoder, clips: Sequence[Clip], head: float | None = None) -> Float:

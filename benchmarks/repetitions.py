@@ -24,7 +24,7 @@ from edge.engine import embed, open_engine
 from edge.score import level_of, margin_of, match
 from edge.support import clip_windows
 from trainer.datasets import ClipSet, load_set
-from trainer.evaluate import auroc
+from trainer.evaluate import auroc, mean_cosine
 
 SHOTS, RIGHT, WRONG = 5, "_correct", "_incorrect"
 FIGURES = (
@@ -56,7 +56,7 @@ def measure(data: ClipSet, bundle: Bundle, draws: int, seed: int = 0) -> dict[st
                 support, left = [windows[i] for i in shots], np.setdiff1d(right, shots)
                 level, margin = level_of(support, calibration, m.temperature), margin_of(SHOTS, calibration)
                 rows = np.concatenate(support)
-                whole_of = [match(whole[x], whole[shots], m.temperature) for x in (left, wrong)]
+                whole_of = [mean_cosine(whole[x], whole[shots]) for x in (left, wrong)]
                 scores = [
                     np.array([match(windows[i], rows, m.temperature).mean() / level for i in x]) for x in (left, wrong)
                 ]

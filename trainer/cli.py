@@ -116,8 +116,7 @@ def register(app: typer.Typer) -> None:
         from edge.bundle import open_bundle
         from edge.embedding import embed_whole
         from edge.engine import embed, open_engine
-        from edge.score import match
-        from trainer.evaluate import Method, as_json, report_table, shots_table
+        from trainer.evaluate import Method, as_json, mean_cosine, report_table, shots_table
         from trainer.evaluate import evaluate as measure
         from trainer.protocols import PROTOCOLS, make_protocol, paper_clips, read_clips, trained_on
 
@@ -160,8 +159,7 @@ def register(app: typer.Typer) -> None:
             return
         category = np.array(clips.names)[clips.label]
         encode = partial(embed, open_engine(model, threads=2))
-        near = partial(match, temperature=model.manifest.temperature)
-        methods = [Method(model.model, embed_whole(encode, clips.clips, model.manifest.frames), near)]
+        methods = [Method(model.model, embed_whole(encode, clips.clips, model.manifest.frames), mean_cosine)]
         if floor:
             from trainer.baselines import raw_dct, raw_distance
 

@@ -23,6 +23,15 @@ from trainer.protocols import Protocol, at_random, by_subject
 Distance = Callable[[Float, Float], NDArray[np.floating]]
 
 
+def mean_cosine(judged: Float, support: Float) -> NDArray[np.floating]:
+    """The mean cosine distance of each whole clip (M, D) to the clips of the support (K, D): (M,).
+
+    As published (arXiv 2508.17726), where clips are described by one embedding each. The graph's own match, which
+    weighs the nearest more, is for windows: of a clip's many, few lie at the phase of the window judged.
+    """
+    return np.asarray(1 - judged @ support.mean(0))
+
+
 @dataclass(frozen=True, slots=True)
 class Mean:
     """A mean over categories, and between which two values 95 % of the support draws have it."""

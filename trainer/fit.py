@@ -27,14 +27,13 @@ from edge.bundle import CALIBRATION, WEIGHTS, Bundle, Manifest, write_bundle
 from edge.clip import Clip, natural
 from edge.embedding import embed_whole
 from edge.errors import ClipError, SettingsError
-from edge.score import match
 from edge.skeleton import Float
 from trainer.augment import augment
 from trainer.calibrate import calibrate
 from trainer.config import TrainConfig
 from trainer.datasets import Batch, ClipSet, Sampler, find_sets, held_out, load_set
 from trainer.encoder import Encoder, Graph
-from trainer.evaluate import few_shot
+from trainer.evaluate import few_shot, mean_cosine
 from trainer.head import Learner, condense
 from trainer.losses import supervised_contrastive
 from trainer.motion.generate import Recipe, widen
@@ -111,9 +110,8 @@ def validate(encoder: Encoder, sets: list[ClipSet], every: int, draws: int = 5) 
         # few_shot splits by subject itself; two made-up subjects say which clips are which.
         side = np.where(test, "2", "1")
         shots = int(min(3, counts[0].min()))
-        distance = partial(match, temperature=encoder.config.temperature)
         out[s.name] = few_shot(
-            embed_clips(encoder, s.clips), names, side, shots=shots, draws=draws, distance=distance
+            embed_clips(encoder, s.clips), names, side, shots=shots, draws=draws, distance=mean_cosine
         ).mean
     return out
 
