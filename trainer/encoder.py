@@ -52,7 +52,7 @@ class EncoderConfig:
     """Share of the head in what is learnt: 0 for categories all new, more for those that were trained on."""
     slow: float = 0.4
     """Share of the slow pose, which nothing is learnt about, in the embedding's cosine."""
-    temperature: float = 0.15
+    temperature: float = 0.07
     """Softness of the match: how far the nearest support windows outweigh the rest."""
 
 

@@ -210,7 +210,7 @@ def test_the_bundle_opens_and_says_how_it_was_made(sets: list[ClipSet], tmp_path
     b = open_bundle(tmp_path / "b")
     assert b == made_bundle
     m = b.manifest
-    assert (m.name, m.frames, m.seconds, m.embedding, m.temperature) == ("tiny", 16, 1.0, 16, 0.15)
+    assert (m.name, m.frames, m.seconds, m.embedding, m.temperature) == ("tiny", 16, 1.0, 16, 0.07)
     assert m.encoder == m.files[WEIGHTS] and set(m.files) == {WEIGHTS, CALIBRATION}
     assert m.architecture["width"] == 16 and m.architecture["parameters"] == sum(
         p.numel() for p in t.encoder.parameters()
