@@ -66,7 +66,7 @@ def test_islands_are_float32_and_all_other_arithmetic_is_float16(data: bytes, ty
     # The weights of the body are halved, each cast is made once, and nothing but the body's edge is cast.
     assert len(typed) < len(data)
     casts = [tuple(n.input) for n in model.graph.node if n.op_type == "Cast"]
-    assert 1 <= len(casts) == len(set(casts)) <= 4
+    assert 1 <= len(casts) == len(set(casts)) <= 5
     before = {n.name for n in onnx.load_from_string(data).graph.node}
     added = {n.name for n in model.graph.node if n.op_type != "Cast"} - before
     assert all(name.rpartition("/")[0] in before for name in added)  # only what batch normalisations became

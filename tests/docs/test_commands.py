@@ -80,7 +80,9 @@ def test_commands_in_passing_exist(page: Path) -> None:
         command: Any = typer.main.get_command(make_app())
         for word in span.split():
             if word.startswith("--"):
-                assert word == "--help" or word in [o for p in command.params for o in p.opts], span
+                assert word == "--help" or word in [o for p in command.params for o in (*p.opts, *p.secondary_opts)], (
+                    span
+                )
             elif hasattr(command, "commands") and word != "…":
                 assert word in command.commands, span
                 command = command.commands[word]

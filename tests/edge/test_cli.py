@@ -15,11 +15,15 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from edge.bundle import open_bundle
 from edge.cli import main, make_app
 from edge.clip import save_clip
+from edge.engine import open_engine
 from edge.errors import ClipError
 from edge.motion import make_motion
-from edge.settings import Settings
+from edge.settings import Settings, load_settings
+from edge.support import FeatureCache, load_support
+from edge.turns import TurnPlan
 
 runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
 
@@ -161,7 +165,14 @@ def test_evaluate_writes_json(clips: Path, tmp_path: Path) -> None:
 def test_support_show_caches_where_run_does(monkeypatch: pytest.MonkeyPatch, clips: Path, tmp_path: Path) -> None:
     monkeypatch.setenv("HAAD_CACHE", str(tmp_path / "mine"))
     assert runner.invoke(make_app(), ["support", "show", str(clips)]).exit_code == 0
-    assert len(list((tmp_path / "mine").glob("*.npy"))) == 8
+    kept = {p.name for p in (tmp_path / "mine").glob("*.npy")}
+    assert len(kept) > 8  # clips, and what lies between two
+    monkeypatch.setenv("HAAD_CACHE", str(tmp_path / "again"))
+    bundle = open_bundle()
+    engine, settings = open_engine(bundle), load_settings()
+    cache = FeatureCache(settings.cache)
+    load_support(clips, bundle, engine, cache, turns=TurnPlan(settings.normal, settings.max_turns, engine.categories))
+    assert {p.name for p in (tmp_path / "again").glob("*.npy")} == kept
 
 
 def test_a_file_that_cannot_be_written_is_said_without_a_traceback(clips: Path, tmp_path: Path) -> None:

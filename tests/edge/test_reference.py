@@ -78,15 +78,15 @@ def by_hand(frames: list[PoseFrame], bundle: Bundle, support: SupportSet) -> dic
         joints, visible, _ = frame.core15()
         for i, track in enumerate(frame.ids.tolist()):
             seen.setdefault((frame.stream, track), []).append((frame.t, joints[i], visible[i]))
-    graph = load_graph(bundle)
-    known = [torch.from_numpy(np.ascontiguousarray(x, np.float32)) for x in (support.features, support.mask)]
+    graph = load_graph(bundle).double()
+    known = [torch.from_numpy(np.ascontiguousarray(x, np.float64)) for x in (support.features, support.mask)]
     out = {}
     for (stream, track), sights in seen.items():
         for key, (joints, visible) in windows_of(stream, track, sights).items():
             if visible.mean() < 0.4:
                 continue
             with torch.no_grad():
-                window = (torch.from_numpy(x[None].astype(np.float32)) for x in (joints, visible))
+                window = (torch.from_numpy(x[None].astype(np.float32).astype(np.float64)) for x in (joints, visible))
                 distance = graph(*window, *known)[1][0].numpy().astype(float)
             relative = [distance[g] / support.limit[g] for g in range(len(support.names))]
             g = int(np.argmin(relative))

@@ -283,4 +283,4 @@ def test_a_second_engine_on_the_same_port_says_so(start: Callable[..., Engine], 
     engine = start(made_support)
     _, port = engine.page().rsplit(":", 1)
     done = haad("run", "--support", str(made_support), "--ingest", f"sub+bind:tcp://127.0.0.1:{port}")
-    assert done.returncode == 2 and "in use" in done.stderr and "another port" in done.stderr
+    assert done.returncode == 2 and "in use" in done.stderr and "Two on one host" in done.stderr

@@ -14,7 +14,7 @@ from tests.trainer.made import windows
 from trainer.augment import AugmentConfig, augment, mirror, rotation, spells, stretch_bones
 
 JOINTS, VISIBLE = windows("walk", "wave", "fall", frames=30)
-NOTHING = AugmentConfig(mirror=0, tilt=0, bone=0, noise=0, hide_joints=0, hide_limb=0, hide_frames=0)
+NOTHING = AugmentConfig(mirror=0, tilt=0, bone=0, noise=0, offset=0, hide_joints=0, hide_limb=0, hide_frames=0)
 some = settings(derandomize=True, deadline=None, max_examples=30)
 
 
@@ -139,11 +139,15 @@ def test_without_any_change_asked_for_only_view_and_size_change() -> None:
     assert (joints[..., 0] - JOINTS[..., 0]).abs().amax() > 0.1  # turned
 
 
-@pytest.mark.parametrize("part", ["tilt", "bone", "noise", "hide_joints", "hide_limb", "hide_frames", "flat", "mirror"])
+@pytest.mark.parametrize(
+    "part", ["tilt", "bone", "noise", "offset", "hide_joints", "hide_limb", "hide_frames", "flat", "mirror"]
+)
 def test_every_setting_has_an_effect(part: str) -> None:
     joints, visible = JOINTS.repeat(20, 1, 1, 1), VISIBLE.repeat(20, 1, 1)
     without = augment(joints, visible, NOTHING, seeded(2))
-    with_it = augment(joints, visible, replace(NOTHING, **{part: 1.0 if part != "noise" else 0.05}), seeded(2))
+    with_it = augment(
+        joints, visible, replace(NOTHING, **{part: 0.05 if part in ("noise", "offset") else 1.0}), seeded(2)
+    )
     hides = part.startswith("hide")
     assert torch.equal(with_it[1], without[1]) is not hides
     if not hides:

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from edge.bundle import CALIBRATION, WEIGHTS, open_bundle
+from edge.embedding import CUTS
 from edge.errors import ClipError, SettingsError
 from edge.score import match
 from tests.trainer.made import ENCODER, made, tiny
@@ -163,24 +164,23 @@ def test_holding_everybody_out_is_refused(sets: list[ClipSet]) -> None:
         Trainer(sets, tiny(hold_out=1))
 
 
-def test_validation_is_few_shot_with_the_encoders_own_temperature(
+def test_validation_is_few_shot_by_the_mean_over_the_shots(
     sets: list[ClipSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = sets[0]
     embedding = np.random.default_rng(0).standard_normal((32, 16)).astype(np.float32)
     embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
     monkeypatch.setattr("trainer.fit.embed_clips", lambda encoder, clips: embedding)
-    encoder = Encoder(replace(ENCODER, temperature=0.4))
-    found = validate(encoder, sets, 4, draws=3)
+    found = validate(Encoder(ENCODER), sets, 4, draws=3)
     assert list(found) == ["first"]  # `second` has two subjects, so nobody is held out
     side = np.where(first.subjects == "4", "b", "a")
     names = np.array(first.names)[first.label]
     means = [
-        few_shot(embedding, names, side, shots=3, draws=3, distance=partial(match, temperature=t)).mean
-        for t in (0.4, 0.05)
+        few_shot(embedding, names, side, shots=3, draws=3, distance=distance).mean
+        for distance in (partial(match, temperature=1e6), partial(match, temperature=0.05))
     ]
     assert found["first"] == means[0] != means[1]
-    assert validate(encoder, sets, 0) == {}
+    assert validate(Encoder(ENCODER), sets, 0) == {}
 
 
 def test_a_loss_that_is_no_number_stops_the_run(sets: list[ClipSet]) -> None:
@@ -191,14 +191,18 @@ def test_a_loss_that_is_no_number_stops_the_run(sets: list[ClipSet]) -> None:
         t.run(silent)
 
 
-def test_whole_clips_are_embedded_by_their_frames(sets: list[ClipSet]) -> None:
+def test_whole_clips_are_embedded_by_the_frames_of_their_cuts(sets: list[ClipSet]) -> None:
     encoder = Encoder(ENCODER).eval()
     clips = [made("walk", 1), made("walk", 2, seconds=3.0), made("clap", 1)]
     found = embed_clips(encoder, clips)
-    at = np.linspace(0, len(clips[1].joints) - 1, 16)
-    joints = np.stack([np.interp(at, np.arange(61), clips[1].joints[:, j, k]) for j in range(15) for k in range(3)], 1)
-    expected = encoder(torch.tensor(joints.reshape(1, 16, 15, 3), dtype=torch.float32), torch.ones(1, 16, 15))
-    np.testing.assert_allclose(found[1], expected[0].detach().numpy(), atol=1e-4)
+    last, cuts = len(clips[1].joints) - 1, []
+    for start, stop in CUTS:
+        at = np.linspace(start * last, stop * last, 16)
+        rows = [np.interp(at, np.arange(61), clips[1].joints[:, j, k]) for j in range(15) for k in range(3)]
+        cuts.append(np.stack(rows, 1).reshape(16, 15, 3))
+    made_of = encoder(torch.tensor(np.stack(cuts), dtype=torch.float32), torch.ones(len(cuts), 16, 15))
+    expected = torch.nn.functional.normalize(made_of.mean(0), dim=0).detach().numpy()
+    np.testing.assert_allclose(found[1], expected, atol=1e-4)
 
 
 def test_the_bundle_opens_and_says_how_it_was_made(sets: list[ClipSet], tmp_path: Path) -> None:

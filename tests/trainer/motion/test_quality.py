@@ -13,7 +13,7 @@ from edge.clip import Clip
 from edge.errors import ClipError
 from edge.motion import make_motion
 from edge.skeleton import CORE15, J
-from tests.trainer.motion.test_diffusion import silent, tiny
+from tests.trainer.motion.small import silent, tiny
 from trainer.datasets import ClipSet, load_set
 from trainer.motion import report as motion_report
 from trainer.motion.fit import MotionTrainer, make_model
