@@ -157,6 +157,10 @@ class AlertBook:
         """How many people are in view and cannot be judged."""
         return int(self._poor.sum())
 
+    def tells(self, slots: list[int]) -> bool:
+        """Whether it matters to other slots' windows if they are judged before or after these slots are closed."""
+        return any(self.raised[s] or s in self._past for s in slots)
+
     def close(self, slots: list[int]) -> list[Change]:
         """The slots' tracks are gone: end their alerts and forget their state."""
         out = [self._change("end", s, -1) for s in slots if self.raised[s]]

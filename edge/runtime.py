@@ -201,6 +201,10 @@ class Runtime:
         """Tracks are gone: what is staged of them is judged first, their alerts end, their slots are free."""
         if slots:
             self.dispatch.release(slots)
+            if self.book.tells(slots):
+                # Another track may go on with their alerts: whose windows were due before is judged before, however
+                # busy the engine is, so that the same recording gives the same alerts.
+                self.dispatch.settle()
             self._tell(self.judge.close(slots))
             self.windows.release(slots)
 

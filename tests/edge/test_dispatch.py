@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from edge.errors import EngineError
 from edge.events import Scores
 
-from .harness import HeightEngine, LateEngine, bench, stand
+from .harness import HeightEngine, LateEngine, bench, message, person, stand
 
 
 class Choosy(LateEngine):
@@ -33,3 +34,20 @@ def test_a_batch_that_is_refused_is_counted_and_the_one_before_it_keeps_its_peop
     assert len(scored) == b.runtime.counts.windows > 20
     for track, distance in scored:
         assert distance == pytest.approx(heights[track], abs=1e-5)
+
+
+@pytest.mark.parametrize("timeout", np.arange(2.1, 3.2, 0.1))
+def test_who_goes_on_under_another_id_does_not_depend_on_how_busy_the_engine_is(timeout: float) -> None:
+    """The second track's first windows are due while the first one's alert stands, and may be judged after its end."""
+    first = stand("cam", 6, {1: 5.0})
+    second = [message("cam", len(first) + k, 11.1 + k / 24, {2: person(5.0)}) for k in range(24 * 5)]
+
+    def told(engine: HeightEngine | LateEngine) -> list[tuple[str, int, str]]:
+        b = bench(engine, track_timeout=timeout).play([*first, *second], chunk=1)
+        return [(a.type, a.track, a.id) for a in b.sink.alerts()]
+
+    usual = told(HeightEngine(1))
+    assert {track for _, track, _ in usual} == {1, 2} and len({name for *_, name in usual}) == 1
+    for seed in range(5):
+        for chance in (0.0, 0.3):
+            assert told(LateEngine(HeightEngine(1), seed=seed, chance=chance)) == usual
