@@ -56,6 +56,10 @@ def three_motions(root: Path, seconds: float) -> None:
                 save_clip(root / name / f"{subject}_{k}.npz", clip)
 
 
+def test_incremental() -> None:
+    assert "slid on by 6 rows" in run("benchmarks.incremental", "--batch", "4", "--rounds", "1")
+
+
 def test_stream(tmp_path: Path) -> None:
     page = tmp_path / "speed.md"
     page.write_text("before\n<!-- figures -->\nold\n<!-- /figures -->\nafter\n")
