@@ -3,18 +3,18 @@
 Four folds of UTD-MHAD: an encoder is trained on all sets of DIR without every fourth of its categories and without its
 test subjects, and watches streams of these people in which one of those categories is normal (see `trainer.streaming`).
 Sets other than UTD-MHAD are trained on whole, and some of their actions resemble ones left out. Bundles are kept in W;
-one that is there is calibrated anew, not trained again (about twelve CPU minutes each). Then the same through bad
-cameras, and with three categories normal at a time.
+one that is there is calibrated anew, not trained again (about ten CPU minutes each). Then the same through bad
+cameras, and with three categories normal at a time. Two folds at a time, one thread each.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from datetime import date
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -27,7 +27,7 @@ from edge.bundle import Bundle, open_bundle
 from edge.engine import open_engine
 from edge.settings import load_settings
 from trainer.config import load_config
-from trainer.datasets import ClipSet, find_sets, load_set
+from trainer.datasets import find_sets, load_set
 from trainer.fit import Trainer, load_sets, make_bundle
 from trainer.protocols import by_subject, leave_out
 from trainer.streaming.measure import Outcome, stream_outcomes
@@ -61,30 +61,42 @@ def fold_bundle(work: Path, fold: int, data: Path, config: Path, steps: int, see
     return open_bundle(root)
 
 
-def watch(
-    data: ClipSet,
-    bundle: Bundle,
-    fold: int,
-    plan: StreamPlan,
-    shots: tuple[int, ...],
-    o: argparse.Namespace,
-    normals: int,
-) -> Iterator[Outcome]:
-    """The outcomes of a fold's categories."""
-    return stream_outcomes(
-        data,
-        by_subject(data.subjects),
-        bundle,
-        open_engine(bundle, max_batch=256),
-        plan=plan,
-        shots=shots,
-        draws=o.draws,
-        seed=o.seed,
-        settings=load_settings(),
-        normals=normals,
-        floor=normals == 1 and not plan.faults,
-        categories={n for i, n in enumerate(data.names) if i % FOLDS == fold},
-    )
+def jobs(o: argparse.Namespace) -> dict[str, tuple[StreamPlan, tuple[int, ...], int]]:
+    """What is watched: the plan, numbers of clips, and how many categories are normal at a time."""
+    plain = StreamPlan(clean=60 * o.minutes)
+    return {
+        "as recorded": (plain, SHOTS, 1),
+        "bad cameras": (replace(plain, faults=True), (3,), 1),
+        "three normal at a time": (plain, (3,), 3),
+    }
+
+
+def watch(fold: int, o: argparse.Namespace) -> dict[str, list[Outcome]]:
+    """The outcomes of a fold's categories in each job."""
+    torch.set_num_threads(1)
+    data = load_set(next(p for p in find_sets(o.data) if p.name == MAIN))
+    bundle = fold_bundle(o.work, fold, o.data, o.config, o.steps, o.seed)
+    engine, settings = open_engine(bundle, max_batch=256), load_settings()
+    found = {}
+    for name, (plan, shots, normals) in jobs(o).items():
+        found[name] = list(
+            stream_outcomes(
+                data,
+                by_subject(data.subjects),
+                bundle,
+                engine,
+                plan=plan,
+                shots=shots,
+                draws=o.draws,
+                seed=o.seed,
+                settings=settings,
+                normals=normals,
+                floor=normals == 1 and not plan.faults,
+                categories={n for i, n in enumerate(data.names) if i % FOLDS == fold},
+            )
+        )
+        print(f"fold {fold}, {name}: done", flush=True)
+    return found
 
 
 def main() -> None:
@@ -98,21 +110,13 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folds", default="0,1,2,3")
+    parser.add_argument("--at-once", type=int, default=2, help="folds at a time")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     o = parser.parse_args()
-    torch.set_num_threads(1)
-    main_set = next(p for p in find_sets(o.data) if p.name == MAIN)
-    data = load_set(main_set)
-    plain = StreamPlan(clean=60 * o.minutes)
-    jobs = {"as recorded": (plain, SHOTS, 1), "bad cameras": (replace(plain, faults=True), (3,), 1)}
-    jobs["three normal at a time"] = (plain, (3,), 3)
-    found: dict[str, list[Outcome]] = {name: [] for name in jobs}
-    for fold in map(int, o.folds.split(",")):
-        bundle = fold_bundle(o.work, fold, o.data, o.config, o.steps, o.seed)
-        run = partial(watch, data, bundle, fold)
-        for name, (plan, shots, normals) in jobs.items():
-            found[name] += run(plan, shots, o, normals)
-            print(f"fold {fold}, {name}: done", flush=True)
+    folds = list(map(int, o.folds.split(",")))
+    with ProcessPoolExecutor(o.at_once) as pool:
+        watched = list(pool.map(watch, folds, [o] * len(folds)))
+    found = {name: [x for fold in watched for x in fold[name]] for name in jobs(o)}
     results = {name: summarise(outcomes) for name, outcomes in found.items()}
     faulty = next((p for p in find_sets(o.data) if p.name == "ui_prmd"), None)
     repetitions = measure(load_set(faulty), open_bundle(None), draws=8) if faulty else {}

@@ -11,22 +11,26 @@ alarms an hour. `edge.score` applies it all: `level_of`, `margin_of`, and `thres
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from edge.clip import Clip
 from edge.score import SENSITIVITY, match, spreads
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support import clip_windows
+from edge.turns import repeated, turn_windows
 from trainer.config import TrainConfig
 from trainer.datasets import ClipSet
+from trainer.encoder import EncoderConfig
 from trainer.streaming.takes import StreamPlan, make_takes
-from trainer.streaming.watch import Run, Watched, alerts, follow, watch
+from trainer.streaming.watch import Embed, Run, Watched, alerts, follow, watch
 
 COHORT = 384
 DEFAULTS = Settings.model_validate({})
@@ -46,11 +50,15 @@ LEAST = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One take against one draw of support: what enrolment knew of it (see `spreads`), and the take's distances."""
+    """One take against one draw of support: what enrolment knew of it (see `spreads`), and the take's distances.
+
+    `between` is both of what lies between a clip of the support and the next, which the engine matches too.
+    """
 
     shots: int
     known: NDArray[np.float64]
     run: Run
+    between: tuple[NDArray[np.float64], NDArray[np.float64]]
 
     @property
     def level(self) -> float:
@@ -59,7 +67,7 @@ class Episode:
 
 
 def calibrate(
-    sets: list[ClipSet], test: list[np.ndarray], embed: Callable[[Float, Float], Float], config: TrainConfig
+    sets: list[ClipSet], test: list[np.ndarray], embed: Embed, config: TrainConfig
 ) -> tuple[bytes, dict[str, Any]]:
     """The bytes of calibration.npz, and figures for the manifest. `test[i]` marks the held-out clips of sets[i]."""
     rng = np.random.default_rng(config.seed)
@@ -76,16 +84,22 @@ def calibrate(
         if not takes:
             continue
         watched = watch(takes, [embed], frames=c.frames, seconds=c.seconds, s=DEFAULTS)
+        between = cache(partial(_between, s.clips, embed, c))
         for take, w in zip(takes, watched, strict=True):
             pool = np.flatnonzero(mine & (s.label == s.names.index(take.normal[0])))
             if not honest:  # the person's own clips would be judged by themselves
                 pool = pool[s.subjects[pool] != take.person]
-            episodes += _episodes(w, pool, embedded, cohort, c.temperature, rng)
+            episodes += _episodes(w, pool, embedded, between, cohort, c.temperature, rng)
     out, figures = fit(episodes)
     out["cohort"] = cohort.astype(np.float16)
     buffer = io.BytesIO()
     np.savez(buffer, **out)
     return buffer.getvalue(), {"subjects": "held out" if honest else "training (none were held out)", **figures}
+
+
+def _between(clips: Sequence[Clip], embed: Embed, c: EncoderConfig, i: int, j: int) -> Float:
+    """Features of what lies between two clips, (N, D)."""
+    return embed(*turn_windows(clips[i], clips[j], c.frames, c.seconds))
 
 
 def _cohort(
@@ -110,6 +124,7 @@ def _episodes(
     watched: Watched,
     pool: NDArray[np.intp],
     embedded: Sequence[Float],
+    between: Callable[[int, int], Float],
     cohort: Float,
     temperature: float,
     rng: np.random.Generator,
@@ -119,9 +134,14 @@ def _episodes(
     for shots in SHOTS:
         if len(pool) < shots or not len(watched.end):
             continue
-        support = [embedded[i] for i in rng.choice(pool, shots, replace=False)]
-        distance = match(watched.features[0], np.concatenate(support), temperature).astype(np.float32)
-        out.append(Episode(shots, spreads(support, cohort, temperature), Run(watched.end, distance, watched.seen)))
+        chosen: list[int] = rng.choice(pool, shots, replace=False).tolist()
+        groups = [embedded[i] for i in chosen], [between(i, j) for i, j in repeated(chosen)]
+        own, turns = (
+            (spreads(g, cohort, temperature), match(watched.features[0], np.concatenate(g), temperature))
+            for g in groups
+        )
+        run = Run(watched.end, own[1].astype(np.float32), watched.seen)
+        out.append(Episode(shots, own[0], run, turns))
     return out
 
 
@@ -134,11 +154,7 @@ def fit(episodes: Sequence[Episode]) -> tuple[dict[str, Any], dict[str, Any]]:
         weights[key], figures[key] = _level(mine, 3 if several else 2)
     if not episodes:
         return {**weights, "margin": np.array([[1.0, GUESS]])}, figures
-    levels = [weights["level" if e.shots > 1 else "level_one"] for e in episodes]
-    runs = [
-        replace(e.run, score=(e.run.score / np.exp(w[0] + e.known @ w[1:])).astype(np.float32))
-        for e, w in zip(episodes, levels, strict=True)
-    ]
+    runs = [replace(e.run, score=_relative(e, weights)) for e in episodes]
     usual = follow(runs, [1.0] * len(runs))
     shots = [e.shots for e in episodes]
     offset = {}
@@ -165,6 +181,18 @@ def fit(episodes: Sequence[Episode]) -> tuple[dict[str, Any], dict[str, Any]]:
         "error": np.array([figures[k].get("error", 0.0) for k in ("level", "level_one")]),
         "rates": np.column_stack([np.exp(grid), rate])[kept],
     }, figures
+
+
+def _relative(e: Episode, weights: Mapping[str, NDArray[np.float64]]) -> Float:
+    """Distances (W,) over the level that enrolment expects, of the category or of what lies between, the less.
+
+    How long the latter may count, `edge.score.Passing`, is left out: normal windows keep coming within the limit.
+    """
+    out = np.full(len(e.run.score), np.inf, np.float32)
+    for known, distance in ((e.known, e.run.score), e.between):
+        w = weights["level" if len(known) == 3 else "level_one"]
+        np.minimum(out, distance / np.exp(w[0] + known @ w[1:]), out=out, casting="same_kind")
+    return out
 
 
 def _level(episodes: Sequence[Episode], size: int) -> tuple[NDArray[np.float64], dict[str, Any]]:

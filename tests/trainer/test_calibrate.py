@@ -96,9 +96,9 @@ def episode(rng: np.random.Generator, shots: int, spread: float, hours: float = 
     level = 2 * np.exp(known[-1]) * np.exp(rng.normal(0, 0.1))
     n = round(hours * 14400)
     distance = level * np.exp(rng.normal(0, spread, n))
-    return Episode(
-        shots, known if shots > 1 else known[:2], Run(2 + 0.25 * np.arange(n), distance.astype(np.float32), np.ones(n))
-    )
+    known = known if shots > 1 else known[:2]
+    run = Run(2 + 0.25 * np.arange(n), distance.astype(np.float32), np.ones(n))
+    return Episode(shots, known, run, (known, np.full(n, np.inf)))
 
 
 def test_the_default_threshold_gives_the_target_for_each_number_of_clips() -> None:
@@ -132,6 +132,18 @@ def test_a_person_whom_nobody_resembles_does_not_decide_it() -> None:
     wild = [episode(rng, 3, 1.5) for _ in range(4)]
     alone, together = fit(usual)[0]["margin"][0, 1], fit(usual + wild)[0]["margin"][0, 1]
     assert alone <= together < 1.15 * alone
+
+
+def test_windows_that_what_lies_between_explains_widen_no_limit() -> None:
+    rng = np.random.default_rng(0)
+    quiet = [episode(rng, 3, 0.25) for _ in range(40)]
+    cut = [e.run.score.copy() for e in quiet]
+    for score in cut:
+        score[40:48] *= 3
+    plain = [replace(e, run=replace(e.run, score=score)) for e, score in zip(quiet, cut, strict=True)]
+    known = [replace(e, between=(e.known, q.run.score)) for e, q in zip(plain, quiet, strict=True)]
+    margins = [fit(episodes)[0]["margin"][0, 1] for episodes in (quiet, plain, known)]
+    assert margins[1] > 1.3 * margins[0] and margins[2] == pytest.approx(margins[0], rel=0.05)
 
 
 def test_without_held_out_subjects_the_figures_say_so() -> None:
