@@ -15,8 +15,10 @@ from builder.operations import TENSORRT, objections, opsets_of
 from edge.bundle import GRAPH, Bundle, open_bundle
 from edge.doctor import Finding
 from edge.engine.machine import this_machine
+from edge.engine.places import memory_of
 from edge.engine.plans import choose, misfit
 from edge.engine.record import FOLDER, PLANS, RECORD, again, engine_names, read_plan, read_record, stale
+from edge.engine.tensorrt import room_of
 from edge.errors import BundleError, EngineError
 
 
@@ -136,6 +138,7 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
         f"{':'.join(map(str, axis))} {what}"
         for axis, what in ((p.batch, "windows"), (p.categories, "categories"), (p.shots, "windows in each"))
     )
+    memory = memory_of(room_of(record), bundle.manifest.frames, bundle.manifest.embedding, p.batch[2])
     how = "strongly typed" if record.typed else "by flags"
     out = [
         Finding(name, "ok", f"{record.precision} of {record.model}, graph {record.graph[:12]}, {size / 1e6:.2f} MB"),
@@ -153,7 +156,7 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
             f"{record.tensorrt}{' and later' if record.version_compatible else ''}, {how}, CUDA {record.cuda}, "
             f"driver {record.driver}; ms p50 and p99 by batch size: {times}",
         ),
-        Finding(f"{name}: takes", "ok", ranges),
+        Finding(f"{name}: takes", "ok", f"{ranges}; {memory / 1e6:.1f} MB of device memory beside the plan's own"),
     ]
     why = misfit(bundle, record, this_machine())
     if why:
