@@ -45,8 +45,9 @@ def register(app: typer.Typer) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from trainer.config import load_config
-        from trainer.fit import CHECKPOINT, Trainer, load_sets, make_bundle
+        from trainer.fit import Trainer, load_sets, make_bundle
         from trainer.parallel import together
+        from trainer.progress import CHECKPOINT
 
         settings = load_config(config, steps=steps, seed=seed)
         sets = load_sets(data, settings)

@@ -24,7 +24,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from edge.bundle import CALIBRATION, WEIGHTS, Bundle, Manifest, write_bundle
-from edge.clip import Clip, natural
+from edge.clip import Clip
 from edge.embedding import embed_whole
 from edge.errors import ClipError, SettingsError
 from edge.skeleton import Float
@@ -39,8 +39,8 @@ from trainer.losses import supervised_contrastive
 from trainer.motion.generate import Recipe, widen
 from trainer.motion.model import open_motion
 from trainer.parallel import agree, gather, join, prepare, rows, together
+from trainer.progress import learning_rate, of_this_run, read_checkpoint, sets_record, write_checkpoint
 
-CHECKPOINT = "checkpoint.pt"
 CONDENSED = 12
 """Batches of training windows that the embedding is fitted to."""
 Report = Callable[[int, float, str], None]
@@ -157,10 +157,8 @@ class Trainer:
         )
 
     def rate(self) -> float:
-        """The learning rate now: a short rise, then half a cosine to zero."""
-        c = self.config
-        rise = min(1.0, (self.step + 1) / min(200, max(1, c.steps // 10)))
-        return c.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * self.step / c.steps))
+        """The learning rate now."""
+        return learning_rate(self.step, self.config.steps, self.config.learning_rate)
 
     def identity(self) -> dict[str, Any]:
         """What a checkpoint and the other processes must have in common with this one."""
@@ -236,44 +234,26 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on, in one atomic step."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        state = self.identity() | {
+        state = {
             "step": self.step,
             "seconds": self.seconds,
             "encoder": self.encoder.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        torch.save(state, temporary)
-        temporary.replace(path)
+        write_checkpoint(path, self.identity() | state)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint, which process 0 reads for all: only its machine has it.
 
         Raises SettingsError if it belongs to another configuration or other data.
         """
-        state = self.fabric.broadcast(read_checkpoint(path) if self.chief else None)
-        if not isinstance(state, dict) or any(state.get(k) != v for k, v in self.identity().items()):
-            raise SettingsError(
-                f"{path}: the checkpoint of another run",
-                why="its configuration or its data differ",
-                fix="delete it to start anew",
-            )
+        found = self.fabric.broadcast(read_checkpoint(path) if self.chief else None)
+        state = of_this_run(found, self.identity(), path)
         self.encoder.load_state_dict(state["encoder"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
-
-
-def read_checkpoint(path: Path) -> Any:
-    """What `Trainer.save` wrote, on the CPU. Raises SettingsError for a file that is no checkpoint."""
-    try:
-        return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as e:
-        raise SettingsError(
-            f"{path}: not a readable checkpoint", why=str(e)[:200], fix="delete it to start anew"
-        ) from None
 
 
 def make_bundle(trainer: Trainer, out: Path) -> Bundle:
@@ -303,19 +283,7 @@ def training_record(trainer: Trainer) -> dict[str, Any]:
     """Data, terms, seed and configuration, for the manifest."""
     config = trainer.config
     return {
-        "sets": [
-            {
-                "name": s.name,
-                "clips": len(s.clips),
-                "categories": len(s.names),
-                "held_out_subjects": sorted(
-                    set(s.subjects[held_out(s.subjects, config.hold_out)].tolist()), key=natural
-                ),
-                "terms": config.terms.get(s.name, "not stated"),
-                "sha256": s.digest,
-            }
-            for s in trainer.sets
-        ],
+        "sets": sets_record(trainer.sets, config.hold_out, config.terms),
         "seed": config.seed,
         "config": config.model_dump(mode="json", exclude={"terms"}),
         "processes": trainer.fabric.world_size,

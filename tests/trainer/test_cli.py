@@ -17,7 +17,7 @@ from edge.engine import open_engine
 from edge.errors import HaadError
 from tests.trainer.made import write_set
 from trainer.evaluate import few_shot
-from trainer.fit import CHECKPOINT
+from trainer.progress import CHECKPOINT
 
 CONFIG = """
 name: small

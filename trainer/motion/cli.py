@@ -42,7 +42,8 @@ def train_motion(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from trainer.motion.config import load_motion_config
-    from trainer.motion.fit import CHECKPOINT, MotionTrainer, load_clip_sets, make_model
+    from trainer.motion.fit import MotionTrainer, load_clip_sets, make_model
+    from trainer.progress import CHECKPOINT
 
     settings = load_motion_config(config, steps=steps, seed=seed)
     trainer = MotionTrainer(load_clip_sets(data, settings), settings)

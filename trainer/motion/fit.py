@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edge.clip import Clip, natural
+from edge.clip import Clip
 from edge.errors import ClipError, SettingsError
 from trainer.augment import mirror
 from trainer.datasets import ClipSet, find_sets, held_out, load_set
 from trainer.motion.config import MotionConfig
 from trainer.motion.diffusion import NOISE_STEPS, MotionNet, cosine_schedule
 from trainer.motion.model import MotionModel, write_motion
+from trainer.progress import learning_rate, of_this_run, read_checkpoint, sets_record, write_checkpoint
 
-CHECKPOINT = "checkpoint.pt"
 VALIDATED = 512
 """Held-out clips that a validation looks at, at most, spread evenly."""
 Report = Callable[[int, float, str], None]
@@ -82,10 +82,8 @@ class MotionTrainer:
         self.test = [held[i] for i in np.linspace(0, len(held) - 1, min(len(held), VALIDATED)).astype(int)]
 
     def rate(self) -> float:
-        """The learning rate now: a short rise, then half a cosine to zero."""
-        c = self.config
-        rise = min(1.0, (self.step + 1) / min(200, max(1, c.steps // 10)))
-        return c.learning_rate * rise * 0.5 * (1 + math.cos(math.pi * self.step / c.steps))
+        """The learning rate now."""
+        return learning_rate(self.step, self.config.steps, self.config.learning_rate)
 
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """A batch of stretches of training clips, a share of them mirrored: joints and visible."""
@@ -169,33 +167,18 @@ class MotionTrainer:
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on, in one atomic step."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
         state = {
-            **self._identity(),
             "step": self.step,
             "seconds": self.seconds,
             "net": self.net.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        torch.save(state, temporary)
-        temporary.replace(path)
+        write_checkpoint(path, self._identity() | state)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint. Raises SettingsError if it belongs to another configuration or other data."""
-        try:
-            state = torch.load(path, weights_only=True)
-        except Exception as e:
-            raise SettingsError(
-                f"{path}: not a readable checkpoint", why=str(e)[:200], fix="delete it to start anew"
-            ) from None
-        if not isinstance(state, dict) or any(state.get(k) != v for k, v in self._identity().items()):
-            raise SettingsError(
-                f"{path}: the checkpoint of another run",
-                why="its configuration or its data differ",
-                fix="delete it to start anew",
-            )
+        state = of_this_run(read_checkpoint(path), self._identity(), path)
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -217,18 +200,7 @@ def make_model(trainer: MotionTrainer, out: Path) -> MotionModel:
     config = trainer.config
     figure = trainer.validate()
     training = {
-        "sets": [
-            {
-                "name": s.name,
-                "clips": len(s.clips),
-                "held_out_subjects": sorted(
-                    set(s.subjects[held_out(s.subjects, config.hold_out)].tolist()), key=natural
-                ),
-                "terms": config.terms.get(s.name, "not stated"),
-                "sha256": s.digest,
-            }
-            for s in trainer.sets
-        ],
+        "sets": sets_record(trainer.sets, config.hold_out, config.terms),
         "seed": config.seed,
         "config": config.model_dump(exclude={"terms"}),
         "held_out_loss": figure,

@@ -20,9 +20,10 @@ from tests.trainer.made import made, write_set
 from trainer.motion import cli as motion_cli
 from trainer.motion.config import MotionConfig
 from trainer.motion.diffusion import MotionShape
-from trainer.motion.fit import CHECKPOINT, MotionTrainer, load_clip_sets
+from trainer.motion.fit import MotionTrainer, load_clip_sets
 from trainer.motion.generate import GENERATED, Recipe, grow, is_generated, ungrow
 from trainer.motion.model import open_motion
+from trainer.progress import CHECKPOINT
 
 CONFIG = """
 name: small
