@@ -62,15 +62,13 @@ def book_of(
 class Judge:
     """The state of everything between distances and alerts, over so many slots.
 
-    `calibration` is the bundle's; `factor` raises the threshold beyond what the settings ask for.
+    `calibration` is the bundle's.
     """
 
-    def __init__(
-        self, s: Settings, calibration: Mapping[str, NDArray[Any]], slots: int, tracks: Tracks, factor: float = 1.0
-    ) -> None:
+    def __init__(self, s: Settings, calibration: Mapping[str, NDArray[Any]], slots: int, tracks: Tracks) -> None:
         self._normal, self._tracks = s.normal, tracks
         aimed = threshold_of(calibration, s.sensitivity, s.false_alarms)
-        self.book = book_of(s, slots, aimed * factor, tracks.place)
+        self.book = book_of(s, slots, aimed, tracks.place)
         self._usual, self._passing = Usual(slots), Passing(slots)
 
     @property

@@ -1,7 +1,7 @@
 """`haad-edge calibrate`: limits made to fit one place, from a recording of its normal operation.
 
     recording ─► the device's own decoding, windows, encoder ─► scores ─┬─► each category's level there
-                                                                        └─► the threshold that keeps the rate
+                                                                        └─► the margin that keeps the rate
                                                      support/calibration.json, which `load_support` reads
 
 The file names what it was made from. Delete it, and the limits are those of the bundle again.
@@ -23,9 +23,9 @@ from edge.bundle import Bundle
 from edge.bundle import replace as replace_file
 from edge.engine import Engine, run_all
 from edge.errors import RecordingError, SettingsError, WireError
-from edge.judge import Judge, Tracks
+from edge.judge import Judge
 from edge.recording import Reader
-from edge.score import SENSITIVITY, NormalHere, Scorer
+from edge.score import SENSITIVITY, NormalHere, Passing, Scorer
 from edge.settings import Settings
 from edge.skeleton import Float, J
 from edge.support import REFINED, REFINED_VERSION, SupportSet
@@ -36,12 +36,13 @@ BELIEF = 60
 """Windows of a recording that weigh as much as the bundle's calibration: a quarter of a minute of one person."""
 FACTORS = (0.4, 2.5)
 """No level moves further than this: a recording is not believed to make normal what is far from every clip."""
-GRID = np.exp(np.arange(0.1, 1.05, 0.1))
+GRID = np.exp(np.arange(0, 1.05, 0.1)).round(4)
+"""How much wider the margins may become."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """What a recording says: factor by category on its level, how many windows of each, and the threshold's factor."""
+    """What a recording says: factor by category on its level, how many windows of each, and a factor on all margins."""
 
     levels: dict[str, float]
     windows: dict[str, int]
@@ -86,18 +87,18 @@ def refine(
             why=f"it gives {total} windows, {BELIEF} are the least",
             fix="record some minutes of normal operation, with people in view",
         )
-    levels, windows = _levels(batches, found, s, support)
+    levels, windows = _levels(batches, found.tracks, s, support)
     moved = support.moved(np.array([levels.get(n, 1.0) for n in support.names]))
     allowed = int((s.false_alarms or SENSITIVITY[s.sensitivity]) * found.hours)
 
-    def alarms(support: SupportSet, factor: float) -> int:
-        return _alarms(batches, Judge(s, bundle.calibration(), len(found.tracks), found, factor), support)
+    def alarms(support: SupportSet) -> int:
+        return _alarms(batches, Judge(s, bundle.calibration(), len(found.tracks), found), support)
 
-    for factor in (1.0, *GRID.tolist()):
-        left = alarms(moved, factor)
+    for factor in GRID.tolist():
+        left = alarms(moved.widened(factor))
         if left <= allowed:
             break
-    return Refined(levels, windows, round(factor, 4), alarms(support, 1.0), left, allowed, found.hours)
+    return Refined(levels, windows, factor, alarms(support), left, allowed, found.hours)
 
 
 class _Player:
@@ -167,18 +168,27 @@ class _Player:
 
 
 def _levels(
-    batches: list[_Windows], tracks: Tracks, s: Settings, support: SupportSet
+    batches: list[_Windows], tracks: list[tuple[str, int]], s: Settings, support: SupportSet
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Each category's factor: the median of its windows' scores over what was expected, drawn towards 1 if few."""
-    here = NormalHere(s.normal, support.names, support.turns)
-    streams = here.rows(tracks.who(k)[0] for b in batches for k in b.track.tolist())
-    found = Scorer(support.limit, support.turns)(np.concatenate([b.distance for b in batches]), streams)
-    usual = support.usual if len(support.usual) else np.full(len(support.names), 1 / 1.5)
+    """Each category's factor: the median of its windows' scores over what was expected, drawn towards 1 if few.
+
+    A window is that category's which it counts as, also where what lies between two is nearest, as in the engine.
+    """
+    here, scorer = NormalHere(s.normal, support.names, support.turns), Scorer(support.limit, support.turns)
+    passing = Passing(len(tracks))
+    usual = support.usual if len(support.usual) else np.full(len(support.limit), 1 / 1.5)
+    over, category = [], []
+    for b in batches:
+        streams = here.rows(tracks[k][0] for k in b.track.tolist())
+        found = scorer(b.distance, streams, partial(passing, b.track, b.end))
+        over.append(found.score / usual[found.group])
+        category.append(found.category)
+    every, whose = np.concatenate(over), np.concatenate(category)
     levels, windows = {}, {}
     for g, name in enumerate(support.names):
-        mine = found.score[found.group == g]
+        mine = every[whose == g]
         if len(mine):
-            shift = float(np.log(np.median(mine) / usual[g] + 1e-6)) * len(mine) / (len(mine) + BELIEF)
+            shift = float(np.log(np.median(mine) + 1e-6)) * len(mine) / (len(mine) + BELIEF)
             levels[name] = round(float(np.clip(np.exp(shift), *FACTORS)), 4)
             windows[name] = len(mine)
     return levels, windows

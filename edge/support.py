@@ -88,6 +88,13 @@ class SupportSet:
         between = np.sqrt(factors[self.turns].prod(1))
         return changed(self, limit=self.limit * np.append(factors, between))
 
+    def widened(self, factor: float) -> SupportSet:
+        """With a margin so many times as wide everywhere: each score is that much less, also those expected.
+
+        `moved` is for where normal windows lie, which the scores expected stay with.
+        """
+        return changed(self, limit=self.limit * factor, usual=self.usual / factor)
+
     def nearest_clip(self, embedding: Float, category: int) -> str:
         """The file of the category whose windows come nearest to an embedding (D,); empty where it is not known."""
         if not self.clips:
@@ -214,12 +221,12 @@ def _load(
         whose = _thin(np.repeat(np.arange(len(clips)), [len(c) for c in clips]), MAX_WINDOWS)
         row[: len(whose)] = whose
     calibration = bundle.calibration()
-    factors, text, more = read_refined(root, names, bundle.model) if refined else (np.ones(len(names)), b"", [])
-    version.update(text)
-    problems += more + short + lone(names, features, calibration)
+    there = read_refined(root, names, bundle.model) if refined else Fitted(np.ones(len(names)))
+    version.update(there.text)
+    problems += there.problems + short + lone(names, features, calibration)
     level = np.array([level_of(clips, calibration, m.temperature) for clips in features + between])
     margin = np.array([margin_of(len(clips), calibration) for clips in features + between])
-    return SupportSet(
+    found = SupportSet(
         tuple(names),
         packed,
         mask,
@@ -231,7 +238,8 @@ def _load(
         tuple(used),
         origin,
         rows,
-    ).moved(factors)
+    )
+    return found.moved(there.levels).widened(there.threshold)
 
 
 class _Between:
@@ -278,30 +286,40 @@ def lone(names: list[str], features: list[list[Float]], calibration: Mapping[str
     return out
 
 
-def read_refined(root: Path, names: list[str], model: str) -> tuple[NDArray[np.float64], bytes, list[str]]:
-    """Factors (G,) on the limits from the folder's calibration.json, its bytes, and what is wrong with it.
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """What a folder's calibration.json says: factors (G,) on the levels, one on all margins; its bytes, and what is
+    wrong with it."""
 
-    Without the file, and with one that cannot be used, factors of 1.
-    """
+    levels: NDArray[np.float64]
+    threshold: float = 1.0
+    text: bytes = b""
+    problems: list[str] = field(default_factory=list)
+
+
+def read_refined(root: Path, names: list[str], model: str) -> Fitted:
+    """The folder's calibration.json. Without the file, and with one that cannot be used, factors of 1."""
     path, none = root / REFINED, np.ones(len(names))
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return none, b"", []
+        return Fitted(none)
     except OSError as e:
-        return none, b"", [f"{path}: cannot be read and is not used ({e.strerror})"]
+        return Fitted(none, problems=[f"{path}: cannot be read and is not used ({e.strerror})"])
     again = "haad-edge calibrate makes it anew; without the file the bundle's own limits hold"
     try:
         found = json.loads(data)
         version, made_by = found["version"], found["model"]
-        factors = np.array([float(found["levels"].get(n, 1.0)) for n in names]) * float(found["threshold"])
+        threshold = float(found["threshold"])
+        levels = np.array([float(found["levels"].get(n, 1.0)) for n in names])
         if version != REFINED_VERSION or made_by != model:
-            return none, b"", [f"{path}: made for {made_by}, version {version}, and not used → {again}"]
+            return Fitted(none, problems=[f"{path}: made for {made_by}, version {version}, and not used → {again}"])
+        factors = np.append(levels, threshold)
         if not (np.isfinite(factors).all() and (factors > 0).all()):
             raise ValueError("a factor is not a positive number")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        return none, b"", [f"{path}: not a calibration and not used: {e} → {again}"]
-    return factors, data, []
+        return Fitted(none, problems=[f"{path}: not a calibration and not used: {e} → {again}"])
+    return Fitted(levels, threshold, data)
 
 
 def _embed_clip(data: bytes, where: str, bundle: Bundle, engine: Engine) -> Float:

@@ -21,7 +21,8 @@ from edge.refine import refine, write_refined
 from edge.reload import fingerprint
 from edge.settings import Settings
 from edge.support import REFINED, FeatureCache, load_support
-from tests.edge.harness import message
+from edge.turns import TurnPlan
+from tests.edge.harness import bench, message
 
 SECOND = 10**9
 
@@ -81,6 +82,31 @@ def test_the_threshold_rises_until_the_recording_raises_no_more_than_wanted(
     strict = Settings(threshold=0.5)
     found = refine(read(tmp_path / "r"), strict, open_bundle(), engine, known)
     assert found.alarms_before > 0 and found.alarms == 0 and found.threshold > 1
+
+
+@pytest.mark.parametrize("threshold", [0.4, 0.5, 0.6, 1.0])
+def test_the_engine_then_gives_as_many_alerts_as_were_counted(
+    threshold: float, support: Path, tmp_path: Path, engine: Engine
+) -> None:
+    record(tmp_path / "r", "squat", 20)
+    known = load(support, engine, tmp_path, turns=TurnPlan(most=8))
+    found = refine(read(tmp_path / "r"), Settings(threshold=threshold), open_bundle(), engine, known)
+    write_refined(support, found, recording=tmp_path / "r", model=open_bundle().model)
+    fitted = load(support, engine, tmp_path, turns=TurnPlan(most=8))
+    for given, counted in ((known, found.alarms_before), (fitted, found.alarms)):
+        b = bench(support=given, threshold=threshold).play([item.message for item in read(tmp_path / "r")])
+        assert sum(a.type == "new" for a in b.sink.alerts()) == counted
+        assert b.runtime.counts.windows == sum(found.windows.values())
+
+
+def test_every_window_counts_as_a_categorys_also_where_what_lies_between_is_nearest(
+    support: Path, tmp_path: Path, engine: Engine
+) -> None:
+    record(tmp_path / "r", "walk", 40)
+    plain, turns = load(support, engine, tmp_path), load(support, engine, tmp_path, turns=TurnPlan(most=8))
+    assert len(turns.turns) == 3
+    one, other = (refine(read(tmp_path / "r"), Settings(), open_bundle(), engine, known) for known in (plain, turns))
+    assert sum(one.windows.values()) == sum(other.windows.values()) == pytest.approx((40 - 2) / 0.25, abs=2)
 
 
 def test_a_short_recording_is_refused(support: Path, tmp_path: Path, engine: Engine) -> None:
