@@ -117,6 +117,8 @@ def test_errors_are_raised_as_the_family_and_printed_without_a_traceback(
         ("run --support CLIPS --bundle CLIPS", "why: it has no manifest.json"),
         ("run --support CLIPS --config none.yaml", "none.yaml: cannot be read\n  why: No such file or directory"),
         ("listen --from there", "next: for example sub+bind:tcp://127.0.0.1:5555, or +connect:"),
+        ("publish nodirq --wait 0.1 --to pub+connect:ipc:///nowhere", "error: nodirq: no such clip file"),
+        ("publish BAD --wait 0.1 --to pub+connect:ipc:///nowhere", "cut.npz: not a usable clip"),
         ("publish CLIPS --wait 0.1 --to pub+connect:ipc:///nowhere", "one with keys lets in only its own: --keys"),
     ],
 )
