@@ -80,7 +80,7 @@ def subscribed(source: str, stream: str, keys: Path | None, allow_remote: bool) 
     from edge.ingest import ZmqSource
     from edge.keys import open_keys
 
-    mine, where = open_keys(keys), Endpoint.parse(source, ("sub", "pull"))
+    mine, where = open_keys(keys), Endpoint.parse(source, ("sub", "pull"), example=POSES_OUT)
     where.check_reach(allow_remote, mine)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with contextlib.ExitStack() as stack:

@@ -41,7 +41,7 @@ class PosePublisher:
     ) -> None:
         self.stream = stream_of(f"pose/{stream}".encode(errors="surrogatepass"), limits)
         self.layout, self.seq, self._limits = get_layout(layout), 0, limits
-        self._where = Endpoint.parse(endpoint, ("pub", "push"))
+        self._where = Endpoint.parse(endpoint, ("pub", "push"), example=POSES)
         self._socket, self._stack = open_alone(self._where, hwm, keys, allow_remote)
 
     def wait(self, seconds: float = 10) -> None:
