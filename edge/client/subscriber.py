@@ -22,7 +22,7 @@ from edge.client.cursor import Cursor
 from edge.client.follow import Follower, Gap
 from edge.endpoint import Endpoint
 from edge.errors import HaadError, SettingsError, WireError
-from edge.events import Alert, Event, Provenance, Scores, Status, decode_event
+from edge.events import Alert, Event, Provenance, Scores, Status, check_topics, decode_event
 from edge.journal.replay import Request, decode_answer, encode_request
 from edge.keys import open_keys
 
@@ -77,6 +77,7 @@ class AlertSubscriber:
         allow_remote: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_topics(topics)
         self._where = Endpoint.parse(endpoint, ("sub",), example=ALERTS)
         self._keys, self._allow_remote = open_keys(keys), allow_remote
         self._where.check_reach(allow_remote, self._keys)
