@@ -143,7 +143,15 @@ def listen(
     options: dict[str, Any] = {"since": since, "cursor": cursor, "replay": replay}
     with AlertSubscriber(source, topics=topics, keys=keys, allow_remote=allow_remote, **options) as subscriber:
         try:
-            listen_to(subscriber, as_json=as_json, status=status, count=count, timeout=timeout)
+            listen_to(
+                subscriber,
+                as_json=as_json,
+                status=status,
+                count=count,
+                timeout=timeout,
+                past=since is not None or cursor is not None,
+                replay=replay is not None,
+            )
         except KeyboardInterrupt:
             pass
 

@@ -46,14 +46,15 @@ class Endpoint:
         return f"{self.pattern}+{self.mode}:{self.address}"
 
     @classmethod
-    def parse(cls, text: str, allowed: tuple[str, ...] = tuple(PATTERNS)) -> Endpoint:
-        """Raises SettingsError that names what is wrong with the text."""
+    def parse(cls, text: str, allowed: tuple[str, ...] = tuple(PATTERNS), *, example: str = "") -> Endpoint:
+        """Raises SettingsError that names what is wrong with the text; `example` is what fits in its place."""
+        fix = f"for example {example or f'{allowed[0]}+bind:tcp://127.0.0.1:5555'}"
         m = _GRAMMAR.fullmatch(text.strip())
         if not m or m["pattern"] not in allowed:
             raise SettingsError(
                 f"endpoint {text!r:.120} not understood",
                 why="the form is pattern+bind|connect:address, with pattern " + " or ".join(allowed),
-                fix=f"for example {allowed[0]}+bind:tcp://127.0.0.1:5555, or +connect: to one that binds it",
+                fix=fix,
             )
         if m["address"].startswith("tcp:"):
             after = m["address"].removeprefix("tcp://").rpartition("]")[2]  # colons of IPv6 are before it
@@ -62,7 +63,7 @@ class Endpoint:
                 raise SettingsError(
                     f"endpoint {text!r:.120}: " + (f"{port!r:.20} is not a port" if port else "the port is missing"),
                     why="a tcp:// address ends in :1 to :65535, or :* for a free one",
-                    fix="for example tcp://127.0.0.1:5555",
+                    fix=fix,
                 )
         return cls(m["pattern"], m["mode"], m["address"])
 

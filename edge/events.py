@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Literal
 
-from edge.errors import WireError
+from edge.errors import SettingsError, WireError
 from edge.wire import VERSION, Limits, join, show, split, unpack
 
 
@@ -108,6 +108,19 @@ _KINDS: dict[str, type[Alert] | type[Scores] | type[Status]] = {"alert": Alert, 
 
 _COUNTED_BY = {"seq": int, "alert_seq": int, "id": str, "run": str, "journal": str, "replay": str}
 """What a subscriber counts and keys by, and so must be what it seems; the rest it only shows."""
+
+
+def check_topics(topics: Sequence[str]) -> None:
+    """Raises SettingsError for a topic that no event's topic begins with: it would be waited for in vain."""
+    if isinstance(topics, str):
+        raise SettingsError(f"topics is the text {topics!r:.40}, not a list", fix=f"topics=[{topics!r:.40}]")
+    for t in topics:
+        if not ("status".startswith(t) or any(k.startswith(t) or t.startswith(k) for k in ("alert/", "score/"))):
+            raise SettingsError(
+                f"no topic begins with {t!r:.40}",
+                why="there are alert/<stream>, score/<stream> and status",
+                fix='use "alert", "score", "status", or a stream\'s, such as "alert/cam1"',
+            )
 
 
 def encode_event(event: Event) -> bytes:

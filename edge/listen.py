@@ -20,18 +20,27 @@ def listen(
     status: bool,
     count: int,
     timeout: float | None,
+    past: bool = False,
+    replay: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Print events until `count` are printed, or nothing was for `timeout` seconds.
 
-    Of the heartbeat, unless `status`, only what changes: that the engine is gone, degraded, or back.
+    Of the heartbeat, unless `status`, only what changes: that the engine is gone, degraded, or back. Gaps are said as
+    soon as they are known. `past`: alerts on record were asked for; `replay`: at an address that the user named.
     """
     state, printed, last = "online", 0, clock()
     while timeout is None or clock() - last < timeout:
         event = subscriber.receive(None if timeout is None else max(0.0, timeout - (clock() - last)))
+        while subscriber.gaps:
+            say(str(subscriber.gaps.popleft()), style="yellow", to=err)
         if event is None:
             break
         if isinstance(event, Status):
+            if past and event.run:
+                past = False
+                if why := _no_past(event, replay):
+                    say(f"--since and --cursor give nothing: {why}", style="yellow", to=err)
             changed, state = event.state != state, event.state
             if not (status or changed):
                 continue
@@ -40,11 +49,18 @@ def listen(
                 continue
         _print(event, as_json)
         subscriber.commit()
-        while subscriber.gaps:
-            say(str(subscriber.gaps.popleft()), style="yellow", to=err)
         last, printed = clock(), printed + 1
         if printed == count:
             break
+
+
+def _no_past(status: Status, replay: bool) -> str:
+    """Why this engine has no alerts on record to give; empty: it has."""
+    if not status.journal:
+        return "the engine keeps no journal, which is off or cannot be opened"
+    if not (status.replay or replay):
+        return "the engine's replay, which answers for its journal, is off"
+    return ""
 
 
 def _print(event: Event, as_json: bool) -> None:

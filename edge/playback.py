@@ -97,9 +97,13 @@ def play(
 
     Each clip is a new track, in the order of `paths`, clip k having track id k; with `as_one` each person plays all
     clips as one track, person p beginning with clip p. `seconds` is how long each clip is played, looping as needed.
-    `fps` none: the first clip's own.
+    `fps` none: the first clip's own. All clips are read before this returns. Raises ClipError.
     """
     clips = [load_clip(p) for p in paths]
+    return _frames(clips, fps, people, seconds, as_one)
+
+
+def _frames(clips: list[Clip], fps: float | None, people: int, seconds: float | None, as_one: bool) -> Iterator[Shot]:
     step = 1 / (fps or clips[0].fps)
 
     def place(k: int) -> Float:

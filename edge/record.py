@@ -138,7 +138,7 @@ def replay(
     allow_remote: bool = False,
 ) -> int:
     """Send a recording's messages; returns how many. Raises HaadError when nobody listens, or takes no more."""
-    where = Endpoint.parse(to, ("push", "pub"))
+    where = Endpoint.parse(to, ("push", "pub"), example="pub+connect:tcp://127.0.0.1:5555")
     socket, stack = open_alone(where, hwm, keys, allow_remote)
     socket.setsockopt(zmq.SNDTIMEO, round(STUCK_S * 1000))
     sent = 0

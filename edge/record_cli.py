@@ -26,7 +26,9 @@ def record(
     ] = None,
     stream: Annotated[str, typer.Option(help="only this stream; none: all")] = "",
     max_mib: Annotated[int, typer.Option(min=1, help="end when the file is so large")] = 1024,
-    wait: Annotated[float | None, typer.Option(min=0, help="give up after so many seconds of nothing")] = None,
+    wait: Annotated[
+        float | None, typer.Option(min=0, help="give up if no first message comes for so many seconds; none: never")
+    ] = None,
     keys: Keys = None,
     allow_remote: Remote = False,
 ) -> None:
@@ -80,7 +82,7 @@ def subscribed(source: str, stream: str, keys: Path | None, allow_remote: bool) 
     from edge.ingest import ZmqSource
     from edge.keys import open_keys
 
-    mine, where = open_keys(keys), Endpoint.parse(source, ("sub", "pull"))
+    mine, where = open_keys(keys), Endpoint.parse(source, ("sub", "pull"), example=POSES_OUT)
     where.check_reach(allow_remote, mine)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with contextlib.ExitStack() as stack:

@@ -122,22 +122,22 @@ class Settings(BaseSettings):
     @field_validator("ingest")
     @classmethod
     def _ingest(cls, value: str) -> str:
-        return _endpoint(value, ("sub", "pull"))
+        return _endpoint(value, ("sub", "pull"), cls.model_fields["ingest"].default)
 
     @field_validator("alerts")
     @classmethod
     def _alerts(cls, value: str) -> str:
-        return _endpoint(value, ("pub",))
+        return _endpoint(value, ("pub",), cls.model_fields["alerts"].default)
 
     @field_validator("replay")
     @classmethod
     def _replay(cls, value: str) -> str:
-        return value if value == "off" else _endpoint(value, ("router",))
+        return value if value == "off" else _endpoint(value, ("router",), cls.model_fields["replay"].default)
 
     @field_validator("poses_out")
     @classmethod
     def _poses_out(cls, value: str) -> str:
-        return value if value == "off" else _endpoint(value, ("pub",))
+        return value if value == "off" else _endpoint(value, ("pub",), "pub+bind:tcp://127.0.0.1:5558")
 
     @field_validator("metrics", "journal", "replay", "poses_out", mode="before")
     @classmethod
@@ -153,13 +153,13 @@ class Settings(BaseSettings):
         return value
 
 
-def _endpoint(value: str, allowed: tuple[str, ...]) -> str:
+def _endpoint(value: str, allowed: tuple[str, ...], example: str) -> str:
     """Several endpoints may stand in one setting, separated by commas."""
     for part in value.split(","):
         try:
-            Endpoint.parse(part, allowed)
+            Endpoint.parse(part, allowed, example=example)
         except SettingsError as e:
-            raise ValueError(str(e)) from None
+            raise ValueError(f"{e.what}: {e.why}") from e  # `load_settings` takes the fix from it
     return value
 
 
@@ -189,10 +189,11 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
         source = "the command line" if key in given else f"HAAD_{key.upper()}" if key in env else str(config)
         if first.get("input") == "":
             raise SettingsError(f"setting '{key}' is empty", fix=f"give {source} a value, or leave it out") from None
+        cause = getattr(first.get("ctx", {}).get("error"), "__cause__", None)
         raise SettingsError(
             f"setting '{key}' from {source}: {first.get('input')!r:.80}",
             why=first["msg"].removeprefix("Value error, "),
-            fix="correct it and start again",
+            fix=cause.fix if isinstance(cause, SettingsError) else "correct it and start again",
         ) from None
 
 

@@ -9,12 +9,15 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from edge.bridge.core import Unavailable, append, as_json
 from edge.errors import SettingsError
 from edge.events import Alert, Status
 
 TAIL = 1 << 20
+BEGINS = b'{"id":"'
+"""What `as_json` makes of any alert begins so."""
 
 
 class JsonLines:
@@ -23,7 +26,7 @@ class JsonLines:
     most = 100
 
     def __init__(self, path: Path) -> None:
-        """Raises SettingsError when the file holds something else, or cannot be written."""
+        """Raises SettingsError when the file holds something else, and leaves it as it is; or cannot be written."""
         self._path = path
         self._there: set[tuple[str, int, str]] = set()
         try:
@@ -33,28 +36,53 @@ class JsonLines:
             raise SettingsError(f"{path}: cannot be written", why=str(e), fix="name another file") from None
 
     def _mend(self) -> None:
-        """Cut off a line that a power cut left half written, and note what the last whole ones are."""
+        """Note what the last whole lines are, and take away one that a power cut left half written.
+
+        Nothing is written before all that was read is seen to be alerts: the file may be somebody else's.
+        """
         if not self._path.exists():
             return
-        with self._path.open("r+b") as f:
+        with self._path.open("rb") as f:
             size = f.seek(0, os.SEEK_END)
             start = f.seek(max(0, size - TAIL))
             text = f.read()
-            whole = text.rfind(b"\n") + 1
-            if whole < len(text):
-                if not whole and start:
-                    raise SettingsError(f"{self._path}: no lines of JSON", fix="name another file")
-                f.truncate(start + whole)
-                os.fsync(f.fileno())
-        lines = text[:whole].split(b"\n")
+        whole = text.rfind(b"\n") + 1
+        lines, rest = text[:whole].split(b"\n"), text[whole:]
         for line in filter(None, lines[1:] if start else lines):
-            try:
-                m = json.loads(line)
-                self._there.add((m["journal"] or m["run"], m["seq"], m["id"]))
-            except (ValueError, KeyError, TypeError):
-                raise SettingsError(
-                    f"{self._path}: holds a line that is no alert", why=repr(line[:60]), fix="name another file"
-                ) from None
+            self._there.add(self._name(line))
+        if start and not self._there:
+            raise SettingsError(f"{self._path}: no lines of JSON", fix="name another file")
+        if not rest:
+            return
+        if _parsed(rest) is not None:  # whole but for its end
+            self._there.add(self._name(rest))
+            append(self._path, [""])
+            return
+        if not (self._there or rest.startswith(BEGINS[: len(rest)])):
+            raise self._strange(rest)
+        # What it would have said comes again: the cursor has not moved past it. A copy stays, whosever it is.
+        with self._path.with_name(f"{self._path.name}.unfinished").open("ab") as aside:
+            aside.write(rest + b"\n")
+            aside.flush()
+            os.fsync(aside.fileno())
+        with self._path.open("r+b") as f:
+            f.truncate(start + whole)
+            os.fsync(f.fileno())
+
+    def _name(self, line: bytes) -> tuple[str, int, str]:
+        """What tells an alert from all others. Raises SettingsError for a line that is none."""
+        try:
+            m: Any = _parsed(line)
+            name = m["journal"] or m["run"], m["seq"], m["id"]
+            hash(name)
+        except (KeyError, TypeError):
+            raise self._strange(line) from None
+        return name
+
+    def _strange(self, line: bytes) -> SettingsError:
+        return SettingsError(
+            f"{self._path}: holds a line that is no alert", why=repr(line[:60]), fix="name another file"
+        )
 
     def deliver(self, alerts: Sequence[Alert]) -> int:
         """See `Target`."""
@@ -70,3 +98,11 @@ class JsonLines:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _parsed(line: bytes) -> object | None:
+    """The JSON value in a line; None when it is none."""
+    try:
+        return json.loads(line)  # type: ignore[no-any-return]
+    except (ValueError, RecursionError):
+        return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import http.client
+import re
 import time
 import urllib.error
 import urllib.parse
@@ -20,6 +21,7 @@ from edge.bridge.core import Refused, Unavailable, as_json
 from edge.errors import SettingsError
 from edge.events import Alert, Status
 
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f]")
 REFUSALS = (400, 405, 406, 409, 411, 413, 414, 415, 422, 431)
 """Answers that are about this alert. Others (no such page, no right, too many, at fault) may pass."""
 
@@ -45,9 +47,7 @@ class Webhook:
         self, url: str, secret: bytes = b"", *, timeout: float = 10.0, now: Callable[[], float] = time.time
     ) -> None:
         """Raises SettingsError for what is no web address."""
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingsError(f"{url!r:.120} is no web address", fix="http://HOST/PATH or https://HOST/PATH")
+        _check(url)
         self._url, self._secret, self._timeout, self._now = url, secret, timeout, now
         self._opener = urllib.request.build_opener(_NoRedirect)
 
@@ -82,3 +82,28 @@ class Webhook:
 
     def close(self) -> None:
         """Each request has a connection of its own."""
+
+
+def _check(url: str) -> None:
+    """Raises SettingsError for an address that no try could ever reach."""
+    fix = "http://HOST/PATH or https://HOST/PATH, with :PORT behind HOST if need be"
+    try:
+        parts = urllib.parse.urlsplit(url)
+        host, port = urllib.parse.unquote(parts.hostname or ""), parts.port
+        if parts.scheme not in ("http", "https") or not host:
+            why = ""
+        elif "@" in parts.netloc:
+            why = "a user and password in it would not be sent"
+            url, fix = url.replace(parts.netloc, "…@" + parts.netloc.rpartition("@")[2]), "leave them out"
+        elif port == 0:
+            why = "nothing can listen on port 0"
+        elif _FORBIDDEN.search(url) or _FORBIDDEN.search(host):
+            why, fix = "it has a space or a control character in it", "write a space as %20"
+        elif not (url + host).isascii():
+            why, fix = "it has letters beyond ASCII", "percent-encode them, or write them as xn--… in the host"
+        else:
+            host.encode("idna")
+            return
+    except ValueError as e:  # also of a host name that none can have
+        why = str(e)
+    raise SettingsError(f"{url!r:.120} is no web address", why=why, fix=fix)

@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import zmq
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from edge.endpoint import Endpoint, open_alone
 from edge.errors import HaadError, WireError
@@ -41,11 +42,12 @@ class PosePublisher:
     ) -> None:
         self.stream = stream_of(f"pose/{stream}".encode(errors="surrogatepass"), limits)
         self.layout, self.seq, self._limits = get_layout(layout), 0, limits
-        self._where = Endpoint.parse(endpoint, ("pub", "push"))
+        self._where = Endpoint.parse(endpoint, ("pub", "push"), example=POSES)
         self._socket, self._stack = open_alone(self._where, hwm, keys, allow_remote)
 
     def wait(self, seconds: float = 10) -> None:
         """Until an engine listens, so that the first frames are not lost. Raises HaadError when none does."""
+        self._check_open()
         ready = self._socket.poll(round(seconds * 1000), zmq.POLLOUT if self._where.pattern == "push" else zmq.POLLIN)
         if not ready:
             raise HaadError(
@@ -67,10 +69,15 @@ class PosePublisher:
         """Send one frame: ids (P,), joints (P, J, 2 or 3), visible (P, J), t the capture time in ns (none: now).
 
         `size` is the image's width and height when joints are 2-D, in pixels, y down. (x, y, confidence) is not 3-D:
-        pass confidence as `visible`. Raises WireError for what the engine would refuse, before anything is sent.
+        pass confidence as `visible`. Raises WireError for what the engine would refuse, before anything is sent, and
+        HaadError after `close`.
         """
-        people, places, named = len(ids), np.asarray(joints, np.float32), np.asarray(ids)
-        seen = None if visible is None else np.asarray(visible, np.float32)
+        self._check_open()
+        named, places = _array("ids", ids, None), _array("joints", joints, np.float32)
+        seen = None if visible is None else _array("visible", visible, np.float32)
+        if named.ndim == 0:
+            raise WireError("field_ids", f"ids are {ids!r:.40}, not a list of integers")
+        people = len(named)
         try:
             now = time.time_ns() if t is None else operator.index(t)
         except TypeError:
@@ -99,7 +106,7 @@ class PosePublisher:
             named,
             places if places.size else np.zeros((0, self.layout.size, 3), np.float32),
             seen,
-            None if size is None else np.ravel(size).tolist(),
+            None if size is None else _array("size", size, None).ravel().tolist(),
             end,
         )
         message = encode_pose(frame)
@@ -111,6 +118,14 @@ class PosePublisher:
         """Say that the stream ends: its tracks' alerts end with it."""
         self.send([], np.zeros((0, self.layout.size, 3)), t=t, end=True)
 
+    def _check_open(self) -> None:
+        if self._socket.closed:
+            raise HaadError(
+                f"{self.stream}: the publisher is closed",
+                why="`close` was called, or its `with` block was left",
+                fix="make a new PosePublisher, and close it after the last frame",
+            )
+
     def close(self) -> None:
         """Wait up to 5 s for what was sent to leave, then close."""
         self._socket.close(5000)
@@ -121,3 +136,11 @@ class PosePublisher:
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _array(name: str, value: object, kind: type[np.float32] | None) -> NDArray[Any]:
+    """What numpy makes of it. Raises WireError."""
+    try:
+        return np.asarray(value, kind)
+    except (TypeError, ValueError, OverflowError) as e:
+        raise WireError(f"field_{name}", f"'{name}' is {value!r:.40}, no array of numbers", why=str(e)) from None

@@ -22,11 +22,12 @@ from edge.client.cursor import Cursor
 from edge.client.follow import Follower, Gap
 from edge.endpoint import Endpoint
 from edge.errors import HaadError, SettingsError, WireError
-from edge.events import Alert, Event, Provenance, Scores, Status, decode_event
+from edge.events import Alert, Event, Provenance, Scores, Status, check_topics, decode_event
 from edge.journal.replay import Request, decode_answer, encode_request
 from edge.keys import open_keys
 
 ALERTS = "sub+connect:tcp://127.0.0.1:5556"
+REPLAY = "dealer+connect:tcp://127.0.0.1:5557"
 ASK_S = 2.0
 """After so long without an answer the question is asked again, on a new connection."""
 ROWS_MOST = 64
@@ -76,7 +77,8 @@ class AlertSubscriber:
         allow_remote: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._where = Endpoint.parse(endpoint, ("sub",))
+        check_topics(topics)
+        self._where = Endpoint.parse(endpoint, ("sub",), example=ALERTS)
         self._keys, self._allow_remote = open_keys(keys), allow_remote
         self._where.check_reach(allow_remote, self._keys)
         self._asked_for, self._since, self._replay = tuple(topics), since, replay
@@ -96,7 +98,7 @@ class AlertSubscriber:
         self._follow = bool(alerts)
         with contextlib.ExitStack() as stack:
             if replay is not None:
-                Endpoint.parse(replay, ("dealer",)).check_reach(allow_remote, self._keys)
+                Endpoint.parse(replay, ("dealer",), example=REPLAY).check_reach(allow_remote, self._keys)
             self._cursor = None if cursor is None else Cursor(cursor)
             if self._cursor:
                 stack.callback(self._cursor.close)

@@ -62,6 +62,7 @@ def test_every_command_and_every_option_says_what_it_is_for() -> None:
     text = runner.invoke(make_app(), ["run", "--help"]).output
     for value in ("widen-stride", "drop-oldest", "low, default, high"):  # choices are named, as they show no others
         assert value in text
+    assert "give up if no first message comes" in runner.invoke(make_app(), ["record", "--help"]).output
 
 
 def test_all_houses_commands_are_there() -> None:
@@ -116,7 +117,14 @@ def test_errors_are_raised_as_the_family_and_printed_without_a_traceback(
         ("run --support CLIPS --bundle nowhere", "why: no such folder"),
         ("run --support CLIPS --bundle CLIPS", "why: it has no manifest.json"),
         ("run --support CLIPS --config none.yaml", "none.yaml: cannot be read\n  why: No such file or directory"),
-        ("listen --from there", "next: for example sub+bind:tcp://127.0.0.1:5555, or +connect:"),
+        ("listen --from there", "next: for example sub+connect:tcp://127.0.0.1:5556\n"),
+        ("listen --from sub+connect:tcp://h", "next: for example sub+connect:tcp://127.0.0.1:5556\n"),
+        ("listen --replay there", "next: for example dealer+connect:tcp://127.0.0.1:5557\n"),
+        ("bridge jsonl BAD/a.jsonl --from there", "next: for example sub+connect:tcp://127.0.0.1:5556\n"),
+        ("publish CLIPS --to there", "next: for example pub+connect:tcp://127.0.0.1:5555\n"),
+        ("record --out BAD/r.haad --from there", "next: for example sub+connect:tcp://127.0.0.1:5558\n"),
+        ("publish nodirq --wait 0.1 --to pub+connect:ipc:///nowhere", "error: nodirq: no such clip file"),
+        ("publish BAD --wait 0.1 --to pub+connect:ipc:///nowhere", "cut.npz: not a usable clip"),
         ("publish CLIPS --wait 0.1 --to pub+connect:ipc:///nowhere", "one with keys lets in only its own: --keys"),
     ],
 )

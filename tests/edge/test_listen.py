@@ -72,3 +72,45 @@ def test_it_stops_after_so_many_and_names_gaps(capsys: pytest.CaptureFixture[str
     said = capsys.readouterr()
     assert said.out.count("unlike 'walk'") == 2 and ear.commits == 2
     assert "2 alerts missed, seq 3 to 4" in said.err
+
+
+def test_a_gap_is_said_with_the_heartbeat_that_told_of_it_or_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    clock, said = FakeClock(), []
+    ear = Ear(clock, states("online", "online", "online"))
+    receive = ear.receive
+
+    def told(timeout: float | None = None) -> Event | None:
+        said.append("missed" in capsys.readouterr().err)
+        event = receive(timeout)
+        if len(said) in (2, 4):  # at a heartbeat, and while the silence ends
+            ear.gaps.append(Gap("j", 0, 9, "the replay gave no answer for 10 s"))
+        return event
+
+    ear.receive = told  # type: ignore[method-assign]
+    listen(ear, as_json=True, status=False, count=0, timeout=10, clock=clock)  # type: ignore[arg-type]
+    assert said == [False, False, True, False] and "9 alerts missed, seq 0 to 8" in capsys.readouterr().err
+
+
+NO_JOURNAL, NO_REPLAY = "keeps no journal", "replay, which answers for its journal, is off"
+ON_RECORD = replace(STATUS, journal="j", replay="tcp://127.0.0.1:5557")
+
+
+@pytest.mark.parametrize(
+    ("status", "options", "words"),
+    [
+        (STATUS, {"past": True}, NO_JOURNAL),
+        (STATUS, {"past": True, "replay": True}, NO_JOURNAL),
+        (replace(STATUS, journal="j"), {"past": True}, NO_REPLAY),
+        (replace(STATUS, journal="j"), {"past": True, "replay": True}, ""),
+        (ON_RECORD, {"past": True}, ""),
+        (STATUS, {}, ""),
+        (replace(STATUS, run="", state="offline"), {"past": True}, ""),
+    ],
+)
+def test_who_asks_for_the_past_of_an_engine_that_has_none_is_told_once(
+    capsys: pytest.CaptureFixture[str], status: Status, options: dict[str, bool], words: str
+) -> None:
+    clock = FakeClock()
+    listen(Ear(clock, [(1.0, status)] * 3), as_json=True, status=False, count=0, timeout=10, clock=clock, **options)  # type: ignore[arg-type]
+    err = capsys.readouterr().err
+    assert words in err and err.count("give nothing") == bool(words)

@@ -220,4 +220,4 @@ def test_a_folder_without_clips_and_an_absent_file_are_refused_by_name(tmp_path:
         find_clips([tmp_path])
     assert str(tmp_path) in str(e.value)
     with pytest.raises(ClipError, match=r"absent\.npz"):
-        next(play(find_clips([tmp_path / "absent.npz"]), fps=None))
+        play(find_clips([tmp_path / "absent.npz"]), fps=None)  # at once, not with the first frame

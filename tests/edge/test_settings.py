@@ -131,6 +131,22 @@ def test_a_wrong_value_is_refused_with_field_value_and_source(
     assert f"setting '{field}' from HAAD_{field.upper()}" in text and str(value)[:60] in text
 
 
+@pytest.mark.parametrize(
+    ("field", "example"),
+    [
+        ("ingest", "sub+bind:tcp://127.0.0.1:5555"), ("alerts", "pub+bind:tcp://127.0.0.1:5556"),
+        ("replay", "router+bind:tcp://127.0.0.1:5557"), ("poses_out", "pub+bind:tcp://127.0.0.1:5558"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("value", ["tcp://127.0.0.1:5556", "PATTERN+bind:tcp://127.0.0.1"])
+def test_an_endpoint_that_is_none_is_answered_with_one_that_fits_the_setting(
+    field: str, example: str, value: str
+) -> None:
+    with pytest.raises(SettingsError) as e:
+        load_settings({field: value.replace("PATTERN", example.partition("+")[0])})
+    assert e.value.fix == f"for example {example}" and "for example" not in e.value.why
+
+
 def test_a_good_value_over_a_wrong_one_makes_it_no_matter(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
     config.write_text("stride: -1\n")
     monkeypatch.setenv("HAAD_STRIDE", "0.5")

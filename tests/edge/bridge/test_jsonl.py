@@ -39,6 +39,20 @@ def test_a_line_cut_off_by_a_power_cut_is_written_whole(tmp_path: Path) -> None:
     assert numbers(path) == [0, 1]
 
 
+def test_the_very_first_line_may_be_cut_off_and_a_copy_of_it_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    JsonLines(path).deliver(alerts(1))
+    line = path.read_bytes()
+    for cut in (1, 5, 20, len(line) - 2):
+        path.write_bytes(line[:cut])
+        JsonLines(path).deliver(alerts(1))
+        assert path.read_bytes() == line
+        assert (tmp_path / "a.jsonl.unfinished").read_bytes().splitlines()[-1] == line[:cut]
+    path.write_bytes(line[:-1])  # whole, but for its end: nothing to be taken away
+    JsonLines(path).deliver(alerts(2))
+    assert numbers(path) == [0, 1]
+
+
 def test_only_the_end_of_a_long_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.bridge.jsonl.TAIL", 1000)
     path = tmp_path / "a.jsonl"
@@ -58,14 +72,47 @@ def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
     assert numbers(path) == [1] and numbers(tmp_path / "b.jsonl") == [0]
 
 
-def test_a_file_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
+FOREIGN = [
+    b"milk\neggs\n",
+    b'{"a": 1}\n',
+    b"x" * 50,
+    b"milk\neggs",
+    b'{"config": {"a": 1}}',
+    b'{\n  "a": 1\n}',
+    b'{"a": 1}\n{"id":"',
+    b'{"id":"me","name":"x"}',
+    b"\0" * 9,
+    b'{"id":[],"journal":"","run":[],"seq":0}\n',
+    b"[" * 100_000,
+    b"x" * 2000 + b"\n",
+    b"x" * 2000,
+    b"x" * 2000 + b'\n{"id":"',
+]
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+def test_a_file_that_holds_something_else_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes
+) -> None:
+    monkeypatch.setattr("edge.bridge.jsonl.TAIL", 1000)
     path = tmp_path / "notes.txt"
-    for text in ("milk\neggs\n", '{"a": 1}\n', "x" * 50):
-        path.write_text(text)
-        if text.endswith("\n"):
-            with pytest.raises(SettingsError, match="no alert"):
-                JsonLines(path)
-            assert path.read_text() == text
+    path.write_bytes(text)
+    with pytest.raises(SettingsError, match=r"no alert|no lines of JSON"):
+        JsonLines(path)
+    assert path.read_bytes() == text and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_with_a_foreign_line_before_an_unfinished_one_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    JsonLines(path).deliver(alerts(1))
+    text = path.read_bytes() + b"milk\n" + path.read_bytes()[:30]
+    path.write_bytes(text)
+    with pytest.raises(SettingsError, match="no alert"):
+        JsonLines(path)
+    assert path.read_bytes() == text
+
+
+def test_a_file_that_cannot_be_written_is_said() -> None:
     with pytest.raises(SettingsError, match="cannot be written"):
         JsonLines(Path("/proc/nothing/a.jsonl"))
 

@@ -97,7 +97,33 @@ def test_a_server_that_is_not_there_is_waited_for(hook: Hook) -> None:
             Webhook(f"http://127.0.0.1:{s.getsockname()[1]}/", timeout=0.1).deliver(alerts(1))
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://x/y", "example.org", "http:///x", ""])
-def test_what_is_no_web_address_is_refused(url: str) -> None:
-    with pytest.raises(SettingsError, match="no web address"):
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("file:///etc/passwd", ""), ("ftp://x/y", ""), ("example.org", ""), ("http:///x", ""), ("", ""),
+        ("http://127.0.0.1:99999/", "0-65535"), ("http://127.0.0.1:0/", "port 0"), ("http://127.0.0.1:http/", "Port"),
+        ("http://user:pw@host/x", "user and password"), ("http://user@host/x", "leave them out"),
+        ("http://host/a b", "%20"), ("http://ho st/", "%20"), ("http://host/a\n", "control"), (" http://host/", "%20"),
+        ("http://a%20b/", "%20"), ("http://host/ä", "percent-encode"), ("http://bücher/", "xn--"),
+        ("http://%C3%A4/", "xn--"),
+        ("http://[::1/", "Invalid IPv6"), ("http://a..b/", "label"), (f"http://{'x' * 64}/", "label"),
+    ],
+)  # fmt: skip
+def test_what_is_no_web_address_is_refused(url: str, words: str) -> None:
+    with pytest.raises(SettingsError, match="no web address") as e:
         Webhook(url)
+    assert words in str(e.value) and "pw" not in str(e.value).replace("passwd", "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host",
+        "HTTP://HOST:65535/x?y=1#z",
+        "https://[::1]:8080/",
+        "http://xn--bcher-kva.example/%20",
+        "http://h:/x",
+    ],
+)
+def test_what_is_one_is_taken(url: str) -> None:
+    Webhook(url)

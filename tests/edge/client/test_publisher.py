@@ -178,6 +178,16 @@ def test_a_subscriber_that_cannot_be_made_says_why(address: str) -> None:
         AlertSubscriber("sub+bind:ipc:///nonexistent/folder/s")
 
 
+@pytest.mark.parametrize("topics", [["alerts"], ["alert", "scores"], ["pose/cam1"], ["status/x"], ["Alert"], "alert"])
+def test_a_topic_that_nothing_can_match_is_refused(address: str, topics: Any) -> None:
+    with pytest.raises(SettingsError, match=r"topic.*use|topics=\['alert'\]"):
+        AlertSubscriber(f"sub+connect:{address}", topics=topics)
+
+
+def test_beginnings_of_topics_are_topics(address: str) -> None:
+    AlertSubscriber(f"sub+connect:{address}", topics=["", "al", "alert/", "alert/c", "score", "status", "s"]).close()
+
+
 def test_events_arrive_as_they_were_published_and_silence_ends_the_loop(engine: Engine, address: str) -> None:
     with AlertSubscriber(f"sub+connect:{address}", topics=("alert", "score", "status"), timeout=0.05) as subscriber:
         assert sorted(engine.subscribed(3)) == [b"alert/", b"score", b"status"]
@@ -280,6 +290,17 @@ def test_a_stream_name_that_the_engine_refuses_makes_no_publisher(address: str, 
         (range(257), np.zeros((257, 17, 2)), {}, "too_many_people"),
         ([], ONE, {}, "field_joints"),
         ([], [], {"visible": [[1.0] * 17]}, "field_visible"),
+        ([1], "abc", {}, "field_joints"),
+        ([1], [[[0, 0], [0]]], {}, "field_joints"),
+        ([1], [[[10**400] * 2] * 17], {}, "field_joints"),
+        ([1], {}, {}, "field_joints"),
+        ([1], ONE, {"visible": "abc"}, "field_visible"),
+        ([[1], [1, 2]], ONE, {}, "field_ids"),
+        (1, ONE, {}, "field_ids"),
+        (None, ONE, {}, "field_ids"),
+        ("a", ONE, {}, "field_ids"),
+        ([1], ONE, {"size": [[1], [1, 2]]}, "field_size"),
+        ([1], ONE, {"size": "abc"}, "field_size"),
         ([1], ONE, {"t": -1}, "field_t"),
         ([1], ONE, {"t": 1.7e9}, "field_t"),
         ([1], ONE, {"t": 2**62}, "field_t"),
@@ -297,6 +318,16 @@ def test_what_the_engine_refuses_is_not_sent(
         with pytest.raises(WireError) as e:
             camera.send(ids, joints, **more)
         assert e.value.reason == reason and camera.seq == 1
+
+
+def test_a_closed_publisher_says_that_it_is_closed(address: str) -> None:
+    with PosePublisher(f"pub+connect:{address}", stream="cam", layout="coco17") as camera:
+        camera.send([1], ONE)
+    for use in (lambda: camera.send([1], ONE), camera.end, camera.wait):
+        with pytest.raises(HaadError, match=r"cam: the publisher is closed.*PosePublisher"):
+            use()
+    camera.close()
+    assert camera.seq == 1
 
 
 def test_numbers_may_come_from_numpy(context: zmq.Context[Socket], address: str) -> None:
