@@ -25,7 +25,13 @@ from edge.errors import BundleError, EngineError
 def find(path: Path) -> tuple[Bundle, str | None]:
     """The bundle that a path names, and the target when it is one of its engine folders (or a file in one)."""
     if path.is_file():
-        path = path.parent
+        given, path = path, path.parent
+        if not any((path / name).exists() for name in ("manifest.json", RECORD)):
+            raise BundleError(
+                f"{given}: not a bundle, nor a file of one",
+                why=f"there is no manifest.json beside it, in {path.absolute()}",
+                fix="name the folder of a bundle, or one of its engines/<target> folders",
+            )
     if (path / RECORD).is_file() and path.resolve().parent.name == FOLDER:
         bundle, target = open_bundle(path.resolve().parent.parent), path.resolve().name
         if target not in engine_names(bundle):

@@ -7,6 +7,7 @@ Nothing is read before its sha256 matches the manifest. `base`, the default, shi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -158,6 +159,9 @@ def replace(path: Path, data: bytes) -> None:
             f.flush()
             os.fsync(f.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as e:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(e, OSError) and e.filename is not None:
+            e.filename, e.filename2 = str(path), None  # the temporary name means nothing to who asked for this one
         raise

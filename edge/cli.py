@@ -193,7 +193,9 @@ def embed(
     from edge.bundle import open_bundle, replace
     from edge.embedding import embed_folder
     from edge.engine import open_engine
+    from edge.outputs import ready_file
 
+    ready_file(output)
     model = open_bundle(bundle)
     found = embed_folder(data, model, open_engine(model, threads=2))
     buffer = io.BytesIO()
@@ -301,7 +303,8 @@ def main() -> None:
         sys.exit(0)
     except OSError as e:
         where = e.filename2 or e.filename
-        fail(HaadError(f"{where}: {e.strerror}" if where else str(e)))
+        what, why = (f"{where}: cannot be read or written", e.strerror or str(e)) if where else (str(e), "")
+        fail(HaadError(what, why=why, fix="see that the place is there, and that you may use it" if where else ""))
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -192,8 +192,17 @@ def from_arrays(fields: dict[str, NDArray[Any]], where: str) -> Clip:
     if not seen.any():
         raise error("no joint is visible in any frame")
     core, seen = layout.to_core15(clean, seen)
+    if not _holds_a_pose(core, seen):
+        raise error("no pose in it: in every frame all joints that are seen are at one place")
     texts = (str(np.ravel(fields[k])[0]) if k in fields and fields[k].size else "" for k in ("subject", "source"))
     return Clip(core, seen, fps, *texts)
+
+
+def _holds_a_pose(joints: Float, visible: Float) -> bool:
+    """Whether in some frame two joints that are seen are apart; a tracker that lost its person may write zeros."""
+    there = visible[..., None] > 0
+    extent = np.where(there, joints, -np.inf).max(1) - np.where(there, joints, np.inf).min(1)
+    return bool((extent > 1e-6).any())
 
 
 def save_clip(path: Path | str, clip: Clip) -> None:

@@ -45,6 +45,10 @@ class EngineError(HaadError):
         super().__init__(what, why=why, fix=fix)
 
 
+class OutputError(HaadError):
+    """What a command is to write cannot be written where it was told to."""
+
+
 class RecordingError(HaadError):
     """A recording cannot be written, or a file is none."""
 

@@ -18,6 +18,7 @@ import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
 
 from edge.errors import SettingsError
+from edge.outputs import ready_folder
 
 DOMAIN = "haad"
 OWN, PEERS = "own", "peers"
@@ -63,6 +64,12 @@ def open_keys(root: Path | None) -> Keys | None:
     """The keys in a folder, None for None. Raises SettingsError naming the missing file."""
     if root is None:
         return None
+    if not root.is_dir():
+        raise SettingsError(
+            f"{root}: " + ("a file, not a folder of keys" if root.exists() else "no such folder"),
+            why="--keys names the folder of one side, engine/ or client/",
+            fix="haad-edge keys DIR makes both",
+        )
     path = root / f"{OWN}.key_secret"
     try:
         public, secret = zmq.auth.load_certificate(path)
@@ -74,13 +81,16 @@ def open_keys(root: Path | None) -> Keys | None:
 
 
 def make_keys(root: Path) -> tuple[Path, Path]:
-    """Make `root`/engine and `root`/client, each knowing the other. Raises SettingsError if one is there already."""
+    """Make `root`/engine and `root`/client, each knowing the other. Raises SettingsError if one is there already,
+    OutputError if none can be made.
+    """
     sides = root / "engine", root / "client"
     for side in sides:
         if side.exists():
             raise SettingsError(
                 f"{side}: already there", why="keys in use are not overwritten", fix="name a new folder"
             )
+    ready_folder(root, "haad-edge keys")
     for side in sides:
         (side / PEERS).mkdir(parents=True)
         side.chmod(0o700)

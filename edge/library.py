@@ -58,12 +58,16 @@ def rename(root: Path, old: str, new: str) -> Version:
     Raises SupportError when the old one is not there, or the new one is.
     """
 
+    old = old.rstrip("/")
+    if "/" in old:  # as it will be called, so that what is on record is what was done
+        category, _, stem = new.partition("/")
+        stem = stem.removesuffix(".npz") or old.rpartition("/")[2].removesuffix(".npz")
+        new = f"{_category(category)}/{_plain(stem)}"
+
     def edit(files: Files, store: Store) -> None:
         names = _named(files, old, root)
         if "/" in old:
-            category, _, stem = new.partition("/")
-            stem = stem.removesuffix(".npz") or Path(names[0]).stem
-            moves = {names[0]: f"{_category(category)}/{_plain(stem)}.npz"}
+            moves = {names[0]: f"{new}.npz"}
         else:
             moves = {name: f"{_category(new)}/{name.partition('/')[2]}" for name in names}
             if any(name.startswith(f"{new}/") for name in files):

@@ -49,7 +49,9 @@ class Writer:
         except FileExistsError:
             raise RecordingError(f"{path}: is there already", fix="name another file, or delete it") from None
         except OSError as e:
-            raise RecordingError(f"{path}: cannot be written", why=e.strerror or str(e)) from None
+            raise RecordingError(
+                f"{path}: cannot be written", why=e.strerror or str(e), fix="name another file, where you may write"
+            ) from None
         self.path, self.messages, self.bytes = path, 0, len(MAGIC)
         self._file.write(MAGIC)
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from edge.console import need, out, say
+from edge.outputs import ready_file, ready_folder
 
 
 def one_of(option: str, given: str, *known: str) -> None:
@@ -49,6 +50,7 @@ def register(app: typer.Typer) -> None:
         from trainer.parallel import together
         from trainer.progress import CHECKPOINT
 
+        ready_folder(output)
         settings = load_config(config, steps=steps, seed=seed)
         sets = load_sets(data, settings)
         trainer = Trainer(sets, settings)
@@ -112,6 +114,8 @@ def register(app: typer.Typer) -> None:
         need("train", "sklearn", *["torch"] * (floor or recipe is not None))
         one_of("--split", split, "subject", "random")
         one_of("--recipe", recipe or "paper", "paper")
+        ready_file(to_json, "--json")
+        ready_folder(report, "--report")
         import numpy as np
 
         from edge.bundle import open_bundle
@@ -213,6 +217,7 @@ def register(app: typer.Typer) -> None:
         readers = {"humanact12": read_humanact12, "utd_mhad": read_utd_mhad}
         if form not in readers:
             raise typer.BadParameter(f"use one of: {', '.join(readers)}", param_hint="--from")
+        ready_folder(output)
         found = readers[form](source)
         for clip, path, label in zip(found.clips, found.paths, found.label, strict=True):
             save_clip(output / found.names[label] / f"{path.stem}.npz", clip)

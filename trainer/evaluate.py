@@ -7,7 +7,7 @@ protocol (who is support, who is judged) ─► episodes (category, draw, distan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 
@@ -93,6 +93,12 @@ def impossible(category: NDArray[np.str_], protocol: Protocol, shots: int) -> di
     return out
 
 
+def remedy(names: Iterable[str], category: NDArray[np.str_], protocol: Protocol) -> str:
+    """What to do where these categories cannot be measured: lower --shots only where that helps one of them."""
+    never = impossible(category, protocol, 1)
+    return "lower --shots, or " * any(name not in never for name in names) + protocol.fix
+
+
 def episodes(
     embedding: Float,
     category: NDArray[np.str_],
@@ -162,8 +168,10 @@ def few_shot(
         protocol = by_subject(subject) if split == "subject" else at_random(len(category))
     no = impossible(category, protocol, shots)
     if no and (strict or len(no) == len(set(category.tolist()))):
-        name, why = next(iter(no.items()))
-        raise ClipError(f"category '{name}' cannot be measured", why=why, fix=protocol.fix)
+        never = impossible(category, protocol, 1)
+        name = next((n for n in no if n not in never), next(iter(no)))  # one that fewer shots would help, if any
+        fix = remedy([name], category, protocol)
+        raise ClipError(f"category '{name}' cannot be measured", why=no[name], fix=fix)
     found: dict[str, list[float]] = {}
     for e in episodes(embedding, category, protocol, shots=shots, draws=draws, seed=seed, distance=distance):
         found.setdefault(e.category, []).append(auroc(e.distance[~e.anomalous], e.distance[e.anomalous]))
@@ -257,7 +265,8 @@ def evaluate(
             for m in methods
         }
     if not results:
-        raise ClipError("no category can be measured", why=next(iter(no.values())), fix=protocol.fix)
+        fix = remedy(names, category, protocol)
+        raise ClipError("no category can be measured", why=next(iter(no.values())), fix=fix)
     main = 3 if 3 in results else min(results)
     found = {
         m.name: list(episodes(m.embedding, category, protocol, shots=main, draws=draws, seed=seed, distance=m.distance))

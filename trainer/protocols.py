@@ -34,7 +34,8 @@ class Protocol:
     """Masks over the clips (N,). A clip drawn as support is never judged in the same draw, also where masks overlap.
 
     `seen` marks the clips of the categories that a recipe may train on, and None makes no difference between
-    categories. `about` is one sentence for a reader, `fix` what to try where a category has too few clips.
+    categories. `about` is one sentence for a reader, `fix` what to try, beside fewer shots, where a category has too
+    few clips.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Protocol:
     pool: Mask
     test: Mask
     seen: Mask | None = None
-    fix: str = "lower --shots"
+    fix: str = "add clips of it"
 
     @property
     def train(self) -> Mask:
@@ -54,7 +55,7 @@ def by_subject(subject: NDArray[np.str_]) -> Protocol:
     """Support from every other person, all clips of the rest judged. Raises ClipError for a lone person."""
     pool = subject_split(subject)
     about = "support clips from every other person; all clips of the other people judged"
-    return Protocol("subject", about, pool, ~pool, fix="lower --shots, or use --split random")
+    return Protocol("subject", about, pool, ~pool, fix="use --split random, or add clips of it by other people")
 
 
 def by_people(subject: NDArray[np.str_], judged: list[str]) -> Protocol:
@@ -69,7 +70,7 @@ def by_people(subject: NDArray[np.str_], judged: list[str]) -> Protocol:
         )
     test = np.isin(subject, judged)
     about = f"support clips from all people but {', '.join(judged)}; all clips of those judged"
-    return Protocol("people", about, ~test, test, fix="lower --shots, or name fewer people")
+    return Protocol("people", about, ~test, test, fix="name fewer people with --people, or add clips of it by others")
 
 
 def at_random(clips: int) -> Protocol:

@@ -11,6 +11,7 @@ import typer
 from edge.cli import MODEL, BundleOption
 from edge.console import out, say
 from edge.errors import SettingsError
+from edge.outputs import ready_file
 
 SECTIONS = ("start", "sustained", "ceiling", "stages", "tracks")
 NAMED = ("soak",)
@@ -59,6 +60,9 @@ def bench(
     chosen = tuple(s.strip() for s in only.split(",")) if only else SECTIONS
     if odd := [s for s in chosen if s not in (*SECTIONS, *NAMED)]:
         raise SettingsError(f"no section called {odd[0]!r:.40}", fix=f"use some of: {', '.join((*SECTIONS, *NAMED))}")
+
+    ready_file(json_file, "--json")
+    ready_file(plot, "--plot")
 
     def progress(text: str) -> None:
         print(f"haad-edge: {text}", file=sys.stderr, flush=True)

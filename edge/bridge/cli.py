@@ -60,6 +60,17 @@ def _carry(
         target.close()
 
 
+def _secret(file: Path) -> bytes:
+    fix = "name a file that holds the secret: --secret-file FILE"
+    try:
+        secret = file.read_bytes().strip()
+    except OSError as e:
+        raise SettingsError(f"{file}: cannot be read", why=e.strerror or str(e), fix=fix) from None
+    if not secret:
+        raise SettingsError(f"{file}: empty", why="the secret signs what is posted", fix=fix)
+    return secret
+
+
 @app.command("jsonl")
 def jsonl(
     file: Annotated[Path, typer.Argument(help="file that lines are added to")],
@@ -96,9 +107,7 @@ def webhook(
     """Post alerts to a web server, signed, again and again until it has them."""
     from edge.bridge.webhook import Webhook
 
-    if secret_file and not secret_file.read_bytes().strip():
-        raise SettingsError(f"{secret_file}: empty", why="the secret signs what is posted")
-    secret = secret_file.read_bytes().strip() if secret_file else os.environ.get("HAAD_WEBHOOK_SECRET", "").encode()
+    secret = _secret(secret_file) if secret_file else os.environ.get("HAAD_WEBHOOK_SECRET", "").encode()
     _carry(Webhook(url, secret, timeout=timeout), source, cursor, since, stream, replay, keys, allow_remote)
 
 

@@ -19,10 +19,18 @@ class Cursor:
     """`next` by row of numbers, the newest row last. One process at a time."""
 
     def __init__(self, path: Path) -> None:
-        """Raises SettingsError when the file is of another make, or in use."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        """Raises SettingsError when the file is of another make, in use, or cannot be written."""
         self.path = path
-        self._lock = FileLock(path, fix="stop the other one, or give this one a cursor file of its own")
+        self._read()  # before a lock file is made beside what is no cursor
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(path, fix="stop the other one, or give this one a cursor file of its own")
+        except OSError as e:
+            raise SettingsError(
+                f"{path}: cannot be written",
+                why=e.strerror or str(e),
+                fix="name another file: --cursor FILE, or see that you may write there",
+            ) from None
         try:
             self.next = self._read()
         except BaseException:
@@ -34,6 +42,10 @@ class Cursor:
             text = self.path.read_bytes()
         except FileNotFoundError:
             return {}
+        except OSError as e:
+            raise SettingsError(
+                f"{self.path}: cannot be read", why=e.strerror or str(e), fix="name another file: --cursor FILE"
+            ) from None
         try:
             m = json.loads(text)
             rows = m["next"]

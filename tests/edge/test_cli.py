@@ -19,7 +19,7 @@ from edge.bundle import open_bundle
 from edge.cli import main, make_app
 from edge.clip import save_clip
 from edge.engine import open_engine
-from edge.errors import ClipError
+from edge.errors import ClipError, HaadError
 from edge.motion import make_motion
 from edge.settings import Settings, load_settings
 from edge.support import FeatureCache, load_support
@@ -144,6 +144,34 @@ def test_what_a_newcomer_may_get_wrong_is_answered_with_what_to_do(
         main()
     err = capsys.readouterr().err
     assert e.value.code == 2 and said.replace("CLIPS", str(clips)) in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "why"),
+    [
+        ("inspect FILE", "FILE: not a bundle", "no manifest.json beside it"),
+        ("keys FILE", "FILE: cannot be written", "it is a file"),
+        ("keys /proc/k", "/proc/k: cannot be written", "nothing can be made in /proc"),
+        ("listen --keys HERE/none", "HERE/none: no such folder", "the folder of one side"),
+        ("listen --keys FILE", "FILE: a file, not a folder of keys", "the folder of one side"),
+        ("listen --cursor FILE", "FILE: no cursor file", "JSONDecodeError"),
+        ("listen --cursor FILE/c", "FILE/c: cannot be read", "Not a directory"),
+        ("listen --cursor /proc/c", "/proc/c: cannot be written", "No such file or directory"),
+        ("bridge webhook http://x --cursor HERE/c --secret-file HERE/s", "HERE/s: cannot be read", "No such file"),
+        ("record --out /proc/r", "/proc/r: cannot be written", "No such file"),
+    ],
+)
+def test_a_file_that_is_not_what_it_should_be_is_named_with_why_and_next(
+    tmp_path: Path, words: str, what: str, why: str
+) -> None:
+    (tmp_path / "page.md").write_text("# a page\n")
+
+    def local(text: str) -> str:
+        return text.replace("FILE", str(tmp_path / "page.md")).replace("HERE", str(tmp_path))
+
+    e = runner.invoke(make_app(), local(words).split()).exception
+    assert isinstance(e, HaadError) and e.what.startswith(local(what)) and why in e.why and e.fix
+    assert [p.name for p in tmp_path.iterdir()] == ["page.md"]  # no lock stays, no folder
 
 
 def test_a_recording_of_nothing_leaves_no_file_in_the_way(tmp_path: Path) -> None:

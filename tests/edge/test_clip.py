@@ -31,6 +31,12 @@ def fields(**changes: Any) -> dict[str, Any]:
     return {k: np.asarray(v) for k, v in good.items() if v is not None}
 
 
+def test_one_frame_with_a_pose_is_enough_and_some_joints_may_be_at_the_origin() -> None:
+    joints = np.zeros_like(WALK)
+    joints[7, 3:] = WALK[7, 3:]
+    assert len(from_arrays(fields(joints=joints), "x").joints) == 20
+
+
 @settings(derandomize=True, max_examples=40, deadline=None)
 @given(st.integers(2, 30), st.floats(1, 120), st.lists(st.floats(-1, 40), min_size=1, max_size=20))
 def test_at_is_linear_interpolation_of_every_coordinate(frames: int, fps: float, times: list[float]) -> None:
@@ -171,6 +177,12 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "fps array": ({"fps": [30, 30]}, "'fps' is not one number"),
     "fps text": ({"fps": "30"}, "'fps' is not one number"),
     "nothing seen": ({"joints": np.full_like(WALK, np.nan)}, "no joint is visible"),
+    "all at the origin": ({"joints": np.zeros((20, 15, 3))}, "no pose in it"),
+    "all at one place": ({"joints": np.repeat(WALK[:, :1], 15, 1)}, "no pose in it"),
+    "all seen at one place": (
+        {"joints": WALK * (np.arange(15) > 5)[:, None], "visible": np.tile(np.arange(15) <= 5, (20, 1))},
+        "no pose in it",
+    ),
     "all hidden": ({"visible": np.zeros((20, 15))}, "no joint is visible"),
     "visible per frame": ({"visible": np.ones(20)}, "'visible' is float64 (20,), not numbers (20, 15)"),
     "visible text": ({"visible": np.full((20, 15), "y")}, "'visible' is <U1"),

@@ -78,6 +78,18 @@ def test_every_change_is_a_version_and_undo_walks_back_through_them(root: Path) 
     assert content(root) == states[0], "and going there is itself undone"
 
 
+def test_the_record_names_a_moved_clip_as_it_is_called_now(root: Path) -> None:
+    for old, new, goal in (
+        ("walk/0", "squat/../../evil", "squat/evil"),
+        ("walk/1.npz", "wave", "wave/1"),
+        ("wave/1", "wave/a b.npz", "wave/a-b"),
+    ):
+        version = library.rename(root, old, new)
+        assert version.what == f"renamed {old} to {goal}" and (root / f"{goal}.npz").is_file()
+    library.rename(root, "wave/", "run")  # as a shell completes it: the category, not its first clip
+    assert (root / "run/a-b.npz").is_file() and not (root / "wave").exists()
+
+
 def test_what_was_changed_by_hand_is_a_version_too(root: Path) -> None:
     library.add(root, "wave", [("a", clip())])
     save_clip(root / "wave" / "b.npz", clip(1))

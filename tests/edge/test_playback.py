@@ -33,6 +33,12 @@ def files(folder: Path, *clips: Clip) -> list[Path]:
     return paths
 
 
+def motionless(frames: int, fps: float) -> Clip:
+    """Somebody who does not move."""
+    pose = np.eye(15, 3, dtype=np.float32)
+    return Clip(np.tile(pose, (frames, 1, 1)), np.ones((frames, 15), np.float32), fps)
+
+
 def tracks(shots: list[Shot]) -> dict[int, tuple[float, float, int]]:
     """Track id → its first and last time, and in how many frames it is."""
     out: dict[int, tuple[float, float, int]] = {}
@@ -162,7 +168,7 @@ def test_any_lengths_and_rates_play_to_the_end(
     tmp_path_factory: pytest.TempPathFactory, shapes: list[tuple[int, float]], fps: float | None, people: int
 ) -> None:
     """Where a clip ends between two floating-point numbers, too."""
-    clips = [Clip(np.ones((n, 15, 3), np.float32), np.ones((n, 15), np.float32), rate) for n, rate in shapes]
+    clips = [motionless(n, rate) for n, rate in shapes]
     rate, times = fps or float(np.float32(clips[0].fps)), {}
     for n, shot in enumerate(play(files(tmp_path_factory.mktemp("c"), *clips), fps=fps, people=people)):
         assert shot.t == pytest.approx(n / rate)
@@ -175,7 +181,7 @@ def test_any_lengths_and_rates_play_to_the_end(
 
 def test_a_clip_that_ends_just_after_a_frames_time_does_not_stop_the_show(tmp_path: Path) -> None:
     """fps 60: 3 × 6.6333… s end an ulp after frame 1194's time."""
-    paths = files(tmp_path, *[Clip(np.ones((399, 15, 3), np.float32), np.ones((399, 15), np.float32), 60.0)] * 4)
+    paths = files(tmp_path, *[motionless(399, 60.0)] * 4)
     ends = np.cumsum([398 / 60] * 3)
     assert any(round(e * 60) * (1 / 60) < e for e in ends)
     assert len(list(play(paths, fps=60))) == 4 * 398

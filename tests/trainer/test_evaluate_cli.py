@@ -155,3 +155,30 @@ def test_people_and_folds(tmp_path: Path, briefly: list[np.ndarray]) -> None:
 def test_options_that_make_no_sense(tmp_path: Path, options: list[str], said: str) -> None:
     data = write_set(tmp_path / "clips", ("walk", "wave"), subjects=2, trials=1)
     assert said in run("--data", data, *options, fails=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "unsaid"),
+    [
+        ("--streaming --normals 5", "--normals is 5, nobody who is judged has clips of more than 2", "people"),
+        ("--streaming --normals 2", "→ --normals 1", "--shots"),
+        ("--streaming --shots 9", "there are at most 1 → --shots 1", "--normals"),
+        ("--shots 2", "has 1 clips to draw a support of 2 from → lower --shots, or use --split random", "--normals"),
+        ("--shots 2 --people 1", "lower --shots, or name fewer people", "random"),
+    ],
+)
+def test_what_stands_in_the_way_is_named_and_what_would_help(
+    tmp_path: Path, options: str, said: str, unsaid: str
+) -> None:
+    data = write_set(tmp_path / "clips", ("walk", "wave"), subjects=2, trials=1)
+    printed = run("--data", data, "--no-floor", *options.split(), fails=True)
+    assert said in printed and unsaid not in printed
+
+
+def test_fewer_shots_are_not_the_answer_where_there_is_nothing_to_draw_from(tmp_path: Path) -> None:
+    data = write_set(tmp_path / "clips", ("walk", "wave"), subjects=2, trials=1)
+    for path in data.glob("*/*.npz"):  # each action by one person alone
+        if (path.parent.name == "walk") != (load_clip(path).subject == "2"):
+            path.unlink()
+    printed = run("--data", data, "--no-floor", "--people", "2", fails=True)
+    assert "has 0 clips to draw a support of 3 from → name fewer people with --people, or add clips" in printed

@@ -118,7 +118,7 @@ def test_a_fold_keeps_every_fourth_category_from_the_recipe() -> None:
 def test_utd_mhad_is_read_from_either_form_and_split_by_person(tmp_path: Path) -> None:
     for a in (1, 2):
         for s in (1, 2):
-            savemat(tmp_path / f"a{a}_s{s}_t1_skeleton.mat", {"d_skel": np.full((20, 3, 6), a * 0.1)})
+            savemat(tmp_path / f"a{a}_s{s}_t1_skeleton.mat", {"d_skel": np.tile(np.eye(20, 3)[..., None] * a, 6)})
     clips, _ = read_clips(tmp_path, "utd_mhad")
     p = make_protocol("utd_mhad", clips)
     assert clips.names == ["a01", "a02"] and clips.subjects[p.pool].tolist() == ["1", "1"]

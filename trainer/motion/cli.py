@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edge.console import err, need, out, say
+from edge.outputs import ready_folder
 
 PANEL = "Make a model"
 ModelOption = Annotated[Path, typer.Option("--motion", help="the motion model: what train-motion wrote")]
@@ -45,6 +46,7 @@ def train_motion(
     from trainer.motion.fit import MotionTrainer, load_clip_sets, make_model
     from trainer.progress import CHECKPOINT
 
+    ready_folder(output)
     settings = load_motion_config(config, steps=steps, seed=seed)
     trainer = MotionTrainer(load_clip_sets(data, settings), settings)
     say(f"{len(trainer.clips)} clips to train on, {len(trainer.test)} of people held out to validate on")
@@ -77,6 +79,7 @@ def motion_report(
     from trainer.motion.model import open_motion
     from trainer.motion.report import write_report
 
+    ready_folder(output)
     out.print(write_report(open_motion(motion), data, output, most=clips, seed=seed))
     say(f"{output}: quality.json, and {len(list(output.glob('*.svg')))} pictures")
 
@@ -104,6 +107,7 @@ def support_grow(
         raise typer.BadParameter("name the motion model to generate with", param_hint="--motion")
     from trainer.motion.model import open_motion
 
+    ready_folder(output)
     model = open_motion(motion)
     done = grow(folder, model, per_clip, seed=seed, recipe=Recipe(strength=strength, keep=keep), out=output)
     for problem in done.problems:

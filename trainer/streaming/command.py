@@ -8,12 +8,49 @@ from pathlib import Path
 from edge.bundle import Bundle
 from edge.console import out, say
 from edge.engine import open_engine
+from edge.errors import ClipError
 from edge.settings import load_settings
 from trainer.datasets import ClipSet
 from trainer.protocols import Protocol
 from trainer.streaming.measure import stream_outcomes
 from trainer.streaming.report import as_json, summarise, tables, write_page
 from trainer.streaming.takes import StreamPlan
+
+
+def check(clips: ClipSet, protocol: Protocol, shots: list[int], normals: int) -> None:
+    """Raises ClipError where nothing could be watched, before the work; it says which of the options is why."""
+    names, person_of = clips.names, clips.subjects
+    people = sorted(set(person_of[protocol.test].tolist()))
+    most, support = 0, 0
+    for person in people:
+        mine = protocol.test & (person_of == person)
+        there = set(clips.label[mine].tolist())
+        most = max(most, len(there))
+        pools = (protocol.pool & (person_of != person) & (clips.label == g) for g in there)
+        enough = sorted((int(pool.sum()) for pool in pools), reverse=True)[:normals]
+        if normals < len(there):
+            support = max(support, min(enough))
+    what = "nothing could be watched"
+    if most < 2:
+        raise ClipError(
+            what,
+            why="nobody who is judged has clips of two categories, one to be normal and one to be the anomaly",
+            fix=f"add clips of the same person in others of the {len(names)} categories",
+        )
+    if most <= normals:
+        raise ClipError(
+            what,
+            why=f"--normals is {normals}, nobody who is judged has clips of more than {most} categories, and one must "
+            "be left to be the anomaly",
+            fix=f"--normals {most - 1}, or less",
+        )
+    if support < min(shots):
+        raise ClipError(
+            what,
+            why=f"a support of {min(shots)} clips of each normal category must be of other people, and there are at "
+            f"most {support}",
+            fix=f"--shots {support}" if support else "add clips of the same categories by other people",
+        )
 
 
 def evaluate_streams(
@@ -34,6 +71,7 @@ def evaluate_streams(
 ) -> None:
     """Measure and show it; the alert logic is that of the settings in force here."""
     settings = load_settings()
+    check(clips, protocol, shots, normals)
     outcomes = list(
         stream_outcomes(
             clips,
@@ -51,10 +89,11 @@ def evaluate_streams(
         )
     )
     if not outcomes:
-        say(
-            "nothing could be watched: a person needs clips of two categories, one of them with support clips of others"
+        raise ClipError(
+            "nothing could be watched",
+            why=f"no {normals} categories of one person have {min(shots)} support clips of other people each",
+            fix="lower --normals or --shots",
         )
-        return
     found = summarise(outcomes)
     for table in tables(found, f"streams of {data}, {protocol.name}"):
         out.print(table)

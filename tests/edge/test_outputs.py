@@ -1,0 +1,97 @@
+"""Places where nothing can be written are known before the work, and asking leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from edge.bundle import replace
+from edge.cli import make_app
+from edge.clip import save_clip
+from edge.errors import OutputError
+from edge.motion import make_motion
+from edge.outputs import ready_file, ready_folder
+
+
+@pytest.mark.parametrize(
+    ("ask", "path", "why"),
+    [
+        (ready_folder, "FILE", "it is a file, and a folder is wanted"),
+        (ready_folder, "FILE/m", "/taken is a file, and a folder is wanted"),
+        (ready_folder, "/proc/m", "nothing can be made in /proc: "),
+        (ready_folder, "/proc/m/n", "nothing can be made in /proc: "),
+        (ready_folder, "n" * 300, "File name too long"),
+        (ready_file, "FOLDER", "it is a folder, and a file is wanted"),
+        (ready_file, "FILE/x.json", "/taken is a file, and a folder is wanted"),
+        (ready_file, "/proc/x.json", "nothing can be made in /proc: "),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named_with_why_and_next(
+    tmp_path: Path, ask: Callable[[Path, str], None], path: str, why: str
+) -> None:
+    (tmp_path / "taken").write_text("mine")
+    where = Path(path.replace("FILE", str(tmp_path / "taken")).replace("FOLDER", str(tmp_path)))
+    with pytest.raises(OutputError) as e:
+        ask(where, "--there")
+    assert e.value.what == f"{where}: cannot be written" and why in e.value.why and e.value.why
+    assert "--there " in e.value.fix
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"] and (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_place_that_can_be_written_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "old.json").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    for file in (tmp_path / "old.json", tmp_path / "deep/er/new.json", Path("new.json"), Path("/dev/null"), None):
+        ready_file(file)
+    for folder in (tmp_path, tmp_path / "deep/er", Path("new"), Path(), None):
+        ready_folder(folder)
+    assert [p.name for p in tmp_path.iterdir()] == ["old.json"] and (tmp_path / "old.json").read_text() == "mine"
+
+
+def test_an_error_names_the_file_that_was_asked_for_and_not_a_temporary_one(tmp_path: Path) -> None:
+    for target in (tmp_path, Path("/proc/e.npz")):
+        with pytest.raises(OSError) as e:
+            replace(target, b"x")
+        assert (e.value.filename, e.value.filename2) == (str(target), None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --data CLIPS --out FILE --steps 1",
+        "train --data CLIPS --out /proc/m --steps 1",
+        "train-motion --data CLIPS --out FILE --steps 1",
+        "motion-report --motion nowhere --data CLIPS --out FILE",
+        "support grow CLIPS --motion nowhere --out FILE",
+        "convert CLIPS --from utd_mhad --out FILE",
+        "evaluate --data CLIPS --json /proc/x.json",
+        "evaluate --data CLIPS --report FILE",
+        "evaluate --data CLIPS --streaming --json CLIPS",
+        "bench --only start --json /proc/x.json",
+        "bench --only start --plot CLIPS",
+        "embed CLIPS --out /proc/e.npz",
+    ],
+)
+def test_commands_ask_before_they_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    def works(*_: object, **__: object) -> None:
+        raise AssertionError("it began to work")
+
+    for work in (
+        "trainer.fit.load_sets",
+        "trainer.motion.fit.load_clip_sets",
+        "trainer.motion.model.open_motion",
+        "trainer.released.read_utd_mhad",
+        "trainer.protocols.read_clips",
+        "edge.bench.measure.measure",
+        "edge.embedding.embed_folder",
+    ):
+        monkeypatch.setattr(work, works)
+    (tmp_path / "taken").write_text("")
+    save_clip(tmp_path / "c/walk/1.npz", make_motion("walk", seconds=3))
+    words = command.replace("FILE", str(tmp_path / "taken")).replace("CLIPS", str(tmp_path / "c")).split()
+    e = CliRunner().invoke(make_app(), words).exception
+    assert isinstance(e, OutputError) and e.why and e.fix
