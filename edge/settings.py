@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -15,6 +15,8 @@ from edge.endpoint import Endpoint
 from edge.errors import SettingsError
 
 ENGINES = ("onnx", "tensorrt")
+WEBHOOK_SECRET, MQTT_PASSWORD = "HAAD_WEBHOOK_SECRET", "HAAD_MQTT_PASSWORD"
+"""The bridges' variables. A host may set them for all its services: they are no settings, and no mistake either."""
 
 
 class Settings(BaseSettings):
@@ -172,7 +174,8 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
     from_file = read_yaml(config) if config else {}
     names = Settings.model_fields
     # The environment stands between the two: what it sets must not be covered by the file.
-    env = {k[5:].lower() for k in os.environ if k.upper().startswith("HAAD_")}
+    variables = {k.upper() for k in os.environ} - {WEBHOOK_SECRET, MQTT_PASSWORD}
+    env = {k.removeprefix("HAAD_").lower() for k in variables if k.startswith("HAAD_")}
     for source, keys in (("the command line", given), (str(config), from_file), ("the environment", env)):
         for key in keys:
             if key not in names:
@@ -181,6 +184,12 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
                     why=_nearest(key, names),
                     fix="haad-edge run --help lists them all",
                 )
+    if table := next((k for k in sorted(env) if is_table(k)), None):
+        raise SettingsError(
+            f"setting '{table}' from the environment",
+            why="it is a table, and stands in a file only",
+            fix=f"unset HAAD_{table.upper()}, and name a file that has it: --config FILE.yaml",
+        )
     try:
         return Settings(**{**{k: v for k, v in from_file.items() if k not in env}, **given})
     except ValidationError as e:
@@ -194,6 +203,11 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
             why=first["msg"].removeprefix("Value error, "),
             fix="correct it and start again",
         ) from None
+
+
+def is_table(name: str) -> bool:
+    """Whether a setting is a table, which neither the command line nor the environment can give."""
+    return get_origin(Settings.model_fields[name].annotation) is dict
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

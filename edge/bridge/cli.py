@@ -11,6 +11,7 @@ import typer
 
 from edge.console import Keys, Remote, need
 from edge.errors import SettingsError
+from edge.settings import MQTT_PASSWORD, WEBHOOK_SECRET
 
 if TYPE_CHECKING:
     from edge.bridge.core import Target
@@ -85,7 +86,7 @@ def webhook(
     url: Annotated[str, typer.Argument(help="http:// or https:// address that alerts are posted to")],
     cursor: Cursor,
     source: From = ENGINE,
-    secret_file: Annotated[Path | None, typer.Option(help="file with the secret; or in HAAD_WEBHOOK_SECRET")] = None,
+    secret_file: Annotated[Path | None, typer.Option(help=f"file with the secret; or in {WEBHOOK_SECRET}")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="seconds to wait for an answer")] = 10.0,
     since: Since = None,
     stream: Stream = "",
@@ -98,7 +99,7 @@ def webhook(
 
     if secret_file and not secret_file.read_bytes().strip():
         raise SettingsError(f"{secret_file}: empty", why="the secret signs what is posted")
-    secret = secret_file.read_bytes().strip() if secret_file else os.environ.get("HAAD_WEBHOOK_SECRET", "").encode()
+    secret = secret_file.read_bytes().strip() if secret_file else os.environ.get(WEBHOOK_SECRET, "").encode()
     _carry(Webhook(url, secret, timeout=timeout), source, cursor, since, stream, replay, keys, allow_remote)
 
 
@@ -109,7 +110,7 @@ def mqtt(
     source: From = ENGINE,
     prefix: Annotated[str, typer.Option(help="topics begin with it")] = "haad-edge",
     client_id: Annotated[str, typer.Option(help="one for each bridge at a broker")] = "haad-edge-bridge",
-    username: Annotated[str | None, typer.Option(help="the password stands in HAAD_MQTT_PASSWORD")] = None,
+    username: Annotated[str | None, typer.Option(help=f"the password stands in {MQTT_PASSWORD}")] = None,
     ca: Annotated[Path | None, typer.Option(help="certificate of who signed the broker's; none: the system's")] = None,
     since: Since = None,
     stream: Stream = "",
@@ -121,7 +122,7 @@ def mqtt(
     need("mqtt", "paho")
     from edge.bridge.mqtt import Mqtt
 
-    password = os.environ.get("HAAD_MQTT_PASSWORD")
+    password = os.environ.get(MQTT_PASSWORD)
     target = Mqtt(
         broker,
         prefix=prefix,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge.errors import SettingsError
-from edge.settings import Settings, load_settings
+from edge.settings import MQTT_PASSWORD, WEBHOOK_SECRET, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -76,18 +76,36 @@ def test_the_environment_is_read_in_any_case(monkeypatch: pytest.MonkeyPatch, co
 def test_every_field_can_be_set_from_every_source(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
     free = {"overload": "wait"}
     values = {k: free.get(k, f"/{k}") if v is None else str(v) for k, v in Settings().model_dump().items()}
-    # A table is JSON in the environment, which YAML reads too.
+    values["false_alarms"] = "3.5"
+    del values["normal"]  # a table, which stands in a file only
     normal = {"cam*": ["walk"]}
-    values |= {"false_alarms": "3.5", "normal": json.dumps(normal)}
     expected = Settings(**{**values, "normal": normal})  # type: ignore[arg-type]
     assert expected.support == Path("/support") and expected.model_fields_set == set(Settings.model_fields)
+    config.write_text(table := f"normal: {json.dumps(normal)}\n")
     for name, value in values.items():
         monkeypatch.setenv(f"HAAD_{name.upper()}", value)
-    assert load_settings() == expected
+    assert load_settings({}, config) == expected
     for name in values:
         monkeypatch.delenv(f"HAAD_{name.upper()}")
-    config.write_text("".join(f"{k}: {v}\n" for k, v in values.items()))
+    config.write_text(table + "".join(f"{k}: {v}\n" for k, v in values.items()))
     assert load_settings({}, config) == expected == load_settings({**values, "normal": normal})
+
+
+@pytest.mark.parametrize("value", ["", "hall: a03_wave", '{"hall": ["walk"]}'])
+def test_a_table_in_the_environment_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HAAD_NORMAL", value)
+    assert refused() == (
+        "setting 'normal' from the environment: it is a table, and stands in a file only"
+        " → unset HAAD_NORMAL, and name a file that has it: --config FILE.yaml"
+    )
+
+
+def test_the_bridges_own_variables_are_no_settings_and_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WEBHOOK_SECRET, "x")
+    monkeypatch.setenv(MQTT_PASSWORD.lower(), "x")
+    assert load_settings() == Settings()
+    monkeypatch.setenv("HAAD_WEBHOOK_SECRETS", "x")
+    assert "unknown setting 'webhook_secrets'" in refused()
 
 
 def test_an_empty_file_and_one_of_comments_are_fine(config: Path) -> None:
