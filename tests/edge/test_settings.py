@@ -206,3 +206,33 @@ def test_an_empty_value_is_refused_and_not_the_working_folder(monkeypatch: pytes
 def test_a_list_as_a_file_is_told_how_it_must_look(config: Path) -> None:
     config.write_text("- stride: 1\n")
     assert "must be 'name: value' lines, one setting each" in refused({}, config)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("normal: {hall: walk}", "'normal.hall' from FILE: 'walk': must be a list → write hall: [walk]"),
+        ("normal: {hall: }", "'normal.hall' from FILE: nothing: must be a list → write hall: [walk]"),
+        ("normal: walk", "must be a table of 'name: value' → for example normal: {hall: [walk, wave]}"),
+        ("normal: {hall: [3]}", "'normal.hall.0' from FILE: 3: must be text; what YAML takes for something else goes"),
+        ("stride: fast", "'stride' from FILE: 'fast': must be a number → correct it"),
+        ("stride: 11", "'stride' from FILE: 11: must be at most 10 →"),
+        ("threads: 1.5", "must be a whole number"),
+        ("allow_remote: perhaps", "must be true or false"),
+        ("sensitivity: none", "must be 'low', 'default' or 'high'"),
+        ("support: 3", "'support' from FILE: 3: must be a path"),
+    ],
+)
+def test_what_a_value_must_be_is_said_in_plain_words(config: Path, text: str, said: str) -> None:
+    config.write_text(text)
+    found = refused({}, config)
+    assert said.replace("FILE", str(config)) in found and "Input" not in found and "valid" not in found
+
+
+@pytest.mark.parametrize("value", [False, "off", Path("off")])
+def test_evidence_off_is_none_and_no_folder_of_that_name(config: Path, value: Any) -> None:
+    config.write_text("evidence: kept\n")
+    assert load_settings({}, config).evidence == Path("kept")
+    assert load_settings({"evidence": value}, config).evidence is None
+    config.write_text("evidence: off\n")
+    assert load_settings({}, config).evidence is None
