@@ -280,6 +280,7 @@ class NormalHere:
         strange = [n for n in wanted if n not in self._names]
         if wanted and not strange:
             return ""
-        what = f"{', '.join(map(repr, strange))} is no category of the support" if strange else "no category is named"
+        kind = "is no category" if len(strange) == 1 else "are no categories"
+        what = f"{', '.join(map(repr, strange))} {kind} of the support" if strange else "no category is named"
         taken = ", therefore all are taken as normal there" if len(strange) == len(wanted) else ""
         return f"setting normal: '{stream}': {what}{taken}; there are {', '.join(self._names)[:300]}"

@@ -67,7 +67,8 @@ def add(
         with subscribed(poses, stream, keys, allow_remote) as source:
             who, clip = from_live(source, stream, track, seconds, wait, s)
     name = library.clip_name(*who, json.loads(clip.source)["from"])
-    version, placed = library.add(support, category, [(name, clip)], f"added {who[0]} track {who[1]} to {category}")
+    what = f"added {who[0]} track {who[1]} to {category.rstrip('/')}"
+    version, placed = library.add(support, category, [(name, clip)], what)
     say(f"{support / placed[0]}: {clip.seconds:.1f} s of {who[0]} track {who[1]}, {clip.fps:.0f} frames a second")
     _said(support, version)
 
