@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -124,21 +125,29 @@ def undo(
 
 def list_versions(support: Support) -> None:
     """The versions of the folder: when, what was done, how many clips."""
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from edge import library
 
     versions, by_hand = library.versions(support)
-    table = Table("version", "date", "what", "clips", "categories", box=None)
+    table = Table("version", Column("date", no_wrap=True), "what", "clips", "categories", box=None)
     for v in versions:
-        table.add_row(str(v.number), v.date, Text(v.what), str(v.clips), str(v.categories))
+        table.add_row(str(v.number), _date(v.date), Text(v.what), str(v.clips), str(v.categories))
     if versions:
         out.print(table)
         if by_hand:
             say("changed by hand since")
     else:
         say(f"{support}: no version on record; the first change begins them")
+
+
+def _date(iso: str) -> str:
+    """By this host's clock, and short: the zone that is on record would not fit beside the rest."""
+    try:
+        return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M:%S}"
+    except ValueError:  # a file that somebody wrote by hand
+        return iso
 
 
 def _said(support: Path, version: Version) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from edge import library
 from edge.bundle import open_bundle
 from edge.cli import main, make_app
 from edge.clip import save_clip
@@ -88,6 +90,15 @@ def test_support_show_lists_categories_and_problems(clips: Path, tmp_path: Path)
     (clips / "squat" / "bad.npz").unlink()
     assert done.exit_code == 0
     assert "walk" in done.output and "squat" in done.output and "bad.npz" in done.output and "version" in done.output
+
+
+def test_support_list_shows_whole_dates_in_80_columns(clips: Path, tmp_path: Path) -> None:
+    root = tmp_path / "a folder of support"
+    save_clip(root / "walk" / "0.npz", make_motion("walk", seconds=2))
+    library.add(root, "wave", [("a", make_motion("wave", seconds=2))], "added a_camera_of_a_long_name track 17 to wave")
+    done = cli("support", "list", "--support", str(root), COLUMNS="80", TERM="dumb")
+    assert len(re.findall(rb"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", done.stdout)) == 2, done.stdout
+    assert "…".encode() not in done.stdout
 
 
 def test_doctor_prints_its_findings() -> None:
