@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from edge import __version__
-from edge.console import Keys, Remote, err, fail, out, say
+from edge.console import Keys, Remote, err, fail, out, refuse_empty_paths, say
 from edge.errors import HaadError
 from edge.settings import Settings, is_table
 
@@ -275,6 +275,7 @@ def make_app() -> typer.Typer:
 
     for point in sorted(entry_points(group="haad_edge.commands"), key=lambda p: p.name != "edge"):
         point.load()(app)
+    refuse_empty_paths(app)
     return app
 
 

@@ -21,7 +21,7 @@ from edge.bundle import open_bundle
 from edge.cli import main, make_app
 from edge.clip import save_clip
 from edge.engine import open_engine
-from edge.errors import ClipError
+from edge.errors import ClipError, SettingsError
 from edge.motion import make_motion
 from edge.settings import Settings, load_settings
 from edge.support import FeatureCache, load_support
@@ -147,6 +147,34 @@ def test_what_a_newcomer_may_get_wrong_is_answered_with_what_to_do(
         main()
     err = capsys.readouterr().err
     assert e.value.code == 2 and said.replace("CLIPS", str(clips)) in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--support", ""],
+        ["run", "--support", "x", "--journal="],
+        ["run", "--support", "x", "--evidence", ""],
+        ["support", "show", ""],
+        ["support", "undo", "--support", ""],
+        ["support", "add", "--support", "x", "--category", "walk", "--from", ""],
+        ["publish", "", "--wait", "0"],
+        ["bridge", "jsonl", "a.jsonl", "--cursor", ""],
+        ["evaluate", "--data", ""],
+        ["build", ""],
+    ],
+)
+def test_an_empty_path_is_refused_and_not_the_working_folder(words: list[str]) -> None:
+    e = runner.invoke(make_app(), words).exception
+    option = next((w.rstrip("=") for w in reversed(words) if w.startswith("--")), "")
+    assert isinstance(e, SettingsError) and e.what.endswith(" is empty") and "working folder" in e.why, words
+    assert not option or words[-1] == "0" or e.what == f"{option} is empty"
+
+
+def test_several_paths_can_still_be_given(clips: Path) -> None:
+    words = ["publish", str(clips / "walk" / "0.npz"), str(clips / "squat"), "--wait", "0.05"]
+    e = runner.invoke(make_app(), [*words, "--to", "pub+connect:ipc:///nowhere"]).exception
+    assert "nobody listens" in str(e)  # so the paths were taken
 
 
 def test_a_recording_of_nothing_leaves_no_file_in_the_way(tmp_path: Path) -> None:
