@@ -65,7 +65,7 @@ def add(
             fix="name one with --from FILE" if at is not None else "--from-stream NAME, or --from FILE",
         )
     else:
-        with subscribed(poses, stream, keys, allow_remote) as source:
+        with subscribed(poses, "", keys, allow_remote) as source:  # all, so that an error can name those there are
             who, clip = from_live(source, stream, track, seconds, wait, s)
     name = library.clip_name(*who, json.loads(clip.source)["from"])
     what = f"added {who[0]} track {who[1]} to {category.rstrip('/')}"
