@@ -172,8 +172,8 @@ def from_live(
 
 def _missed(stream: str, track: int | None, wait: float, around: dict[str, set[int]]) -> SupportError:
     """Nobody like that came, but others may have: `around` has the tracks by stream."""
-    who = f"track {track}" if track is not None else "anybody"
-    what = f"{stream}: {who} was not seen within {wait:g} s"
+    who = f"track {track} was not" if track is not None else "nobody was"
+    what = f"{stream}: {who} seen within {wait:g} s"
     if not around:
         return SupportError(
             what,

@@ -274,7 +274,7 @@ def test_who_is_not_seen_live_is_told_who_is() -> None:
     nobody = [[message("cam1", 0, 0, {})]]
     for queue, stream, track, said in (
         (some, "cam1", 9, "track 9 was not seen within 2 s: in view are the tracks 3, 12 → --track with one of these"),
-        (some, "no", None, "no: anybody was not seen within 2 s: what comes is of cam1, cam10 → --from-stream with"),
+        (some, "no", None, "no: nobody was seen within 2 s: what comes is of cam1, cam10 → --from-stream with"),
         (nobody, "cam1", None, "its messages come, and hold nobody"),
         ([], "cam1", None, "no message of any stream came → start the engine with --poses-out"),
     ):
