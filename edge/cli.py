@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from edge import __version__
-from edge.console import Keys, Remote, err, fail, out, say
+from edge.console import Keys, Remote, err, fail, out, refuse_empty_paths, say
 from edge.errors import HaadError
-from edge.settings import Settings
+from edge.settings import Settings, is_table
 
 DEVICE, TRY, MODEL = "On the device", "Try it", "Look into things"
 BundleOption = Annotated[Path | None, typer.Option(help="trained model; none: the base model inside the package")]
@@ -52,8 +52,8 @@ def _with_settings(command: Any) -> Any:
     # Not those of Settings: the command line may be put together more than once in a process.
     parameters = [p for p in own if p.kind != p.VAR_KEYWORD and p.name not in Settings.model_fields]
     for name, setting in Settings.model_fields.items():
-        if get_origin(setting.annotation) is dict:
-            continue  # a table stands in the file
+        if is_table(name):
+            continue  # it stands in the file
         literal = get_origin(setting.annotation) is Literal
         kinds = [k for k in get_args(setting.annotation) if not literal and k is not type(None)] or [setting.annotation]
         kind = str if get_origin(kinds[0]) is Literal else kinds[0]
@@ -285,6 +285,7 @@ def make_app() -> typer.Typer:
 
     for point in sorted(entry_points(group="haad_edge.commands"), key=lambda p: p.name != "edge"):
         point.load()(app)
+    refuse_empty_paths(app)
     return app
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import platform
+import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -25,10 +28,13 @@ from edge.engine.plans import choose
 from edge.engine.record import FOLDER
 from edge.errors import HaadError
 from edge.journal.keep import journal_path
+from edge.journal.store import is_another_file
 from edge.motion import make_motion
 from edge.settings import Settings, load_settings
 from edge.support import FeatureCache, clip_windows
 
+STATUS_S = 2.5
+"""So long an engine's status is waited for: it comes once a second."""
 Verdict = Literal["ok", "absent", "broken"]
 
 
@@ -79,23 +85,60 @@ def _tensorrt() -> Finding:
     return Finding(name, "ok", f"{detail}; {bundle.model} has a plan for it: {record.target}")
 
 
-def _ports() -> Finding:
+PORTS = {name: str(Settings.model_fields[name].default) for name in ("ingest", "alerts", "replay", "metrics")}
+
+
+def _ports(at: Mapping[str, str] = PORTS) -> Finding:
     import zmq
 
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     busy = []
     try:
         for name in ("ingest", "alerts", "replay"):
-            endpoint = Endpoint.parse(str(Settings.model_fields[name].default))
+            endpoint = Endpoint.parse(at[name])
             try:
                 endpoint.open(context, hwm=1).close(0)
             except HaadError:
                 busy.append(endpoint.address)
     finally:
         context.term()
-    if busy:
-        return Finding("default ports", "broken", f"in use: {', '.join(busy)}", "stop what uses them, or name others")
-    return Finding("default ports", "ok", "free")
+    if not _free(at["metrics"]):
+        busy.append(at["metrics"])
+    if not busy:
+        return Finding("default ports", "ok", "free")
+    if _engine_answers(at):
+        return Finding("default ports", "ok", f"in use by a haad-edge engine that runs: {', '.join(busy)}")
+    return Finding("default ports", "broken", f"in use: {', '.join(busy)}", "stop what uses them, or name others")
+
+
+def _free(address: str) -> bool:
+    """Whether the page could be served there."""
+    host, _, port = address.rpartition(":")
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the page's server does
+        try:
+            s.bind((host, int(port)))
+        except OSError:
+            return False
+    return True
+
+
+def _engine_answers(at: Mapping[str, str]) -> bool:
+    """Whether one of ours has the ports: by its page or, where that is off, the status that it sends every second."""
+    from edge.client import AlertSubscriber
+
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        link = http.client.HTTPConnection(at["metrics"], timeout=2)
+        with contextlib.closing(link):
+            link.request("GET", "/metrics")
+            if b"\nhaad_ready " in link.getresponse().read(1 << 20):
+                return True
+    with contextlib.suppress(HaadError):
+        address = Endpoint.parse(at["alerts"]).address
+        with AlertSubscriber(f"sub+connect:{address}", topics=["status"]) as subscriber:
+            subscriber.wait(STATUS_S)
+            return True
+    return False
 
 
 def _cache() -> Finding:
@@ -117,6 +160,9 @@ def _journal() -> Finding:
     # Not opened: a running engine has it.
     if (there != path and not there.is_dir()) or not os.access(there, os.W_OK):
         return Finding("journal", "broken", f"{path}: {there} cannot be written", "name another: --journal PATH")
+    if path.is_dir() or is_another_file(path):
+        what = "a folder" if path.is_dir() else "a file that is no journal"
+        return Finding("journal", "broken", f"{path}: {what}", "name another: --journal PATH")
     held = f", {path.stat().st_size / (1 << 20):.1f} MiB" if there == path else ""
     return Finding("journal", "ok", f"{path}{held}")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import threading
 from collections import OrderedDict, deque
@@ -23,7 +24,7 @@ import numpy as np
 
 from edge.bundle import replace
 from edge.clip import Clip, load_clip, pack_clip
-from edge.errors import SupportError
+from edge.errors import SettingsError, SupportError
 from edge.notices import Notices
 from edge.skeleton import Float
 from edge.windows import SECOND
@@ -152,6 +153,18 @@ class Evidence:
                 found.append((path.stat().st_mtime_ns, path))
         for _, path in sorted(found)[: -self._most]:
             path.unlink(missing_ok=True)
+
+
+def prepare(root: Path) -> None:
+    """Make the folder, so that the first alert is not the first to find that it cannot be. Raises SettingsError."""
+    fix = "name a folder that can be written: --evidence DIR, or leave it out"
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)  # these are people's movements
+    except OSError as e:
+        why = f"{root} is a file, not a folder" if root.is_file() else e.strerror or str(e)
+        raise SettingsError(f"evidence {root}: cannot be kept there", why=why, fix=fix) from None
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise SettingsError(f"evidence {root}: cannot be kept there", why="the folder cannot be written", fix=fix)
 
 
 def find(root: Path, id: str) -> list[tuple[Path, Clip, Mapping[str, Any]]]:

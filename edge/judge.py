@@ -80,7 +80,7 @@ class Judge:
         """Judge by this support from now on; returns what is wrong between it and the settings."""
         self._scorer, self._expected = Scorer(support.limit, support.turns), support.usual
         self._here = NormalHere(self._normal, support.names, support.turns)
-        return [f"setting normal: '{n}' is no category of the support" for n in self._here.unknown]
+        return self._here.trouble
 
     def __call__(self, slots: Slots, ends: NDArray[np.int64], distance: Float, seen: Float) -> Verdict:
         """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G + P), seen (n,) of its joints."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -26,23 +27,40 @@ def add(root: Path, category: str, clips: Sequence[tuple[str, Clip]], what: str 
 
     Raises SupportError when the folder has each of them already.
     """
-    category, placed = _category(category), list[str]()
+    category, placed = _category(_bare(category)), list[str]()
     root.mkdir(parents=True, exist_ok=True)
 
     def edit(files: Files, store: Store) -> None:
-        there = set(files.values())
+        there = {digest: name for name, digest in files.items()}
+        old = list[str]()
         for stem, clip in clips:
             digest = store(pack_clip(clip))
-            if digest not in there:
+            if digest in there:
+                old.append(there[digest])
+            else:
                 placed.append(_free(files, f"{category}/{_plain(stem)}"))
                 files[placed[-1]] = digest
+        if clips and not placed:
+            raise _there_already(root, old, category)
 
     with changing(root) as history:
         return history.change(what or f"added {len(clips)} to {category}", edit), placed
 
 
+def _there_already(root: Path, names: list[str], category: str) -> SupportError:
+    elsewhere = next((n for n in names if n.partition("/")[0] != category), None)
+    return SupportError(
+        f"{root}: nothing would change",
+        why=f"it has that already, as {', '.join(names)[:300]}",
+        fix=f"haad-edge support rename {shlex.join([elsewhere, category])} --support {shlex.quote(str(root))}"
+        if elsewhere
+        else "",
+    )
+
+
 def remove(root: Path, target: str) -> Version:
-    """Take away a category, or one clip "walk/1" of it. Raises SupportError when it is not there."""
+    """Take away a category, "walk" or "walk/", or one clip "walk/1" of it. Raises SupportError when it is not there."""
+    target = _bare(target)
 
     def edit(files: Files, store: Store) -> None:
         for name in _named(files, target, root):
@@ -55,8 +73,10 @@ def remove(root: Path, target: str) -> Version:
 def rename(root: Path, old: str, new: str) -> Version:
     """Give a category another name, or a clip: "walk/1" to "walk/old" or to another category, "wave/1".
 
-    Raises SupportError when the old one is not there, or the new one is.
+    A slash at the end, as a shell completes folders, means the category. Raises SupportError when the old one is not
+    there, or the new one is.
     """
+    old, new = _bare(old), _bare(new)
 
     old = old.rstrip("/")
     if "/" in old:  # as it will be called, so that what is on record is what was done
@@ -89,7 +109,7 @@ def accept(root: Path, alert: str, kept: Path, category: str | None) -> tuple[Ve
     `kept` is the engine's folder of evidence. Raises SupportError.
     """
     found = evidence.find(kept, alert)
-    into = category if category is not None else str(found[0][2]["category"])
+    into = _bare(category) if category is not None else str(found[0][2]["category"])
     id = found[0][2].get("alert", alert)
     return add(root, into, [(f"alert_{path.stem}", clip) for path, clip, _ in found], f"accepted {id} as {into}")
 
@@ -112,6 +132,11 @@ def versions(root: Path) -> tuple[list[Version], bool]:
 def clip_name(stream: str, track: int, t: int) -> str:
     """A clip's name by who and when (ns since 1970)."""
     return f"{stream}_{track}_{datetime.fromtimestamp(t / 1e9).strftime('%Y%m%d-%H%M%S')}"
+
+
+def _bare(name: str) -> str:
+    """Without the slash that a shell's completion leaves behind a folder."""
+    return name.rstrip("/")
 
 
 def _category(name: str) -> str:
@@ -139,7 +164,6 @@ def _free(files: Files, stem: str) -> str:
 
 def _named(files: Files, target: str, root: Path) -> list[str]:
     """The clips that "walk" or "walk/1" means. Raises SupportError when there are none."""
-    target = target.rstrip("/")
     clip = target if target.endswith(".npz") else f"{target}.npz"
     found = [clip] if "/" in target and clip in files else [n for n in files if n.startswith(f"{target}/")]
     if not found or not target:

@@ -238,9 +238,9 @@ class Passing:
 class NormalHere:
     """Which categories count as normal on which stream: `rules` maps streams, or patterns of them, to categories.
 
-    The first rule that fits a stream holds; a stream that none fits has all. Names that the support lacks are in
-    `unknown`: a rule that is left with none would alarm on everything, and is taken as all. What lies between two
-    categories, `turns` (P, 2), counts where both do.
+    The first rule that fits a stream holds; a stream that none fits has all. A rule that is left with no category that
+    the support has would alarm on everything, and is taken as all: `trouble` says so, and which names are none. What
+    lies between two categories, `turns` (P, 2), counts where both do.
     """
 
     def __init__(
@@ -249,7 +249,7 @@ class NormalHere:
         self._rules, self._turns = rules, turns
         self._names = np.array(names)
         self._known: dict[str, NDArray[np.bool_]] = {}
-        self.unknown = sorted({n for wanted in rules.values() for n in wanted} - set(names))
+        self.trouble = [text for stream, wanted in rules.items() if (text := self._trouble(stream, wanted))]
 
     def of(self, stream: str) -> NDArray[np.bool_]:
         """The groups (G + P,) that count on a stream."""
@@ -275,3 +275,12 @@ class NormalHere:
     def _categories(self, wanted: Sequence[str] | None) -> NDArray[np.bool_]:
         row = np.isin(self._names, wanted) if wanted is not None else np.ones(len(self._names), bool)
         return row if row.any() else np.ones_like(row)
+
+    def _trouble(self, stream: str, wanted: Sequence[str]) -> str:
+        strange = [n for n in wanted if n not in self._names]
+        if wanted and not strange:
+            return ""
+        kind = "is no category" if len(strange) == 1 else "are no categories"
+        what = f"{', '.join(map(repr, strange))} {kind} of the support" if strange else "no category is named"
+        taken = ", therefore all are taken as normal there" if len(strange) == len(wanted) else ""
+        return f"setting normal: '{stream}': {what}{taken}; there are {', '.join(self._names)[:300]}"

@@ -15,7 +15,7 @@ from edge.endpoint import Endpoint
 from edge.engine import Engine, open_engine
 from edge.engine.fallback import open_first
 from edge.errors import SettingsError
-from edge.evidence import Evidence
+from edge.evidence import Evidence, prepare
 from edge.ingest import ZmqSource
 from edge.journal.keep import journal_path, keep
 from edge.journal.outbox import SharedSink
@@ -62,6 +62,8 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
     keys = open_keys(s.keys)
     poses, alerts = (endpoints(text, s.allow_remote, keys) for text in (s.ingest, s.alerts))
     root = s.support
+    if s.evidence:
+        prepare(s.evidence)
     if s.overload is None:
         # A pushing sender is meant to wait; one that publishes cannot, and would lose whole messages.
         s = s.model_copy(update={"overload": "wait" if all(p.pattern == "pull" for p in poses) else "drop-oldest"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -13,8 +13,11 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from edge.endpoint import Endpoint
 from edge.errors import SettingsError
+from edge.wrong import nearest, refusal
 
 ENGINES = ("onnx", "tensorrt")
+WEBHOOK_SECRET, MQTT_PASSWORD = "HAAD_WEBHOOK_SECRET", "HAAD_MQTT_PASSWORD"
+"""The bridges' variables. A host may set them for all its services: they are no settings, and no mistake either."""
 
 
 class Settings(BaseSettings):
@@ -38,7 +41,7 @@ class Settings(BaseSettings):
     journal_mib: int = Field(64, ge=1, le=65536, description="the journal's oldest alerts go beyond so many MiB")
     journal_days: float = Field(30, gt=0, le=36500, description="and when they are so old")
 
-    evidence: Path | None = Field(None, description="folder for the movement behind each alert; none: not kept")
+    evidence: Path | None = Field(None, description="folder for the movement behind alerts; none or 'off': not kept")
     evidence_most: int = Field(1000, ge=1, le=1_000_000, description="files kept there, of 10 to 60 kB; the oldest go")
 
     engine: str = Field("onnx", description="inference back ends, the first that works: onnx, tensorrt,onnx")
@@ -69,7 +72,9 @@ class Settings(BaseSettings):
         None, gt=0, le=1000, description="per camera-hour, to aim for instead of what sensitivity stands for"
     )
     normal: dict[str, list[str]] = Field(
-        {}, description="stream (or a pattern such as 'cam*'): the categories that are normal there; none: all"
+        {},
+        description="stream (or a pattern such as 'cam*'): the categories that are normal there; none: all",
+        examples=["{hall: [walk, wave]}"],
     )
     release: float = Field(0.9, gt=0, le=1, description="an alert ends below this share of the threshold")
     raise_after: int = Field(
@@ -144,6 +149,11 @@ class Settings(BaseSettings):
     def _off(cls, value: Any) -> Any:
         return "off" if value is False else value  # YAML reads a bare `off` as false
 
+    @field_validator("evidence", mode="before")
+    @classmethod
+    def _evidence(cls, value: Any) -> Any:
+        return None if value is False or str(value) == "off" else value
+
     @field_validator("metrics")
     @classmethod
     def _metrics(cls, value: str) -> str:
@@ -172,15 +182,22 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
     from_file = read_yaml(config) if config else {}
     names = Settings.model_fields
     # The environment stands between the two: what it sets must not be covered by the file.
-    env = {k[5:].lower() for k in os.environ if k.upper().startswith("HAAD_")}
+    variables = {k.upper() for k in os.environ} - {WEBHOOK_SECRET, MQTT_PASSWORD}
+    env = {k.removeprefix("HAAD_").lower() for k in variables if k.startswith("HAAD_")}
     for source, keys in (("the command line", given), (str(config), from_file), ("the environment", env)):
         for key in keys:
             if key not in names:
                 raise SettingsError(
                     f"unknown setting '{key}' from {source}",
-                    why=_nearest(key, names),
+                    why=nearest(key, names),
                     fix="haad-edge run --help lists them all",
                 )
+    if table := next((k for k in sorted(env) if is_table(k)), None):
+        raise SettingsError(
+            f"setting '{table}' from the environment",
+            why="it is a table, and stands in a file only",
+            fix=f"unset HAAD_{table.upper()}, and name a file that has it: --config FILE.yaml",
+        )
     try:
         return Settings(**{**{k: v for k, v in from_file.items() if k not in env}, **given})
     except ValidationError as e:
@@ -189,12 +206,12 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
         source = "the command line" if key in given else f"HAAD_{key.upper()}" if key in env else str(config)
         if first.get("input") == "":
             raise SettingsError(f"setting '{key}' is empty", fix=f"give {source} a value, or leave it out") from None
-        cause = getattr(first.get("ctx", {}).get("error"), "__cause__", None)
-        raise SettingsError(
-            f"setting '{key}' from {source}: {first.get('input')!r:.80}",
-            why=first["msg"].removeprefix("Value error, "),
-            fix=cause.fix if isinstance(cause, SettingsError) else "correct it and start again",
-        ) from None
+        raise refusal(Settings, e, "setting", source) from None
+
+
+def is_table(name: str) -> bool:
+    """Whether a setting is a table, which neither the command line nor the environment can give."""
+    return get_origin(Settings.model_fields[name].annotation) is dict
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -208,10 +225,3 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict) or any(not isinstance(k, str) for k in value):
         raise SettingsError(f"{path}: must be 'name: value' lines, one setting each")
     return value
-
-
-def _nearest(key: str, names: Mapping[str, Any]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(key, names, n=1)
-    return f"did you mean '{close[0]}'?" if close else ""

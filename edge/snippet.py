@@ -145,25 +145,44 @@ def from_live(
     clock: Callable[[], float] = time.monotonic,
     wall: Callable[[], int] = time.time_ns,
 ) -> tuple[Who, Clip]:
-    """The next `seconds` of a track, from when it is first seen. Raises SupportError if it is not within `wait`."""
+    """The next `seconds` of a track, from when it is first seen. Raises SupportError if it is not within `wait`.
+
+    Other streams of the source are there to be named when this one is not.
+    """
     found: dict[Who, Sight] = {}
-    start, heard, first = clock(), 0, 0.0
+    around: dict[str, set[int]] = {}
+    start, first = clock(), 0.0
     while not found or clock() - first < seconds:
         messages = source.receive(0.1)
         for parts in messages:
             frame = _frame(whole(parts), wall())
-            if frame is None or frame.stream != stream:
+            if frame is None:
                 continue
-            heard += 1
+            around.setdefault(frame.stream, set()).update(frame.ids.tolist())
+            if frame.stream != stream:
+                continue
             before = bool(found)
             _see(frame, found, track, s.min_confidence)
             first = first if before else clock()
         if not found and clock() - start >= wait:
-            missed = f"track {track}" if track is not None else "anybody"
-            raise SupportError(
-                f"{stream}: {missed} was not seen within {wait:g} s",
-                why=f"{heard} messages of that stream came" if heard else "no message of that stream came",
-                fix="" if heard else "start the engine with --poses-out pub+bind:tcp://127.0.0.1:5558",
-            )
+            raise _missed(stream, track, wait, around)
     who, sight = only(found, stream)
     return who, clip_of(who, sight, s)
+
+
+def _missed(stream: str, track: int | None, wait: float, around: dict[str, set[int]]) -> SupportError:
+    """Nobody like that came, but others may have: `around` has the tracks by stream."""
+    who = f"track {track} was not" if track is not None else "nobody was"
+    what = f"{stream}: {who} seen within {wait:g} s"
+    if not around:
+        return SupportError(
+            what,
+            why="no message of any stream came",
+            fix="start the engine with --poses-out pub+bind:tcp://127.0.0.1:5558",
+        )
+    if stream not in around:
+        names = ", ".join(sorted(around))
+        return SupportError(what, why=f"what comes is of {names:.600}", fix="--from-stream with one of these")
+    if tracks := ", ".join(map(str, sorted(around[stream]))):
+        return SupportError(what, why=f"in view are the tracks {tracks:.600}", fix="--track with one of these")
+    return SupportError(what, why="its messages come, and hold nobody", fix="try again when the person is in view")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -64,10 +65,11 @@ def add(
             fix="name one with --from FILE" if at is not None else "--from-stream NAME, or --from FILE",
         )
     else:
-        with subscribed(poses, stream, keys, allow_remote) as source:
+        with subscribed(poses, "", keys, allow_remote) as source:  # all, so that an error can name those there are
             who, clip = from_live(source, stream, track, seconds, wait, s)
     name = library.clip_name(*who, json.loads(clip.source)["from"])
-    version, placed = library.add(support, category, [(name, clip)], f"added {who[0]} track {who[1]} to {category}")
+    what = f"added {who[0]} track {who[1]} to {category.rstrip('/')}"
+    version, placed = library.add(support, category, [(name, clip)], what)
     say(f"{support / placed[0]}: {clip.seconds:.1f} s of {who[0]} track {who[1]}, {clip.fps:.0f} frames a second")
     _said(support, version)
 
@@ -123,21 +125,29 @@ def undo(
 
 def list_versions(support: Support) -> None:
     """The versions of the folder: when, what was done, how many clips."""
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from edge import library
 
     versions, by_hand = library.versions(support)
-    table = Table("version", "date", "what", "clips", "categories", box=None)
+    table = Table("version", Column("date", no_wrap=True), "what", "clips", "categories", box=None)
     for v in versions:
-        table.add_row(str(v.number), v.date, Text(v.what), str(v.clips), str(v.categories))
+        table.add_row(str(v.number), _date(v.date), Text(v.what), str(v.clips), str(v.categories))
     if versions:
         out.print(table)
         if by_hand:
             say("changed by hand since")
     else:
         say(f"{support}: no version on record; the first change begins them")
+
+
+def _date(iso: str) -> str:
+    """By this host's clock, and short: the zone that is on record would not fit beside the rest."""
+    try:
+        return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M:%S}"
+    except ValueError:  # a file that somebody wrote by hand
+        return iso
 
 
 def _said(support: Path, version: Version) -> None:

@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from edge.errors import SettingsError
 from edge.settings import read_yaml
+from edge.wrong import refusal
 from trainer.augment import AugmentConfig
 from trainer.encoder import EncoderConfig
 
@@ -74,6 +74,4 @@ def from_yaml(kind: type[Config], name: str, path: Path | None, given: dict[str,
     try:
         return kind.model_validate(values)
     except ValidationError as e:
-        first = e.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise SettingsError(f"{name} setting '{field}' from {path or 'the command line'}", why=first["msg"]) from None
+        raise refusal(kind, e, f"{name} setting", str(path or "the command line")) from None

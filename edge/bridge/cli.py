@@ -11,6 +11,7 @@ import typer
 
 from edge.console import Keys, Remote, need
 from edge.errors import SettingsError
+from edge.settings import MQTT_PASSWORD, WEBHOOK_SECRET
 
 if TYPE_CHECKING:
     from edge.bridge.core import Target
@@ -96,7 +97,7 @@ def webhook(
     url: Annotated[str, typer.Argument(help="http:// or https:// address that alerts are posted to")],
     cursor: Cursor,
     source: From = ENGINE,
-    secret_file: Annotated[Path | None, typer.Option(help="file with the secret; or in HAAD_WEBHOOK_SECRET")] = None,
+    secret_file: Annotated[Path | None, typer.Option(help=f"file with the secret; or in {WEBHOOK_SECRET}")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="seconds to wait for an answer")] = 10.0,
     since: Since = None,
     stream: Stream = "",
@@ -107,7 +108,7 @@ def webhook(
     """Post alerts to a web server, signed, again and again until it has them."""
     from edge.bridge.webhook import Webhook
 
-    secret = _secret(secret_file) if secret_file else os.environ.get("HAAD_WEBHOOK_SECRET", "").encode()
+    secret = _secret(secret_file) if secret_file else os.environ.get(WEBHOOK_SECRET, "").encode()
     _carry(Webhook(url, secret, timeout=timeout), source, cursor, since, stream, replay, keys, allow_remote)
 
 
@@ -118,7 +119,7 @@ def mqtt(
     source: From = ENGINE,
     prefix: Annotated[str, typer.Option(help="topics begin with it")] = "haad-edge",
     client_id: Annotated[str, typer.Option(help="one for each bridge at a broker")] = "haad-edge-bridge",
-    username: Annotated[str | None, typer.Option(help="the password stands in HAAD_MQTT_PASSWORD")] = None,
+    username: Annotated[str | None, typer.Option(help=f"the password stands in {MQTT_PASSWORD}")] = None,
     ca: Annotated[Path | None, typer.Option(help="certificate of who signed the broker's; none: the system's")] = None,
     since: Since = None,
     stream: Stream = "",
@@ -130,7 +131,7 @@ def mqtt(
     need("mqtt", "paho")
     from edge.bridge.mqtt import Mqtt
 
-    password = os.environ.get("HAAD_MQTT_PASSWORD")
+    password = os.environ.get(MQTT_PASSWORD)
     target = Mqtt(
         broker,
         prefix=prefix,

@@ -29,6 +29,7 @@ APPLICATION = int.from_bytes(b"haad", "big")
 BUSY_S = 5.0
 CLOCK_SET_NS = 1_577_836_800 * 10**9
 """2020 began. A row written before is from a machine whose clock was not set yet; those after it date it."""
+_HEAD = b"SQLite format 3\0"
 _OWNER = "PRAGMA application_id"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -43,6 +44,18 @@ class JournalError(HaadError):
     def __init__(self, what: str, *, why: str = "", fix: str = "", damaged: bool = False) -> None:
         self.damaged = damaged
         super().__init__(what, why=why, fix=fix)
+
+
+def is_another_file(path: Path) -> bool:
+    """Whether something stands there that no journal can have become: zeros are what a power cut may leave of one."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as f:
+            head = f.read(len(_HEAD))
+    except OSError:
+        return False  # opening it as a journal says why
+    return head != _HEAD and any(head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +85,12 @@ class Journal:
         self.path, self.note, self._bounds, self._now = path, "", bounds, now
         self._reading = threading.Lock()
         self.id, self.next = "", 0
+        if is_another_file(path):  # before anything is made beside it
+            raise SettingsError(
+                f"journal {path}: is no journal, and is left as it is",
+                why="what is there never was a database",
+                fix="name another file: --journal PATH",
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = FileLock(path, fix="give each engine a journal of its own: --journal PATH, or --journal off")

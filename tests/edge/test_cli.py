@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,11 +16,12 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
+from edge import library
 from edge.bundle import open_bundle
 from edge.cli import main, make_app
 from edge.clip import save_clip
 from edge.engine import open_engine
-from edge.errors import ClipError, HaadError
+from edge.errors import ClipError, HaadError, SettingsError
 from edge.motion import make_motion
 from edge.settings import Settings, load_settings
 from edge.support import FeatureCache, load_support
@@ -89,6 +91,15 @@ def test_support_show_lists_categories_and_problems(clips: Path, tmp_path: Path)
     (clips / "squat" / "bad.npz").unlink()
     assert done.exit_code == 0
     assert "walk" in done.output and "squat" in done.output and "bad.npz" in done.output and "version" in done.output
+
+
+def test_support_list_shows_whole_dates_in_80_columns(clips: Path, tmp_path: Path) -> None:
+    root = tmp_path / "a folder of support"
+    save_clip(root / "walk" / "0.npz", make_motion("walk", seconds=2))
+    library.add(root, "wave", [("a", make_motion("wave", seconds=2))], "added a_camera_of_a_long_name track 17 to wave")
+    done = cli("support", "list", "--support", str(root), COLUMNS="80", TERM="dumb")
+    assert len(re.findall(rb"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", done.stdout)) == 2, done.stdout
+    assert "…".encode() not in done.stdout
 
 
 def test_doctor_prints_its_findings() -> None:
@@ -172,6 +183,34 @@ def test_a_file_that_is_not_what_it_should_be_is_named_with_why_and_next(
     e = runner.invoke(make_app(), local(words).split()).exception
     assert isinstance(e, HaadError) and e.what.startswith(local(what)) and why in e.why and e.fix
     assert [p.name for p in tmp_path.iterdir()] == ["page.md"]  # no lock stays, no folder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--support", ""],
+        ["run", "--support", "x", "--journal="],
+        ["run", "--support", "x", "--evidence", ""],
+        ["support", "show", ""],
+        ["support", "undo", "--support", ""],
+        ["support", "add", "--support", "x", "--category", "walk", "--from", ""],
+        ["publish", "", "--wait", "0"],
+        ["bridge", "jsonl", "a.jsonl", "--cursor", ""],
+        ["evaluate", "--data", ""],
+        ["build", ""],
+    ],
+)
+def test_an_empty_path_is_refused_and_not_the_working_folder(words: list[str]) -> None:
+    e = runner.invoke(make_app(), words).exception
+    option = next((w.rstrip("=") for w in reversed(words) if w.startswith("--")), "")
+    assert isinstance(e, SettingsError) and e.what.endswith(" is empty") and "working folder" in e.why, words
+    assert not option or words[-1] == "0" or e.what == f"{option} is empty"
+
+
+def test_several_paths_can_still_be_given(clips: Path) -> None:
+    words = ["publish", str(clips / "walk" / "0.npz"), str(clips / "squat"), "--wait", "0.05"]
+    e = runner.invoke(make_app(), [*words, "--to", "pub+connect:ipc:///nowhere"]).exception
+    assert "nobody listens" in str(e)  # so the paths were taken
 
 
 def test_a_recording_of_nothing_leaves_no_file_in_the_way(tmp_path: Path) -> None:

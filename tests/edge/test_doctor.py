@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 
 import pytest
+import zmq
 
 from edge import doctor
+from edge.alerts import ZmqSink
+from edge.endpoint import Endpoint
 from edge.errors import BundleError
+from edge.events import encode_event
+from edge.page import Page
+from tests.edge.harness import HeightEngine, bench
 
 
 def by_name() -> dict[str, doctor.Finding]:
@@ -51,5 +59,60 @@ def test_the_journal_is_where_run_would_write_it(monkeypatch: pytest.MonkeyPatch
     assert doctor._journal().detail == f"{path}, 1.0 MiB"
     monkeypatch.setenv("HAAD_JOURNAL", str(path / "below" / "j.db"))
     assert doctor._journal().verdict == "broken"
+    monkeypatch.setenv("HAAD_JOURNAL", str(tmp_path))
+    assert doctor._journal() == doctor.Finding(
+        "journal", "broken", f"{tmp_path}: a folder", "name another: --journal PATH"
+    )
+    (tmp_path / "my.yaml").write_text("support: s")
+    monkeypatch.setenv("HAAD_JOURNAL", str(tmp_path / "my.yaml"))
+    assert "a file that is no journal" in doctor._journal().detail
     monkeypatch.setenv("HAAD_JOURNAL", "off")
     assert doctor._journal().verdict == "absent"
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> dict[str, str]:
+    """Where nobody else listens."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        page = f"127.0.0.1:{s.getsockname()[1]}"
+    kinds = {"ingest": "sub", "alerts": "pub", "replay": "router"}
+    return {name: f"{kind}+bind:ipc://{tmp_path}/{name}" for name, kind in kinds.items()} | {"metrics": page}
+
+
+def test_the_pages_port_is_looked_at_too_and_what_has_it(monkeypatch: pytest.MonkeyPatch, at: dict[str, str]) -> None:
+    monkeypatch.setattr(doctor, "STATUS_S", 0.3)
+    assert doctor._ports(at) == doctor.Finding("default ports", "ok", "free")
+    host, _, port = at["metrics"].partition(":")
+    with socket.create_server((host, int(port))):
+        found = doctor._ports(at)
+    assert (found.verdict, found.detail) == ("broken", f"in use: {at['metrics']}") and found.fix
+    page = Page(at["metrics"], bench(HeightEngine()).runtime)
+    try:
+        found = doctor._ports(at)
+    finally:
+        page.close()
+    assert (found.verdict, found.detail) == ("ok", f"in use by a haad-edge engine that runs: {at['metrics']}")
+
+
+def test_an_engine_without_a_page_is_known_by_its_status(at: dict[str, str]) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    sink = ZmqSink(context, [Endpoint.parse(at["alerts"])], 100)
+    runtime = bench(HeightEngine()).runtime
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(0.05):
+            sink.newcomers()
+            sink.send(encode_event(runtime.status()))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        found = doctor._ports(at)
+    finally:
+        ended.set()
+        thread.join()
+        sink.close()
+        context.term()
+    assert found.verdict == "ok" and "a haad-edge engine that runs: ipc://" in found.detail

@@ -10,10 +10,12 @@ import pytest
 
 from edge import library
 from edge.clip import load_clip, save_clip
-from edge.errors import ClipError, SupportError
-from edge.evidence import LONGEST_S, Evidence, Exhibit, find
+from edge.errors import ClipError, SettingsError, SupportError
+from edge.evidence import LONGEST_S, Evidence, Exhibit, find, prepare
 from edge.motion import make_motion
 from edge.notices import Notices
+from edge.service import serving
+from edge.settings import Settings
 from edge.windows import SECOND
 from tests.edge.harness import HeightEngine, bench, message, person
 
@@ -83,6 +85,20 @@ def test_a_disk_that_refuses_is_counted_and_the_rest_goes_on(tmp_path: Path) -> 
     put(e, "bb22", 10)
     e.close()
     assert e.lost == 2
+
+
+def test_where_nothing_can_be_kept_is_said_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for root, why in (("file", "is a file, not a folder"), ("file/e", "Not a directory")):
+        with pytest.raises(SettingsError, match=f"evidence .*: cannot be kept there: .*{why} → .*--evidence DIR"):
+            prepare(tmp_path / root)
+    prepare(tmp_path / "new" / "e")
+    prepare(tmp_path / "new" / "e")
+    assert (tmp_path / "new" / "e").stat().st_mode & 0o777 == 0o700
+    save_clip(tmp_path / "support" / "calm" / "0.npz", make_motion("walk", seconds=2))
+    given = {"support": tmp_path / "support", "evidence": tmp_path / "file", "cache": tmp_path / "cache"}
+    with pytest.raises(SettingsError, match="cannot be kept there"), serving(Settings(**given), notices()):  # type: ignore[arg-type]
+        pass
 
 
 def test_the_loop_hands_over_the_windows_of_its_alerts_and_accept_adds_them(tmp_path: Path) -> None:

@@ -140,6 +140,32 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
     assert content(root) == before
 
 
+def test_a_slash_behind_a_category_means_the_category(root: Path) -> None:
+    before = content(root)
+    assert library.rename(root, "walk/", "stroll/").what == "renamed walk to stroll"
+    assert set(content(root)) == {"stroll/0.npz", "stroll/1.npz", "squat/0.npz", "squat/1.npz"}
+    library.rename(root, "stroll/0", "squat/old/")
+    assert content(root)["squat/old.npz"] == before["walk/0.npz"]
+    library.rename(root, "squat/old", "wave/")
+    assert content(root)["wave/old.npz"] == before["walk/0.npz"]
+    assert library.add(root, "wave/", [("a", clip())])[1] == ["wave/a.npz"]
+    library.remove(root, "squat//")
+    assert set(content(root)) == {"stroll/1.npz", "wave/old.npz", "wave/a.npz"}
+
+
+def test_a_clip_that_is_there_already_is_said_to_be_where_and_how_to_move_it(root: Path) -> None:
+    library.add(root, "wave", [("a", clip())])
+    with pytest.raises(SupportError) as e:
+        library.add(root, "bye bye", [("b", clip())])
+    assert e.value.why == "it has that already, as wave/a.npz"
+    assert e.value.fix == f"haad-edge support rename wave/a.npz 'bye bye' --support {root}"
+    library.rename(root, "wave/a.npz", "bye bye")  # as it says
+    assert "bye bye/a.npz" in content(root)
+    with pytest.raises(SupportError) as e:
+        library.add(root, "bye bye", [("b", clip())])
+    assert not e.value.fix
+
+
 def test_the_same_again_and_the_last_clip_are_refused(root: Path) -> None:
     library.add(root, "wave", [("a", clip())])
     with pytest.raises(SupportError, match="nothing would change"):

@@ -266,6 +266,17 @@ def test_live_takes_the_next_seconds_of_who_is_asked_for() -> None:
     who, clip = from_live(source, "cam1", 4, 3.0, 9.0, Settings(), clock=clock, wall=lambda: 0)
     assert who == ("cam1", 4) and clip.fps == pytest.approx(10, rel=1e-3)
     np.testing.assert_allclose(clip.joints[:, 0, 1], 20 + np.arange(31), atol=0.05)
-    for stream, track, said in (("cam1", 9, "track 9 was not seen within 2 s"), ("no", None, "no message of that")):
+
+
+def test_who_is_not_seen_live_is_told_who_is() -> None:
+    clock = FakeClock()
+    some = [[message("cam10", 0, 0, {4: person(77)})], [message("cam1", 0, 0, {3: person(0), 12: person(0)})]]
+    nobody = [[message("cam1", 0, 0, {})]]
+    for queue, stream, track, said in (
+        (some, "cam1", 9, "track 9 was not seen within 2 s: in view are the tracks 3, 12 → --track with one of these"),
+        (some, "no", None, "no: nobody was seen within 2 s: what comes is of cam1, cam10 → --from-stream with"),
+        (nobody, "cam1", None, "its messages come, and hold nobody"),
+        ([], "cam1", None, "no message of any stream came → start the engine with --poses-out"),
+    ):
         with pytest.raises(SupportError, match=said):
-            from_live(Feeding(clock, queue[:5]), stream, track, 3.0, 2.0, Settings(), clock=clock, wall=lambda: 0)
+            from_live(Feeding(clock, [*queue]), stream, track, 3.0, 2.0, Settings(), clock=clock, wall=lambda: 0)

@@ -161,12 +161,21 @@ def test_a_limb_hidden_for_a_moment_is_no_alarm_and_one_that_always_is_costs_not
 
 def test_only_categories_that_are_normal_here_count() -> None:
     here = NormalHere({"gate*": ["walk", "nonsense"], "yard": ["nonsense"]}, ["walk", "wave"])
-    assert here.unknown == ["nonsense"]
     assert [here.of(n).tolist() for n in ("gate1", "yard", "hall")] == [[True, False], [True, True], [True, True]]
     distance = np.array([[0.9, 0.1], [0.9, 0.1]], np.float32)
     found = Scorer(np.ones(2))(distance, np.stack([here.of("gate1"), here.of("hall")]))
     np.testing.assert_allclose(found.score, [0.9, 0.1])
     assert found.category.tolist() == [0, 1] and found.score.dtype == np.float32
+
+
+def test_a_rule_that_is_not_as_it_was_meant_is_said_with_what_it_means_now() -> None:
+    rules = {"gate*": ["walk", "nope"], "yard": ["nope"], "hall": [], "door": ["wave"]}
+    assert NormalHere(rules, ["walk", "wave"]).trouble == [
+        "setting normal: 'gate*': 'nope' is no category of the support; there are walk, wave",
+        "setting normal: 'yard': 'nope' is no category of the support, therefore all are taken as normal there;"
+        " there are walk, wave",
+        "setting normal: 'hall': no category is named, therefore all are taken as normal there; there are walk, wave",
+    ]
 
 
 def test_the_score_is_the_least_distance_in_units_of_its_limit() -> None:

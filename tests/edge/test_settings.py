@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge.errors import SettingsError
-from edge.settings import Settings, load_settings
+from edge.settings import MQTT_PASSWORD, WEBHOOK_SECRET, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -76,18 +76,36 @@ def test_the_environment_is_read_in_any_case(monkeypatch: pytest.MonkeyPatch, co
 def test_every_field_can_be_set_from_every_source(monkeypatch: pytest.MonkeyPatch, config: Path) -> None:
     free = {"overload": "wait"}
     values = {k: free.get(k, f"/{k}") if v is None else str(v) for k, v in Settings().model_dump().items()}
-    # A table is JSON in the environment, which YAML reads too.
+    values["false_alarms"] = "3.5"
+    del values["normal"]  # a table, which stands in a file only
     normal = {"cam*": ["walk"]}
-    values |= {"false_alarms": "3.5", "normal": json.dumps(normal)}
     expected = Settings(**{**values, "normal": normal})  # type: ignore[arg-type]
     assert expected.support == Path("/support") and expected.model_fields_set == set(Settings.model_fields)
+    config.write_text(table := f"normal: {json.dumps(normal)}\n")
     for name, value in values.items():
         monkeypatch.setenv(f"HAAD_{name.upper()}", value)
-    assert load_settings() == expected
+    assert load_settings({}, config) == expected
     for name in values:
         monkeypatch.delenv(f"HAAD_{name.upper()}")
-    config.write_text("".join(f"{k}: {v}\n" for k, v in values.items()))
+    config.write_text(table + "".join(f"{k}: {v}\n" for k, v in values.items()))
     assert load_settings({}, config) == expected == load_settings({**values, "normal": normal})
+
+
+@pytest.mark.parametrize("value", ["", "hall: a03_wave", '{"hall": ["walk"]}'])
+def test_a_table_in_the_environment_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HAAD_NORMAL", value)
+    assert refused() == (
+        "setting 'normal' from the environment: it is a table, and stands in a file only"
+        " → unset HAAD_NORMAL, and name a file that has it: --config FILE.yaml"
+    )
+
+
+def test_the_bridges_own_variables_are_no_settings_and_stop_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(WEBHOOK_SECRET, "x")
+    monkeypatch.setenv(MQTT_PASSWORD.lower(), "x")
+    assert load_settings() == Settings()
+    monkeypatch.setenv("HAAD_WEBHOOK_SECRETS", "x")
+    assert "unknown setting 'webhook_secrets'" in refused()
 
 
 def test_an_empty_file_and_one_of_comments_are_fine(config: Path) -> None:
@@ -204,3 +222,33 @@ def test_an_empty_value_is_refused_and_not_the_working_folder(monkeypatch: pytes
 def test_a_list_as_a_file_is_told_how_it_must_look(config: Path) -> None:
     config.write_text("- stride: 1\n")
     assert "must be 'name: value' lines, one setting each" in refused({}, config)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("normal: {hall: walk}", "'normal.hall' from FILE: 'walk': must be a list → write hall: [walk]"),
+        ("normal: {hall: }", "'normal.hall' from FILE: nothing: must be a list → write hall: [walk]"),
+        ("normal: walk", "must be a table of 'name: value' → for example normal: {hall: [walk, wave]}"),
+        ("normal: {hall: [3]}", "'normal.hall.0' from FILE: 3: must be text; what YAML takes for something else goes"),
+        ("stride: fast", "'stride' from FILE: 'fast': must be a number → correct it"),
+        ("stride: 11", "'stride' from FILE: 11: must be at most 10 →"),
+        ("threads: 1.5", "must be a whole number"),
+        ("allow_remote: perhaps", "must be true or false"),
+        ("sensitivity: none", "must be 'low', 'default' or 'high'"),
+        ("support: 3", "'support' from FILE: 3: must be a path"),
+    ],
+)
+def test_what_a_value_must_be_is_said_in_plain_words(config: Path, text: str, said: str) -> None:
+    config.write_text(text)
+    found = refused({}, config)
+    assert said.replace("FILE", str(config)) in found and "Input" not in found and "valid" not in found
+
+
+@pytest.mark.parametrize("value", [False, "off", Path("off")])
+def test_evidence_off_is_none_and_no_folder_of_that_name(config: Path, value: Any) -> None:
+    config.write_text("evidence: kept\n")
+    assert load_settings({}, config).evidence == Path("kept")
+    assert load_settings({"evidence": value}, config).evidence is None
+    config.write_text("evidence: off\n")
+    assert load_settings({}, config).evidence is None

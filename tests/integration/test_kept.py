@@ -116,7 +116,7 @@ def test_without_a_place_to_write_alerts_go_out_and_the_engine_says_degraded(
 def test_a_damaged_journal_is_set_aside_at_the_start(
     start: Callable[..., Engine], made_support: Path, fall: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "kept.db").write_bytes(os.urandom(20_000))
+    (tmp_path / "kept.db").write_bytes(b"SQLite format 3\0" + os.urandom(20_000))
     engine = start(made_support, "--journal", str(tmp_path / "kept.db"))
     assert len(list(tmp_path.glob("kept.db.damaged-*"))) == 1 and "set aside" in engine.said()
     assert raised(engine, fall)[0].journal

@@ -57,6 +57,20 @@ def test_a_wrong_field_is_named_with_its_file(tmp_path: Path, text: str, named: 
     assert named in str(e.value) and "train.yaml" in str(e.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("stepps: 5", r"unknown training setting 'stepps' .*did you mean 'steps'\? → there are name, seed, steps,"),
+        ("encoder: {wdith: 8}", r"unknown .*'encoder.wdith' .*did you mean 'width'\? → there are frames,"),
+        ("exclude: fall", r"'exclude' .*: must be a list → write exclude: \[fall\]"),
+        ("encoder: 5", "'encoder' .*: 5: must be a table of 'name: value' → correct it"),
+    ],
+)
+def test_a_wrong_field_is_answered_in_words_with_what_to_write(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load_config(written(tmp_path, text))
+
+
 @pytest.mark.parametrize("content", [b"steps: [", b"- steps", b"just words", b"\xff\xfe\x00"])
 def test_what_is_no_mapping_in_yaml_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "train.yaml").write_bytes(content)

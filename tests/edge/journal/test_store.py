@@ -117,8 +117,17 @@ def test_a_second_owner_is_refused_with_who_has_it(tmp_path: Path) -> None:
     Journal(tmp_path / "j.db").close()
 
 
-@pytest.mark.parametrize("content", [b"not a database, whatever it is" * 50, b"\0" * 4096])
-def test_a_file_that_is_no_journal_is_set_aside_and_said(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"support: s\n", b"x", b"SQLite format 2\0" * 9])
+def test_a_file_that_never_was_a_journal_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"is no journal, and is left as it is.*--journal PATH"):
+        Journal(path)
+    assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [b"SQLite format 3\0" + b"whatever this is" * 50, b"\0" * 4096])
+def test_a_journal_whose_start_is_damaged_is_set_aside_and_said(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "j.db"
     path.write_bytes(content)
     journal = Journal(path)
