@@ -221,6 +221,6 @@ def test_the_command_on_streams_of_made_motion(tmp_path: Path, monkeypatch: pyte
         "wave",
     ]
     # Made motions of four people are alike and the three actions are not: this is easy, for the floor as well.
-    assert found["by_shots"]["2"]["auroc"] > 0.9 and found["by_shots"]["2"]["recall"] > 0.8
+    assert found["by_shots"]["2"]["auroc"] > 0.9 and found["by_shots"]["2"]["recall"] > 0.7
     assert found["by_shots"]["2"]["false_alarms"] < 20
     assert (tmp_path / "r" / "streaming.html").exists()
