@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from edge import __version__
-from edge.console import Keys, Remote, err, fail, out, refuse_empty_paths, say
+from edge.console import Commands, Keys, Remote, err, fail, out, say
 from edge.errors import HaadError
 from edge.settings import Settings, is_table
 
@@ -269,6 +269,7 @@ def make_app() -> typer.Typer:
     """The whole command line: what each installed house registers."""
     app = typer.Typer(
         name="haad-edge",
+        cls=Commands,
         no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
@@ -285,7 +286,6 @@ def make_app() -> typer.Typer:
 
     for point in sorted(entry_points(group="haad_edge.commands"), key=lambda p: p.name != "edge"):
         point.load()(app)
-    refuse_empty_paths(app)
     return app
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import sys
-from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, get_args
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from edge.errors import HaadError, MissingExtra, SettingsError
 
@@ -48,41 +48,18 @@ def need(extra: str, *modules: str) -> None:
         )
 
 
-def refuse_empty_paths(app: typer.Typer) -> None:
-    """Let no command, nor those of its groups, take "" for a path: it would be the working folder."""
-    for command in app.registered_commands:
-        if command.callback is not None:
-            _refuse_empty_paths(command.callback)
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            refuse_empty_paths(group.typer_instance)
+class Commands(TyperGroup):
+    """All commands. None takes an empty argument, which typer would make the working folder where a path is wanted."""
 
-
-def _refuse_empty_paths(command: Any) -> None:
-    signature = inspect.signature(command, eval_str=True)
-    for p in signature.parameters.values():
-        kind, *about = get_args(p.annotation) if hasattr(p.annotation, "__metadata__") else (p.annotation,)
-        if Path in (kind, *get_args(kind)):
-            for info in about:
-                if isinstance(info, typer.models.OptionInfo):
-                    # Within Annotated a first name stands where the default would.
-                    names = [n for n in (info.default, *(info.param_decls or ())) if str(n).startswith("--")]
-                    info.parser = _path(
-                        str(names[0]) if names else f"--{p.name.replace('_', '-')}", ", or leave it out"
-                    )
-                elif isinstance(info, typer.models.ArgumentInfo):
-                    info.parser = _path(p.name.upper())
-    # Typer evaluates a signature of strings each time anew, and would not see the parsers.
-    command.__signature__ = signature
-    command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-
-
-def _path(name: str, otherwise: str = "") -> Callable[[str], Path]:
-    def path(text: str) -> Path:
-        if not text:
-            raise SettingsError(
-                f"{name} is empty", why="it would be the working folder", fix=f"give it a value{otherwise}"
-            )
-        return Path(text)
-
-    return path
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Raises SettingsError that names the option, or where the argument stands."""
+        for before, given in pairwise(["", *args]):
+            name, _, value = given.partition("=") if given.startswith("--") else (before, "", given)
+            if not value and (given.endswith("=") or not given):
+                what = name if name.startswith("--") else f"an argument behind '{before}'"
+                raise SettingsError(
+                    f"{what} is empty",
+                    why="as a path it would be the working folder; is a variable not set?",
+                    fix="give it a value, or leave it out",
+                )
+        return super().parse_args(ctx, args)
