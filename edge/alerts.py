@@ -23,9 +23,10 @@ import zmq
 from numpy.typing import NDArray
 
 from edge.endpoint import Endpoint
+from edge.grid import SECOND
 from edge.keys import Keys
 from edge.skeleton import Float
-from edge.windows import SECOND, Place, Slots
+from edge.windows import Place, Slots
 
 Label = Callable[[int], str]
 STEP = float(np.log(1.2))

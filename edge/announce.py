@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from edge.alerts import Change, Sink
 from edge.errors import WireError
 from edge.events import Alert, Provenance, Scores, Status, decode_event, encode_event
+from edge.grid import SECOND
 from edge.journal.outbox import Outbox
 from edge.skeleton import Float
-from edge.windows import SECOND, Slots, Windows
+from edge.windows import Slots, Windows
 
 DRAIN_S = 1.5
 

@@ -33,8 +33,8 @@ from edge.clip import categories, load_clip, save_clip
 from edge.console import out, say
 from edge.errors import ClipError, HaadError
 from edge.events import Alert, Scores
+from edge.grid import SECOND
 from edge.report import Newest, line
-from edge.windows import SECOND
 
 CLIPS = Path(__file__).parent / "demo_clips"
 """support/<category>/*.npz, and played/<motion>.npz: a round that repeats without a seam, or all of the fall."""

@@ -25,9 +25,9 @@ import numpy as np
 from edge.bundle import replace
 from edge.clip import Clip, load_clip, pack_clip
 from edge.errors import SettingsError, SupportError
+from edge.grid import SECOND
 from edge.notices import Notices
 from edge.skeleton import Float
-from edge.windows import SECOND
 
 LONGEST_S = 10.0
 """Of one alert so much is kept; what lasts longer is the same over again."""

@@ -11,8 +11,8 @@ import numpy as np
 
 from edge.clip import Clip, blend, load_clip, natural
 from edge.errors import ClipError
+from edge.grid import SECOND
 from edge.skeleton import Float
-from edge.windows import SECOND
 
 BLEND_S = 0.4
 LEAST_S = 4.0

@@ -17,9 +17,10 @@ import zmq
 
 from edge.endpoint import Endpoint, open_alone
 from edge.errors import HaadError, RecordingError, WireError
+from edge.grid import SECOND
 from edge.ingest import Ledger, Source
 from edge.recording import HEAD, Reader, Recorded, Writer
-from edge.windows import SECOND, Stream
+from edge.windows import Stream
 from edge.wire import Limits, join, split, stream_of, unpack
 
 LOOK_S = 0.2

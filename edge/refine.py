@@ -23,13 +23,14 @@ from edge.bundle import Bundle
 from edge.bundle import replace as replace_file
 from edge.engine import Engine, run_all
 from edge.errors import RecordingError, SettingsError, WireError
+from edge.grid import SECOND, WindowSpec
 from edge.judge import Judge
 from edge.recording import Reader
 from edge.score import SENSITIVITY, NormalHere, Passing, Scorer
 from edge.settings import Settings
 from edge.skeleton import Float, J
 from edge.support import REFINED, REFINED_VERSION, SupportSet
-from edge.windows import SECOND, Slots, Windows, WindowSpec
+from edge.windows import Slots, Windows
 from edge.wire import Limits, decode_pose
 
 BELIEF = 60

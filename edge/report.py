@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from edge.events import Alert, Event, Scores
+from edge.grid import SECOND
 from edge.score import match
 from edge.support import SupportSet
-from edge.windows import SECOND
 
 _COLOURS = {"new": "bold red", "update": "red", "end": "green"}
 BLOCKS = " ▁▂▃▄▅▆▇█"

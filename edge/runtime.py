@@ -29,6 +29,7 @@ from edge.errors import EngineError, WireError
 from edge.events import Provenance, Status
 from edge.evidence import Evidence, Exhibit
 from edge.explain import ROWS, explain
+from edge.grid import SECOND, WindowSpec
 from edge.ingest import Ledger, Source
 from edge.judge import Judge
 from edge.notices import Notices
@@ -36,7 +37,7 @@ from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support import SupportSet
 from edge.tap import Tap
-from edge.windows import SECOND, Windows, WindowSpec
+from edge.windows import Windows
 from edge.wire import Limits
 
 HEARTBEAT_S = 1.0

@@ -14,12 +14,12 @@ import numpy as np
 
 from edge.clip import Clip, blend
 from edge.errors import SupportError, WireError
+from edge.grid import SECOND
 from edge.ingest import Source
 from edge.record import LIMITS
 from edge.recording import Reader, Recorded
 from edge.settings import Settings
 from edge.skeleton import Float
-from edge.windows import SECOND
 from edge.wire import PoseFrame, decode_pose, whole
 
 LEAST_S = 1.0

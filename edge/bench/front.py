@@ -19,10 +19,11 @@ from edge.arrivals import Arrivals
 from edge.bench.traffic import Load
 from edge.drain import Decoder
 from edge.engine import Staging
+from edge.grid import WindowSpec
 from edge.ingest import Ledger
 from edge.notices import Notices
 from edge.settings import Settings
-from edge.windows import Slots, Windows, WindowSpec
+from edge.windows import Slots, Windows
 from edge.wire import Limits
 
 FRAMES, WINDOW_S = 48, 2.0

@@ -19,7 +19,7 @@ import numpy as np
 from edge.bench.traffic import Camera, Load, cameras, schedule
 from edge.endpoint import Endpoint
 from edge.errors import HaadError
-from edge.windows import SECOND
+from edge.grid import SECOND
 
 CHUNK_S = 0.5
 QUANTUM_S = 0.0005

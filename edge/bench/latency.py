@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edge.events import Alert, Event, Scores
-from edge.windows import SECOND
+from edge.grid import SECOND
 
 EDGES_MS = np.array([0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 70, 80, 100, 150, 200, 500, 1000, np.inf])
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from edge.clip import Clip, load_clip
 from edge.demo import CLIPS
+from edge.grid import SECOND
 from edge.skeleton import CORE15, Float, get_layout
-from edge.windows import SECOND
 from edge.wire import PoseFrame, encode_pose
 
 FIRST = 1 << 16

@@ -12,11 +12,11 @@ from edge import library
 from edge.clip import load_clip, save_clip
 from edge.errors import ClipError, SettingsError, SupportError
 from edge.evidence import LONGEST_S, Evidence, Exhibit, find, prepare
+from edge.grid import SECOND
 from edge.motion import make_motion
 from edge.notices import Notices
 from edge.service import serving
 from edge.settings import Settings
-from edge.windows import SECOND
 from tests.edge.harness import HeightEngine, bench, message, person
 
 RATE, T = 24.0, 48

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.grid import SECOND, WindowSpec, phase_of
 from edge.skeleton import Float
-from edge.windows import SECOND, Windows, WindowSpec, phase_of
+from edge.windows import Windows
 
 T, ROWS = 48, 48 / 2.0
 

@@ -16,11 +16,12 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.grid import SECOND, WindowSpec
 from edge.judge import book_of
 from edge.score import Passing, Scorer, Usual, match
 from edge.settings import Settings
 from edge.skeleton import Float, J
-from edge.windows import SECOND, Slots, Windows, WindowSpec
+from edge.windows import Slots, Windows
 from trainer.streaming.takes import Take
 
 Embed = Callable[[Float, Float], Float]

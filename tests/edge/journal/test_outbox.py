@@ -12,10 +12,11 @@ import pytest
 
 from edge.announce import Announcer
 from edge.events import Alert, Provenance, Status
+from edge.grid import WindowSpec
 from edge.journal.outbox import Outbox, SharedSink
 from edge.journal.store import Entry, Journal, JournalError
 from edge.notices import Notices
-from edge.windows import Windows, WindowSpec
+from edge.windows import Windows
 
 from ..harness import FakeClock, MemorySink
 
