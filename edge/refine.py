@@ -76,6 +76,8 @@ def refine(
 
     `support` has the bundle's own limits. A recording whose end is missing is used as far as it goes, with a notice.
     """
+    for line in NormalHere(s.normal, support.names).trouble:
+        notice(line)
     engine.bind(support.features, support.mask)
     found = _Player(s, bundle, engine)
     batches = list(found.play(recording))

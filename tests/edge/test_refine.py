@@ -137,6 +137,14 @@ def test_a_calibration_that_does_not_fit_is_said_and_not_used(
     assert any(REFINED in p and "not used" in p for p in found.problems)
 
 
+def test_a_rule_of_normal_that_means_nothing_is_said(support: Path, tmp_path: Path, engine: Engine) -> None:
+    record(tmp_path / "r", "walk", 20)
+    said: list[str] = []
+    s = Settings(normal={"cam": ["wlak"]})
+    refine(read(tmp_path / "r"), s, open_bundle(), engine, load(support, engine, tmp_path), said.append)
+    assert len(said) == 1 and "wlak" in said[0] and "cam" in said[0]
+
+
 def test_the_command(support: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAAD_CACHE", str(tmp_path / "cache"))
     record(tmp_path / "r", "walk", 20)
