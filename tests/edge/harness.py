@@ -279,3 +279,8 @@ def stand(stream: str, seconds: float, heights: dict[int, float], fps: float = 2
     """People who stand still at their heights."""
     people = {track: person(h) for track, h in heights.items()}
     return [message(stream, k, start + k / fps, people) for k in range(int(seconds * fps))]
+
+
+def decisions(b: Bench) -> list[tuple[str, str, int, int]]:
+    """Who alerted when an alert began or ended."""
+    return sorted((a.stream, a.type, a.track, a.start) for a in b.sink.alerts() if a.type != "update")
