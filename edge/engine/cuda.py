@@ -7,6 +7,8 @@ gave out. A context belongs to the thread that opened it: use a CudaDevice in th
 from __future__ import annotations
 
 import ctypes
+import threading
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,6 +51,26 @@ def lost(what: str, error: Exception, memory: bool) -> EngineError:
     )
 
 
+class _Stay:
+    """Lives as long as its thread."""
+
+
+_THREAD = threading.local()
+
+
+def stay_current(device: cuda.Device) -> None:
+    """Make the primary context current in this thread, until the thread or the process ends.
+
+    pycuda aborts the process if a context is still on its stack at the end, which after an error or a loss it would be;
+    and one that it drops without `detach` it gives back by the wrong call, with a warning.
+    """
+    if not hasattr(_THREAD, "stay"):
+        context = device.retain_primary_context()
+        context.push()
+        _THREAD.stay = _Stay()
+        weakref.finalize(_THREAD.stay, context.detach)
+
+
 class CudaDevice:
     """The first visible GPU, through its primary context, which TensorRT shares. CUDA_VISIBLE_DEVICES picks another."""
 
@@ -68,8 +90,7 @@ class CudaDevice:
                 raise no_gpu("the driver knows of no device")
             device = cuda.Device(0)
             self.name, self.capability = device.name(), device.compute_capability()
-            self._context = device.retain_primary_context()
-            self._context.push()
+            stay_current(device)
         except cuda.Error as e:
             raise no_gpu(str(e)) from None
         self._driver = ctypes.CDLL("libcuda.so.1")
@@ -189,7 +210,6 @@ class CudaDevice:
         self._memory.clear()
         self._events.clear()
         self._streams.clear()
-        self._cuda.Context.pop()
 
     # ---- inside ------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ device that runs things as late and in as bad an order as it may.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,8 +26,11 @@ from edge.engine.places import DEPTH, Bank, Slot, buckets, whole
 from edge.errors import EngineError
 from edge.skeleton import Float, J
 
-# Programs and devices that were lost. Destroying them would call into a driver that may end the process for it.
-_ABANDONED: list[object] = []
+
+def abandon(*lost: object) -> None:
+    """Keep what was lost beyond the end of the process: to destroy it would call into a driver that may crash."""
+    for thing in lost:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +180,7 @@ class Pipeline:
     def close(self) -> None:
         """Give everything back. Staging stays readable. After a loss nothing can be: the driver has it."""
         if self._lost:
-            _ABANDONED.append((self._program, self._device))
+            abandon(self._program, self._device)
         else:
             self._program.close()
             self._device.close()
