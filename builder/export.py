@@ -16,10 +16,12 @@ from safetensors.torch import load as load_tensors
 
 from builder.examples import example_windows
 from builder.operations import OPSET, check_graph
+from builder.slim import slim
+from builder.tidy import tidy
 from edge.bundle import GRAPH, WEIGHTS, Bundle, write_bundle
 from edge.errors import BundleError
 from edge.skeleton import Float, J
-from trainer.encoder import Encoder, EncoderConfig, Graph, merged
+from trainer.encoder import Encoder, EncoderConfig, Graph
 
 TOLERANCE = 1e-4
 
@@ -45,12 +47,12 @@ def export(graph: Graph) -> bytes:
         torch.zeros(3, 8, c.embedding),
         torch.ones(3, 8),
     )
-    slim = Graph(merged(graph.encoder)).eval()
+    small = Graph(slim(graph.encoder)).eval()
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            slim,
+            small,
             example,
             buffer,  # type: ignore[arg-type]  # the stubs forget file objects
             input_names=["joints", "visible", "support", "support_mask"],
@@ -67,7 +69,7 @@ def export(graph: Graph) -> bytes:
             # The newer exporter saves opset 18 whatever it is asked for, and TensorRT 8 misreads its reductions.
             dynamo=False,
         )
-    data = buffer.getvalue()
+    data = tidy(buffer.getvalue())
     check_graph(onnx.load_from_string(data))
     return data
 

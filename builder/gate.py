@@ -41,7 +41,7 @@ class Verdict:
         """Which limits are broken, in words."""
         out = []
         if not np.isfinite([self.cosine, self.distance]).all():
-            return ["float16 overflows: for some windows the outputs are not numbers"]
+            return ["float16 overflows or loses a divisor: for some windows the outputs are not numbers"]
         if not self.cosine >= COSINE:
             out.append(f"the cosine to the float32 embedding falls to {self.cosine:.5f}, {COSINE} is asked")
         if not self.distance <= DISTANCE:

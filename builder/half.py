@@ -53,12 +53,9 @@ def parts(model: onnx.ModelProto, islands: Sequence[str] = ()) -> list[str]:
 def to_half(data: bytes, islands: Sequence[str] = ISLANDS) -> bytes:
     """Rewrite a float32 graph into a float16 one whose nodes under `islands`, inputs and outputs stay float32.
 
-    Batch normalisations become a product and a sum first, from float64 constants: a running variance may be too small
-    for float16. Raises BundleError for a constant that float16 cannot hold, naming its part.
+    Raises BundleError for a constant that float16 cannot hold, naming its part.
     """
     model = onnx.load_from_string(data)
-    _drop_aliases(model.graph)
-    _fold_batch_norm(model.graph)
     rewriter = _Rewriter(model, islands)
     for node in model.graph.node:
         rewriter.take(node)
@@ -107,45 +104,6 @@ def types_of(model: onnx.ModelProto) -> dict[str, int]:
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     found = {v.name: v.type.tensor_type.elem_type for v in (*inferred.input, *inferred.value_info, *inferred.output)}
     return found | {t.name: t.data_type for t in inferred.initializer}
-
-
-def _drop_aliases(graph: onnx.GraphProto) -> None:
-    """Replace Identity of an initializer, which the exporter writes for equal weights, by the initializer."""
-    known = {t.name for t in graph.initializer}
-    alias: dict[str, str] = {}
-    nodes: list[NodeProto] = []
-    for node in graph.node:
-        for i, name in enumerate(node.input):
-            node.input[i] = alias.get(name, name)
-        if node.op_type == "Identity" and node.input[0] in known:
-            alias[node.output[0]] = node.input[0]
-        else:
-            nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def _fold_batch_norm(graph: onnx.GraphProto) -> None:
-    """y = (x − mean) · weight / √(variance + ε) + bias as one Mul and one Add on (N, C)."""
-    constants = {t.name: t for t in graph.initializer}
-    nodes: list[NodeProto] = []
-    for node in graph.node:
-        if node.op_type != "BatchNormalization":
-            nodes.append(node)
-            continue
-        weight, bias, mean, variance = (
-            numpy_helper.to_array(constants[name]).astype(np.float64) for name in node.input[1:]
-        )
-        epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
-        scale = weight / np.sqrt(variance + epsilon)
-        values = {"scale": scale, "shift": bias - mean * scale}
-        for name, value in values.items():
-            graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), f"{node.name}/{name}"))
-        middle = f"{node.name}/scaled"
-        nodes.append(helper.make_node("Mul", [node.input[0], f"{node.name}/scale"], [middle], f"{node.name}/Mul"))
-        nodes.append(helper.make_node("Add", [middle, f"{node.name}/shift"], [node.output[0]], f"{node.name}/Add"))
-    del graph.node[:]
-    graph.node.extend(nodes)
 
 
 class _Rewriter:

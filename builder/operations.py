@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 OPSET = 17
 ALLOWED = frozenset(
     """
-    Add BatchNormalization Cast Clip Concat Constant ConstantOfShape Cos Div Equal Exp Expand Gather Gemm Identity
-    MatMul Min Mul Neg Pow ReduceMax ReduceSum Relu Reshape Shape Sin Slice Sqrt Squeeze Sub Transpose Unsqueeze Where
+    Add Cast Clip Concat Constant Div Exp Gather Gemm MatMul Mul ReduceMax ReduceSum Relu Reshape Shape Slice Sqrt Sub
+    Transpose Unsqueeze
     """.split()
 )
 """What TensorRT 8.5 to 11 and ONNX Runtime read alike at opset 17. ReduceMean and ReduceL2 are left out on purpose:

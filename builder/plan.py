@@ -122,35 +122,35 @@ def _configure(config: trt.IBuilderConfig, order: Order) -> None:
 def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, islands: Sequence[str]) -> None:
     """Let the builder use float16 wherever it likes, but for the islands' layers, by name.
 
-    The parser adds layers without a name of the graph's (broadcasts): they belong to what they read.
+    An operation that only moves what an island made belongs to it, and so do layers that the parser adds without a name
+    of the graph's (broadcasts). The builder may go against a wish that it cannot fulfil: the gate judges what it made.
     """
     import tensorrt as trt
 
-    for name in ("FP16", "OBEY_PRECISION_CONSTRAINTS"):
+    for name in ("FP16", "PREFER_PRECISION_CONSTRAINTS"):
         config.set_flag(getattr(trt.BuilderFlag, name))
+    moves = {getattr(trt.LayerType, n) for n in ("CONCATENATION", "GATHER", "SHUFFLE", "SLICE")}
     exact = {network.get_input(i).name for i in range(network.num_inputs)}
     held = 0
     for i in range(network.num_layers):
         layer = network.get_layer(i)
         outputs = [layer.get_output(k) for k in range(layer.num_outputs)]
-        floats = [t for t in outputs if t.dtype == trt.float32]
-        if not floats:
+        if not any(t.dtype == trt.float32 for t in outputs):
             continue
-        if layer.name.startswith("/"):
-            island = in_island(layer.name, islands)
-        else:
+        island = in_island(layer.name, islands)
+        if not island and (layer.type in moves or not layer.name.startswith("/")):
             reads = [layer.get_input(k) for k in range(layer.num_inputs)]
-            island = bool(reads) and all(t is not None and t.name in exact for t in reads)
+            floats = [t.name for t in reads if t is not None and t.dtype == trt.float32]
+            island = bool(floats) and exact.issuperset(floats)
         if not island:
             continue
         held += 1
-        exact |= {t.name for t in floats}
-        if layer.type in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
-            continue
         if hasattr(layer, "precision") and hasattr(layer, "set_output_type"):
             layer.precision = trt.float32
-            for k, tensor in enumerate(outputs):
-                if tensor.dtype == trt.float32:
+        for k, tensor in enumerate(outputs):
+            if tensor.dtype == trt.float32:
+                exact.add(tensor.name)
+                if hasattr(layer, "set_output_type"):
                     layer.set_output_type(k, trt.float32)
     if not held:
         raise EngineError(

@@ -11,7 +11,6 @@ are sums (older parsers ignore the axes input of ReduceMean), norms are written 
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 
@@ -78,6 +77,11 @@ class Normalise(nn.Module):
     ends: Tensor
     bones: Tensor
     to_root: Tensor
+    root_mean: Tensor
+    across: Tensor
+    level: Tensor
+    turns: Tensor
+    upright: Tensor
 
     def __init__(self, frames: int) -> None:
         super().__init__()
@@ -86,49 +90,55 @@ class Normalise(nn.Module):
         kernel = torch.exp(-0.5 * ((t[:, None] - t) / 1.5) ** 2) + 1e-4
         self.register_buffer("fill", kernel, persistent=False)
         eye = torch.eye(J)
-        self.parents = PARENTS[1:]
-        self.register_buffer("ends", eye[:, 1:] - eye[:, list(self.parents)], persistent=False)
+        self.child, self.parent = tuple(range(1, J)), PARENTS[1:]
+        self.register_buffer("ends", eye[:, 1:] - eye[:, list(self.parent)], persistent=False)
         self.register_buffer("bones", torch.tensor(_BONES), persistent=False)
         to_root = eye.clone()
         to_root[0, 1:] = -1
         self.register_buffer("to_root", to_root, persistent=False)
+        root_mean = torch.zeros(1, 1, 1, J)
+        root_mean[..., 0] = 1 / frames
+        self.register_buffer("root_mean", root_mean, persistent=False)
+        self.register_buffer("across", (eye[:, _RIGHT] - eye[:, _LEFT]) / frames, persistent=False)
+        # A turn about y by the angle whose cosine and sine stand in x and z, as a linear map of (x, y, z).
+        self.register_buffer("level", torch.tensor([[1.0, 0.0, 1.0]]), persistent=False)
+        cos, sin, up = torch.diag(torch.tensor([1.0, 0.0, 1.0])), torch.zeros(3, 3), torch.zeros(3, 3)
+        sin[0, 2], sin[2, 0], up[1, 1] = 1, -1, 1
+        self.register_buffer("turns", torch.stack([cos, torch.zeros(3, 3), sin]).reshape(3, 9), persistent=False)
+        self.register_buffer("upright", up.reshape(1, 9), persistent=False)
 
     def forward(self, joints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         t = self.fill.shape[0]
-        v = visible[:, None]
+        v = visible.reshape(-1, 1, t, J)
         x = joints.permute(0, 3, 1, 2)
         # Origin at the mean of what is seen: keeps the sums small (float16) whatever the camera's origin.
         x = (x - (x * v).sum((2, 3), keepdim=True) / (v.sum((2, 3), keepdim=True) + EPS)) * v
-        near = torch.matmul(self.fill, torch.cat([x, v], 1))
+        near, share = torch.matmul(self.fill, x), torch.matmul(self.fill, v)
         seen = v.sum(2, keepdim=True)
         known = seen / (seen + 1e-3)
-        x = x + near[:, :3] * ((1 - v) * known / (near[:, 3:] + EPS))
+        x = x + near * ((1 - v) * known / (share + EPS))
         # A joint never seen stands at the centre of the others in its frame.
         centre = torch.matmul(x, known.transpose(2, 3)) / (known.sum(3, keepdim=True) + EPS)
         x = x + centre * (1 - known)
 
         # Size: mean ratio of the bones seen to the reference body.
-        k = known[:, 0, 0]
+        k = known.reshape(-1, J)
         bone = torch.matmul(x, self.ends)
         length = torch.sqrt((bone * bone).sum(1) + 1e-10).sum(1) / t
-        weight = k[:, 1:] * k[:, self.parents]
+        weight = k[:, self.child] * k[:, self.parent]
         # With no bone seen the unit stays what it was; a stray joint must not outweigh a body in the batch statistics.
         scale = ((length / self.bones) * weight).sum(1) + PRIOR
-        x = (x * ((weight.sum(1) + PRIOR) / scale)[:, None, None, None]).clamp(-LIMIT, LIMIT)
+        x = (x * ((weight.sum(1) + PRIOR) / scale).reshape(-1, 1, 1, 1)).clamp(-LIMIT, LIMIT)
 
         # Heading: turn the mean right-to-left line of shoulders and hips onto −x.
         pair = k[:, _LEFT] * k[:, _RIGHT]
-        mean = x.sum(2) / t
-        across = ((mean[:, :, _RIGHT] - mean[:, :, _LEFT]) * pair[:, None]).sum(2)
-        length = torch.sqrt(across[:, 0] ** 2 + across[:, 2] ** 2 + EPS)
-        cos, sin = across[:, 0] / length, across[:, 2] / length
-        zero, one = torch.zeros_like(cos), torch.ones_like(cos)
-        turn = torch.stack([cos, zero, sin, zero, one, zero, -sin, zero, cos], -1).reshape(-1, 3, 3)
-        x = torch.matmul(turn, x.reshape(-1, 3, t * J)).reshape(-1, 3, t, J)
+        across = (torch.matmul(x.sum(2), self.across) * pair.reshape(-1, 1, 2)).sum(2)
+        flat = across * self.level
+        turn = torch.matmul(flat / torch.sqrt((flat * flat).sum(1, keepdim=True) + EPS), self.turns) + self.upright
+        x = torch.matmul(turn.reshape(-1, 3, 3), x.reshape(-1, 3, t * J)).reshape(-1, 3, t, J)
 
         x = torch.matmul(x, self.to_root)
-        path = x[..., :1] - x[..., :1].sum(2, keepdim=True) / t
-        return torch.cat([path, x[..., 1:]], 3), seen[:, 0, 0] / t
+        return x - x.sum(2, keepdim=True) * self.root_mean, seen.reshape(-1, J) / t
 
 
 class GraphConv(nn.Module):
@@ -144,7 +154,7 @@ class GraphConv(nn.Module):
 
 
 class Norm(nn.Module):
-    """Batch normalisation per joint and feature on (B, 15, F); folds into a scale and a shift when exported."""
+    """Batch normalisation per joint and feature on (B, 15, F); a scale and a shift when exported (builder/slim.py)."""
 
     def __init__(self, joints: int, features: int) -> None:
         super().__init__()
@@ -220,7 +230,7 @@ class Encoder(nn.Module):
         """Each joint's DCT coefficients and how much of it was seen: (B, 15, 3·coefficients + 1)."""
         x, seen = self.normalise(joints, visible)
         rows = torch.matmul(self.dct, x).permute(0, 3, 2, 1)
-        return torch.cat([rows.reshape(-1, J, self.dct.shape[0] * 3), seen[..., None]], -1)
+        return torch.cat([rows.reshape(-1, J, self.dct.shape[0] * 3), seen.reshape(-1, J, 1)], -1)
 
     def features(self, spectrum: Tensor) -> Tensor:
         """What the graph convolutions make of each joint: (B, 15, width)."""
@@ -251,19 +261,6 @@ def shares(head: float, slow: float) -> Tensor:
     return torch.tensor([(1 - slow) * (1 - head), (1 - slow) * head, slow])
 
 
-@torch.no_grad()
-def merged(encoder: Encoder) -> Encoder:
-    """A copy that computes the same with fewer weights, the head's last two maps as one: what is exported."""
-    out = copy.deepcopy(encoder)
-    first, second = encoder.head.leave, encoder.leave_head
-    both = nn.Linear(first.in_features, second.out_features)
-    both.weight.copy_(second.weight @ first.weight)
-    both.bias.copy_(second.weight @ first.bias)
-    out.head.leave = both
-    out.add_module("leave_head", nn.Identity())
-    return out
-
-
 def _unit(z: Tensor) -> Tensor:
     return z / torch.sqrt((z * z).sum(-1, keepdim=True) + 1e-12)
 
@@ -280,12 +277,14 @@ class Match(nn.Module):
         self.temperature = temperature
 
     def forward(self, embedding: Tensor, support: Tensor, mask: Tensor) -> Tensor:
-        g, k, d = support.shape
-        cosine = torch.matmul(embedding, support.reshape(g * k, d).transpose(0, 1)).reshape(-1, g, k)
+        # (G, K, B) throughout: so no shape has to be worked out from another while it runs.
+        cosine = torch.matmul(support, embedding.transpose(0, 1))
+        kept = mask[..., None]
         # The softmax relative to the greatest kept cosine: exact in float16 too, where exp(−1/τ) would vanish.
-        nearest = (cosine * mask - 2 * (1 - mask)).amax(-1, keepdim=True)
-        weight = torch.exp((cosine - nearest).clamp(max=0) / self.temperature) * mask
-        return 1 - (cosine * weight).sum(-1) / (weight.sum(-1) + 1e-6)
+        nearest = (cosine * kept - 2 * (1 - kept)).amax(1, keepdim=True)
+        # The least is never reached; with both bounds the clamp is one operation everywhere.
+        weight = torch.exp((cosine - nearest).clamp(-4, 0) / self.temperature) * kept
+        return 1 - ((cosine * weight).sum(1) / (weight.sum(1) + 1e-6)).transpose(0, 1)
 
 
 class Graph(nn.Module):

@@ -168,7 +168,7 @@ def test_of_several_parts_that_would_do_the_best_is_named(
 
 def test_the_gate_does_not_believe_casts_that_the_runtime_takes_out(data: bytes, examples: Examples) -> None:
     """The unit length in float16 looks exact when it is run here, and is not."""
-    only = [n.name for n in onnx.load_from_string(data).graph.node if not n.name.startswith("/encoder/Sqrt")]
+    only = [n.name for n in onnx.load_from_string(data).graph.node if not n.name.startswith("/encoder/Div")]
     typed, exact = to_half(data, only), outputs(data, examples)
     as_run = compare(exact, outputs(typed, examples), examples)
     verdict = judge(exact, typed, examples)

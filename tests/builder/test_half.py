@@ -68,8 +68,7 @@ def test_islands_are_float32_and_all_other_arithmetic_is_float16(data: bytes, ty
     casts = [tuple(n.input) for n in model.graph.node if n.op_type == "Cast"]
     assert 1 <= len(casts) == len(set(casts)) <= 5
     before = {n.name for n in onnx.load_from_string(data).graph.node}
-    added = {n.name for n in model.graph.node if n.op_type != "Cast"} - before
-    assert all(name.rpartition("/")[0] in before for name in added)  # only what batch normalisations became
+    assert {n.name for n in model.graph.node if n.op_type != "Cast"} <= before
 
 
 @pytest.mark.parametrize(("batch", "categories", "shots"), [(1, 1, 1), (5, 2, 3), (17, 3, 16)])
@@ -106,24 +105,12 @@ def test_rounding_is_exact_where_no_sum_is_taken() -> None:
     np.testing.assert_array_equal(run(rounded(to_half(small(*nodes, a=a, b=b), ("/q/",))), {"x": x})[0], mixed)
 
 
-def test_with_everything_an_island_nothing_changes_but_the_batch_normalisation(data: bytes) -> None:
+def test_with_everything_an_island_nothing_changes(data: bytes) -> None:
     whole = to_half(data, ("/",))
-    model = onnx.load_from_string(whole)
-    assert HALF not in types_of(model).values() and "BatchNormalization" not in {n.op_type for n in model.graph.node}
+    assert HALF not in types_of(onnx.load_from_string(whole)).values()
     feed = inputs(7, 3, 5)
     for expected, found in zip(run(data, feed), run(whole, feed), strict=True):
-        np.testing.assert_allclose(found, expected, atol=2e-6)
-
-
-def test_a_variance_too_small_for_float16_is_folded_before_it_is_lost() -> None:
-    variance, mean = np.array([1e-9, 1, 4], np.float32), np.array([0, 1, -1], np.float32)
-    weight, bias = np.array([1e-3, 2, 3], np.float32), np.array([0, 5, 6], np.float32)
-    node = helper.make_node("BatchNormalization", ["x", "w", "b", "m", "v"], ["y"], "/p/norm", epsilon=1e-12)
-    x = np.random.default_rng(0).normal(0, 1, (20, 3)).astype(np.float32) * np.sqrt(variance)
-    expected = (x - mean) / np.sqrt(variance + 1e-12) * weight + bias
-    found = run(to_half(small(node, w=weight, b=bias, m=mean, v=variance), ()), {"x": x})[0]
-    np.testing.assert_allclose(found[:, 1:], expected[:, 1:], rtol=4e-3, atol=1e-2)
-    np.testing.assert_allclose(found[:, 0], expected[:, 0], atol=1e-4)
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_a_constant_beyond_float16_is_refused_by_the_name_of_its_part() -> None:

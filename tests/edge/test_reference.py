@@ -109,4 +109,4 @@ def test_scores_are_those_of_the_slow_way(chunk: int, max_batch: int, bundle: Bu
     assert found.keys() == expected.keys() and len(found) > 60
     worst = np.abs(np.array([found[k] for k in expected]) - np.array(list(expected.values()))).max(0)
     print(f"worst difference of {len(found)} windows: distance {worst[0]:.1e}, score {worst[1]:.1e}")
-    assert (worst < 1e-5).all(), worst
+    assert worst[0] < 2e-6 and worst[1] < 5e-5, worst  # a score is the distance over some hundredths

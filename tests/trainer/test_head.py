@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.trainer.made import ENCODER, windows
-from trainer.encoder import Encoder, EncoderConfig, merged
+from trainer.encoder import Encoder, EncoderConfig
 from trainer.head import Learner, condense
 
 MOTIONS = ("walk", "squat", "wave", "clap", "jog", "lift_box")
@@ -60,15 +60,3 @@ def test_the_loss_sees_the_head_and_trains_all_but_the_fixed_maps() -> None:
     (z[0] * z[1]).sum().backward()
     without = {k for k, p in encoder.named_parameters() if p.grad is None}
     assert without == {"narrow.weight", "leave.weight", "leave_head.weight", "leave_slow.weight"}
-
-
-def test_merged_it_computes_the_same_with_fewer_weights() -> None:
-    torch.manual_seed(3)
-    encoder = Encoder(ENCODER).eval()
-    joints, visible = windows(*MOTIONS, frames=16)
-    condense(encoder, [(joints, visible)])
-    slim = merged(encoder).eval()
-    with torch.no_grad():
-        torch.testing.assert_close(slim(joints, visible), encoder(joints, visible), atol=1e-5, rtol=0)
-    count = [sum(p.numel() for p in e.parameters()) for e in (slim, encoder)]
-    assert count[0] < count[1] and encoder.leave_head.weight.shape == (5, 128)  # the first is as it was
