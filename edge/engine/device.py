@@ -68,14 +68,24 @@ class Device(Protocol):
     def close(self) -> None: ...
 
 
-class Program(Protocol):
-    """The compiled graph. Shapes and addresses stay as `point` left them until it is called again."""
+class Run(Protocol):
+    """One way to run a program. Shapes and places stay as `point` left them until it is called again."""
 
     def point(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
         """Give every input its shape, every input and output its place. Host work only."""
 
     def enqueue(self, stream: Stream) -> None:
         """Queue one run."""
+
+
+class Program(Protocol):
+    """The compiled graph."""
+
+    def new_run(self) -> Run:
+        """Another run of it. All compute in the same memory, so they must not overlap on the device.
+
+        A graph is captured of one run and of nothing else: it holds on to what the run knew when it was captured.
+        """
 
     def close(self) -> None: ...
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from edge.engine import Staging
 from edge.engine.device import Device, Program, Room
-from edge.engine.places import DEPTH, Bank, Slot, buckets, whole
+from edge.engine.places import DEPTH, Bank, Prepared, Slot, buckets, whole
 from edge.errors import EngineError
 from edge.skeleton import Float, J
 
@@ -70,13 +70,15 @@ class Pipeline:
         self.buckets = buckets(room.batch[0], size)
         self._pending: deque[Pending] = deque()
         self._lost: EngineError | None = None
-        self._pointed: tuple[int, int, int] | None = None
         self._filling = self._current = 0
         self._nothing = np.zeros((0, embedding), np.float32)
         with self._using():
             self._in, self._compute, self._out = device.stream(), device.stream(), device.stream()
             self._slots = [Slot.on(device, room, size, frames, embedding) for _ in range(DEPTH)]
-            self._banks = [Bank.on(device, room, embedding) for _ in range(2)]
+            keys = [(slot, bucket) for slot in range(DEPTH) for bucket in self.buckets]
+            self._banks = [
+                Bank.on(device, room, embedding, {key: Prepared(program.new_run()) for key in keys}) for _ in range(2)
+            ]
             for slot in self._slots:  # rows that a short batch leaves over are computed too: let them be numbers
                 device.copy_in(slot.joints, whole(slot.staging.joints), self._in)
                 device.copy_in(slot.visible, whole(slot.staging.visible), self._in)
@@ -179,11 +181,18 @@ class Pipeline:
 
     def close(self) -> None:
         """Give everything back. Staging stays readable. After a loss nothing can be: the driver has it."""
+        if not self._lost:
+            with contextlib.suppress(EngineError):  # it may be lost just now
+                while self._pending:  # nothing of the program may still run when it goes
+                    self.collect()
+                with self._using():
+                    for bank in self._banks:
+                        self._forget(bank)
+                    self._banks.clear()
+                    self._program.close()
+                    self._device.close()
         if self._lost:
             abandon(self._program, self._device)
-        else:
-            self._program.close()
-            self._device.close()
 
     # ---- inside ------------------------------------------------------------------------------------------------
 
@@ -200,13 +209,12 @@ class Pipeline:
             device.copy_in(slot.visible, slot.staging.visible[:n], self._in)
             device.record(slot.arrived, self._in)
             device.wait(self._compute, slot.arrived)
-            key = (index, bucket)
-            graph = bank.graphs.get(key)
-            if graph is not None:
-                device.replay(graph, self._compute)
+            prepared = bank.runs[index, bucket]
+            if prepared.graph is not None:
+                device.replay(prepared.graph, self._compute)
             else:
-                self._point(index, bucket)
-                self._program.enqueue(self._compute)
+                self._point(prepared, index, bucket)
+                prepared.run.enqueue(self._compute)
             device.record(slot.computed, self._compute)
             device.record(bank.used, self._compute)
             device.wait(self._out, slot.computed)
@@ -215,9 +223,10 @@ class Pipeline:
             if embeddings:
                 device.copy_out(slot.host_embedding[:n], slot.embedding, self._out)
             device.record(slot.returned, self._out)
-            if self._capturing and key not in bank.graphs:
+            if self._capturing and not prepared.captured:
                 # After a change of shape the first run must not be a captured one: that was it.
-                bank.graphs[key] = device.capture(self._compute, lambda: self._program.enqueue(self._compute))
+                prepared.captured = True
+                prepared.graph = device.capture(self._compute, lambda: prepared.run.enqueue(self._compute))
         return Pending(index, n, g, embeddings)
 
     def _finish(self, p: Pending) -> tuple[Float, Float]:
@@ -227,15 +236,13 @@ class Pipeline:
         distance = slot.host_distance[: p.n * p.categories].reshape(p.n, p.categories).copy()
         return (slot.host_embedding[: p.n].copy() if p.embeddings else self._nothing), distance
 
-    def _point(self, index: int, bucket: int) -> None:
-        """Shapes and addresses for a run, unless they are so already."""
-        key = (index, bucket, self._current)
-        if self._pointed == key:
+    def _point(self, prepared: Prepared, index: int, bucket: int) -> None:
+        """Shapes and addresses for a run against the current support set, unless they are so already."""
+        if prepared.pointed:
             return
         slot, bank = self._slots[index], self._banks[self._current]
         frames = slot.staging.joints.shape[1]
-        self._pointed = None
-        self._program.point(
+        prepared.run.point(
             {
                 "joints": (bucket, frames, J, 3),
                 "visible": (bucket, frames, J),
@@ -251,15 +258,14 @@ class Pipeline:
                 "distance": slot.distance.address,
             },
         )
-        self._pointed = key
+        prepared.pointed = True
 
     def _forget(self, bank: Bank) -> None:
         """Graphs hold the shapes they were captured with."""
-        for graph in bank.graphs.values():
-            if graph is not None:
-                self._device.forget(graph)
-        bank.graphs.clear()
-        self._pointed = None
+        for prepared in bank.runs.values():
+            if prepared.graph is not None:
+                self._device.forget(prepared.graph)
+            prepared.graph, prepared.pointed, prepared.captured = None, False, False
 
     @staticmethod
     def _check(what: str, n: int, limits: tuple[int, int], room: Room) -> None:

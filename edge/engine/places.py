@@ -1,17 +1,17 @@
 """What a pipeline allocates, once: a place for each batch under way, one for each support set, and their sizes.
 
 Slot: staging, joints, visible, distance, embedding     × DEPTH, `buckets(…)[-1]` windows each
-Bank: support features and mask                         × 2, the room of the plan each
+Bank: support features and mask                         × 2, the room of the plan each; a run for every slot and size
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from edge.engine import Staging
-from edge.engine.device import Device, Event, Graph, Memory, Room
+from edge.engine.device import Device, Event, Graph, Memory, Room, Run
 from edge.skeleton import Float, J
 
 DEPTH = 2
@@ -52,8 +52,18 @@ class Slot:
 
 
 @dataclass(slots=True)
+class Prepared:
+    """The run of one bucket, from one slot, against one bank; and its graph, once it was captured."""
+
+    run: Run
+    pointed: bool = False
+    captured: bool = False
+    graph: Graph | None = None
+
+
+@dataclass(slots=True)
 class Bank:
-    """One of the two places for a support set. `graphs`: captured runs that read it, by (slot, bucket)."""
+    """One of the two places for a support set, and the runs that read it, by (slot, bucket)."""
 
     features: Memory
     mask: Memory
@@ -61,15 +71,16 @@ class Bank:
     host_mask: Float
     written: Event
     used: Event
+    runs: dict[tuple[int, int], Prepared]
     shape: tuple[int, int] = (0, 0)
-    graphs: dict[tuple[int, int], Graph | None] = field(default_factory=dict)
 
     @classmethod
-    def on(cls, d: Device, room: Room, embedding: int) -> Bank:
+    def on(cls, d: Device, room: Room, embedding: int, runs: dict[tuple[int, int], Prepared]) -> Bank:
         """For as large a support set as there is room for."""
         n = room.categories[1] * room.shots[1]
         full = n * embedding
-        return cls(d.allocate(4 * full), d.allocate(4 * n), d.pinned((full,)), d.pinned((n,)), d.event(), d.event())
+        memory, host = (d.allocate(4 * full), d.allocate(4 * n)), (d.pinned((full,)), d.pinned((n,)))
+        return cls(*memory, *host, d.event(), d.event(), runs)
 
 
 def buckets(least: int, most: int) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """A TensorRT plan behind `edge.engine.device.Program`, by the calls that TensorRT 8.5 to 11 have in common.
 
-    engine.json ─fits?─► engine.plan ─sha256?─► Runtime ─► engine ─name, inputs, outputs?─► context ─► Pipeline
+    engine.json ─fits?─► engine.plan ─sha256?─► Runtime ─► engine ─name, inputs, outputs?─► contexts ─► Pipeline
 
 A plan is native code once it is deserialised, so its bytes are checked first and the very same bytes are used. What a
 version lacks is found by name; versions are compared only for plans, which run in the one that built them.
@@ -8,6 +8,7 @@ version lacks is found by name; versions are compared only for plans, which run 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -35,8 +36,9 @@ def name_of(graph: str) -> str:
     return f"haad-{graph[:16]}"
 
 
+@functools.cache
 def make_log() -> Any:
-    """A TensorRT logger that keeps the last errors, for the text of ours, and prints nothing."""
+    """A logger that keeps the last errors, for the text of ours, and prints nothing. TensorRT holds on to its first."""
     import tensorrt as trt
 
     class Log(trt.ILogger):  # type: ignore[misc,unused-ignore]  # without TensorRT nothing is known of it
@@ -64,10 +66,42 @@ def start(make: Callable[[Any], R], log: Any) -> R:
         raise EngineError("TensorRT cannot be started", why=why, fix="haad-edge doctor") from None
 
 
-class TensorrtProgram:
-    """One execution context of a plan. Open a CudaDevice in the same thread first: TensorRT takes its context."""
+class TensorrtRun:
+    """One execution context, without memory of its own to compute in."""
 
-    def __init__(self, plan: bytes, record: PlanRecord, where: str, fix: str) -> None:
+    def __init__(self, context: trt.IExecutionContext, log: Any) -> None:
+        self.context: trt.IExecutionContext | None = context
+        self._log = log
+
+    def point(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
+        """See `Run.point`."""
+        context = self._open()
+        for name, shape in shapes.items():
+            if not context.set_input_shape(name, shape):
+                raise EngineError(f"TensorRT refuses {name} of shape {shape}", why=self._log.text)
+        for name, address in addresses.items():
+            if not context.set_tensor_address(name, address):
+                raise EngineError(f"TensorRT refuses the place of {name}", why=self._log.text)
+
+    def enqueue(self, stream: Stream) -> None:
+        """See `Run.enqueue`."""
+        if not self._open().execute_async_v3(stream):
+            raise EngineError("the GPU is lost", why=f"TensorRT failed on a batch: {self._log.text}", lost=True)
+
+    def _open(self) -> trt.IExecutionContext:
+        if self.context is None:
+            raise RuntimeError("the program was closed")
+        return self.context
+
+
+class TensorrtProgram:
+    """A plan, ready to run. Open a CudaDevice in the same thread first: TensorRT takes its context.
+
+    Every run is an execution context of its own, since a CUDA graph relies on the state of the one it was captured of
+    (NVIDIA/TensorRT issue 3798). They compute one after the other, so one piece of memory serves them all.
+    """
+
+    def __init__(self, plan: bytes, record: PlanRecord, where: str, fix: str, device: Device) -> None:
         import tensorrt as trt
 
         self._log = make_log()
@@ -87,13 +121,11 @@ class TensorrtProgram:
             )
         if why := self._strange(engine, record):
             raise EngineError(f"{where}: the plan is not what engine.json says", why=why, fix=fix)
-        context = engine.create_execution_context()
-        if context is None:
-            raise EngineError(
-                f"{where}: no room on the GPU to run the plan", why=self._log.text, fix="end what else uses the GPU"
-            )
         self._engine: trt.ICudaEngine | None = engine
-        self._context: trt.IExecutionContext | None = context
+        self._runs: list[TensorrtRun] = []
+        self._where = where
+        sizes = [getattr(engine, name, 0) for name in ("device_memory_size", "device_memory_size_v2")]
+        self._scratch = device.allocate(max(1, *sizes))
 
     @staticmethod
     def _strange(engine: trt.ICudaEngine, record: PlanRecord) -> str:
@@ -118,30 +150,34 @@ class TensorrtProgram:
                 return f"its profile for {name} is {[list(s) for s in shapes]}"
         return ""
 
-    def point(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
-        """See `Program.point`."""
-        context = self._open()
-        for name, shape in shapes.items():
-            if not context.set_input_shape(name, shape):
-                raise EngineError(f"TensorRT refuses {name} of shape {shape}", why=self._log.text)
-        for name, address in addresses.items():
-            if not context.set_tensor_address(name, address):
-                raise EngineError(f"TensorRT refuses the place of {name}", why=self._log.text)
+    def new_run(self) -> TensorrtRun:
+        """See `Program.new_run`."""
+        import tensorrt as trt
 
-    def enqueue(self, stream: Stream) -> None:
-        """See `Program.enqueue`."""
-        if not self._open().execute_async_v3(stream):
-            raise EngineError("the GPU is lost", why=f"TensorRT failed on a batch: {self._log.text}", lost=True)
+        if self._engine is None:
+            raise RuntimeError("the program was closed")
+        # From 10 on one asks for it by a strategy, and hands the memory over with its size.
+        strategy = getattr(trt, "ExecutionContextAllocationStrategy", None)
+        name = "create_execution_context" if strategy else "create_execution_context_without_device_memory"
+        context = getattr(self._engine, name)(*([strategy.USER_MANAGED] if strategy else []))
+        if context is None:
+            raise EngineError(
+                f"{self._where}: no room on the GPU to run the plan",
+                why=self._log.text,
+                fix="end what else uses the GPU",
+            )
+        if hasattr(context, "set_device_memory"):
+            context.set_device_memory(self._scratch.address, self._scratch.nbytes)
+        else:
+            context.device_memory = self._scratch.address
+        self._runs.append(TensorrtRun(context, self._log))
+        return self._runs[-1]
 
     def close(self) -> None:
-        """See `Program.close`: the context before its engine."""
-        self._context = None
+        """See `Program.close`: the contexts before their engine."""
+        for run in self._runs:
+            run.context = None
         self._engine = None
-
-    def _open(self) -> trt.IExecutionContext:
-        if self._context is None:
-            raise RuntimeError("the program was closed")
-        return self._context
 
 
 def lean_library(version: str, where: str) -> str:
@@ -183,7 +219,7 @@ def open_plan(
         from edge.engine.cuda import CudaDevice
 
         device = CudaDevice()
-    program = TensorrtProgram(plan, record, where, again(bundle, record.target))
+    program = TensorrtProgram(plan, record, where, again(bundle, record.target), device)
     m = bundle.manifest
     return Pipeline(
         device,

@@ -32,6 +32,7 @@ class Misuse(AssertionError):
 class Op:
     run: Callable[[], None]
     ready: Callable[[], bool] = lambda: True
+    launch: bool = False
 
 
 @dataclass
@@ -51,6 +52,8 @@ class FakeDevice:
         self.events: dict[int, FakeEvent] = {}
         self.graphs: dict[int, list[Callable[[int], None]]] = {}
         self.capturing: list[Callable[[int], None]] | None = None
+        self.of: list[FakeRun] = []  # what is being captured
+        self.captured: dict[int, FakeRun] = {}
         self.accesses: dict[Any, list[tuple[int, int, bool]]] = {}
         self.sealed = self.lost = self.reported = self.closed = False
         self.can_capture = True
@@ -160,13 +163,14 @@ class FakeDevice:
         self._called("capture")
         if not self.can_capture:
             return None
-        self.capturing = []
+        self.capturing, self.of = [], []
         try:
             enqueue()
         finally:
             taken, self.capturing = self.capturing, None
         number = 1 + max(self.graphs, default=0)
         self.graphs[number] = taken
+        (self.captured[number],) = self.of
         return Graph(number)
 
     def replay(self, graph: Graph, stream: Stream) -> None:
@@ -176,17 +180,17 @@ class FakeDevice:
 
     def forget(self, graph: Graph) -> None:
         self._called("forget")
-        del self.graphs[graph]
+        del self.graphs[graph], self.captured[graph]
 
     def close(self) -> None:
         self.closed = True
 
     # ---- for the fake program ----------------------------------------------------------------------------------
 
-    def launch(self, stream: int, reads: list[int], writes: list[int], run: Callable[[], None]) -> None:
+    def launch(self, stream: int, reads: list[Any], writes: list[Any], run: Callable[[], None]) -> None:
         def queue(stream: int) -> None:
             self._access(stream, reads, writes)
-            self.queues[stream].append(Op(run))
+            self.queues[stream].append(Op(run, launch=True))
 
         self._called("launch")
         if self.capturing is not None:
@@ -249,25 +253,47 @@ class FakeDevice:
 class FakeProgram:
     """Something whose numbers depend on every input, with the graph's names and shapes."""
 
-    OUTPUTS = ("embedding", "distance")
-
     def __init__(self, device: FakeDevice, size: int) -> None:
         self.device, self.size = device, size
+        self.runs: list[int] = []
+        self.made = 0
+
+    def new_run(self) -> FakeRun:
+        self.made += 1
+        return FakeRun(self)
+
+    def close(self) -> None:
+        if self.device.closed:
+            raise Misuse("the program closed after its device")
+        if self.device.graphs or any(op.launch for q in self.device.queues.values() for op in q):
+            raise Misuse("the program closed while something of it runs, or may")
+
+
+class FakeRun:
+    """One run of it; it knows whether it ran since its shapes changed, and of what a graph was captured."""
+
+    OUTPUTS = ("embedding", "distance")
+
+    def __init__(self, program: FakeProgram) -> None:
+        self.program, self.device = program, program.device
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.settled = False
-        self.runs: list[int] = []
 
     def point(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
+        if self in self.device.captured.values():
+            raise Misuse("pointed elsewhere while a graph relies on it")
         self.settled = self.settled and dict(shapes) == self.shapes
         self.shapes, self.addresses = dict(shapes), dict(addresses)
 
     def enqueue(self, stream: Stream) -> None:
-        if self.device.capturing is not None and not self.settled:
-            raise Misuse("captured right after a change of shape")
+        if self.device.capturing is not None:
+            if not self.settled:
+                raise Misuse("captured right after a change of shape")
+            self.device.of.append(self)
         self.settled = True
         shapes, addresses, memory = dict(self.shapes), dict(self.addresses), self.device.memory
-        self.runs.append(shapes["joints"][0])
+        self.program.runs.append(shapes["joints"][0])
 
         def read(name: str) -> Float:
             shape = shapes[name]
@@ -279,11 +305,8 @@ class FakeProgram:
             memory[addresses["distance"]][: d.size] = d.reshape(-1)
 
         reads = [addresses[n] for n in ("joints", "visible", "support", "support_mask")]
-        self.device.launch(stream, reads, [addresses[n] for n in self.OUTPUTS], run)
-
-    def close(self) -> None:
-        if self.device.closed:
-            raise Misuse("the program closed after its device")
+        # All runs compute in the same memory, which each of them writes.
+        self.device.launch(stream, reads, [*(addresses[n] for n in self.OUTPUTS), "scratch"], run)
 
 
 def expected(joints: Float, visible: Float, support: Float, mask: Float) -> tuple[Float, Float]:
