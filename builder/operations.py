@@ -98,12 +98,14 @@ def check_graph(model: onnx.ModelProto, parsers: tuple[Parser, ...] = TENSORRT) 
 
     opsets = opsets_of(model)
     if opsets != {"ai.onnx": OPSET}:
-        raise BundleError(f"the exported graph has opset {opsets}", why=f"the device reads {OPSET}")
+        raise BundleError(f"the graph has opset {opsets}", why=f"the device reads {OPSET}")
     if strange := sorted({node.op_type for node in model.graph.node} - ALLOWED):
         raise BundleError(
-            f"the exported graph uses {', '.join(strange)}", why="not every supported runtime reads these alike"
+            f"the graph uses {', '.join(strange)}",
+            why="not every supported runtime reads these alike",
+            fix="if it is of an earlier haad-edge, export it anew: haad-edge build BUNDLE --target onnx",
         )
     for parser in parsers:
         if why := objections(model, parser):
-            raise BundleError(f"the exported graph is not for TensorRT {parser.version}", why="; ".join(why[:3]))
+            raise BundleError(f"the graph is not for TensorRT {parser.version}", why="; ".join(why[:3]))
     onnx.checker.check_model(model, full_check=True)

@@ -54,12 +54,7 @@ def make_plan(graph: bytes, order: Order) -> bytes:
 
     log = make_log()
     builder = start(trt.Builder, log)
-    flags = 0
-    for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED"):  # the first is required in 8, ignored in 10, gone in 11
-        flag = getattr(trt.NetworkDefinitionCreationFlag, name, None)
-        if flag is not None:
-            flags |= 1 << int(flag)
-    network = builder.create_network(flags)
+    network = create_network(builder)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(graph):
         errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
@@ -70,7 +65,7 @@ def make_plan(graph: bytes, order: Order) -> bytes:
         )
     network.name = order.name
     config = builder.create_builder_config()
-    _configure(config, order)
+    configure(config, order)
     if order.half and not is_typed():
         _weakly_typed(network, config, order.islands)
     profile = builder.create_optimization_profile()
@@ -90,7 +85,20 @@ def make_plan(graph: bytes, order: Order) -> bytes:
     return bytes(plan)
 
 
-def _configure(config: trt.IBuilderConfig, order: Order) -> None:
+def create_network(builder: trt.Builder) -> trt.INetworkDefinition:
+    """An empty network, bound to the types it is given where that can be."""
+    import tensorrt as trt
+
+    flags = 0
+    for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED"):  # the first is required in 8, ignored in 10, gone in 11
+        flag = getattr(trt.NetworkDefinitionCreationFlag, name, None)
+        if flag is not None:
+            flags |= 1 << int(flag)
+    return builder.create_network(flags)
+
+
+def configure(config: trt.IBuilderConfig, order: Order) -> None:
+    """What holds for every plan: workspace, kernels, compatibility; no TF32."""
     import tensorrt as trt
 
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.workspace)

@@ -18,7 +18,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STUBS = Path(os.environ.get("TENSORRT_STUBS", ROOT.parent / "shared" / "tensorrt-api"))
 VERSIONS = ("8.5.3", "8.6.0", "10.3.0", "10.13.3.9", "11.4.0.106")
-FILES = ("edge/engine/tensorrt.py", "edge/engine/cuda.py", "builder/plan.py", "builder/compile.py", "benchmarks/gpu.py")
+FILES = (
+    "edge/engine/tensorrt.py",
+    "edge/engine/cuda.py",
+    "builder/plan.py",
+    "builder/compile.py",
+    "benchmarks/gpu.py",
+    "benchmarks/gpu_floor.py",
+)
 
 pytestmark = pytest.mark.skipif(not STUBS.is_dir(), reason=f"no stubs of TensorRT's API at {STUBS}")
 
