@@ -52,12 +52,12 @@ class Fallback:
     @property
     def full(self) -> bool:
         """See `Engine.full`."""
-        return bool(self._under) if self._kept else self._engine.full
+        return bool(self._under) and (self._kept is not None or self._engine.full)
 
     @property
     def ready(self) -> bool:
-        """See `Engine.ready`."""
-        return bool(self._done) if self._kept else self._engine.ready
+        """See `Engine.ready`. Of an engine that was lost with nobody to take over, nothing is."""
+        return bool(self._done) if self._kept else bool(self._under) and self._engine.ready
 
     @property
     def pending(self) -> int:

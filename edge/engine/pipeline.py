@@ -197,6 +197,7 @@ class Pipeline:
     # ---- inside ------------------------------------------------------------------------------------------------
 
     def _start(self, index: int, n: int, embeddings: bool) -> Pending:
+        self._alive()
         if any(p.slot == index for p in self._pending):
             raise RuntimeError("collect a result before this buffer is used again")
         slot, device = self._slots[index], self._device
@@ -282,12 +283,14 @@ class Pipeline:
                 fix=f"haad-edge build BUNDLE --target tensorrt --support {'x'.join(wider)}",
             )
 
+    def _alive(self) -> None:
+        if e := self._lost:
+            raise EngineError(e.what, why=e.why, fix=e.fix, lost=True)
+
     @contextlib.contextmanager
     def _using(self) -> Iterator[None]:
         """Touch the device, unless it is lost; remember if it gets lost."""
-        if self._lost:
-            e = self._lost
-            raise EngineError(e.what, why=e.why, fix=e.fix, lost=True)
+        self._alive()
         try:
             yield
         except EngineError as e:

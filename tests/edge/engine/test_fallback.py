@@ -48,6 +48,30 @@ def relay(seed: int = 0) -> tuple[Fallback, FakeDevice, Plain, list[tuple[str, s
     return f, device, second, told
 
 
+@pytest.mark.parametrize("after", range(0, 60, 3))
+def test_lost_with_nobody_to_take_over_it_owes_nothing(after: int) -> None:
+    """Else who lands what is ready would ask for ever for what never comes."""
+    pipeline, device, _ = make(after)
+    f = Fallback([pipeline])
+    f.bind(*support(0))
+    device.lose_after = after
+    with pytest.raises(EngineError) as e:
+        for i in range(100):
+            fill(f, 4, i)  # type: ignore[arg-type]
+            f.submit(4)
+            while f.ready or f.full:
+                f.collect()
+    assert e.value.lost
+    while f.pending:  # what was taken before the loss
+        with pytest.raises(EngineError, match="lost"):
+            f.collect()
+    assert not f.ready and not f.full and f.fallbacks == 0
+    with pytest.raises(EngineError, match="lost"):
+        f.submit(4)
+    assert not f.ready and not f.full and f.pending == 0
+    f.close()
+
+
 @pytest.mark.parametrize("after", [*range(60), 75, 90, 120, 150])
 def test_every_batch_gets_its_result_whenever_the_device_is_lost(after: int) -> None:
     f, device, _, told = relay(after)
