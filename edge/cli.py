@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from edge import __version__
-from edge.console import Commands, Keys, Remote, err, fail, out, say
+from edge.console import Commands, Config, Keys, Remote, err, fail, out, say
 from edge.errors import HaadError
 from edge.settings import Settings, is_table
 
@@ -172,7 +172,7 @@ def calibrate(
     ] = None,
     bundle: BundleOption = None,
     reset: Annotated[bool, typer.Option("--reset", help="take the folder's calibration away again")] = False,
-    config: Annotated[Path | None, typer.Option(help="the YAML file with settings that `run` gets")] = None,
+    config: Config = None,
 ) -> None:
     """Fit the limits to one place, from a recording of its normal operation. A running engine takes it up."""
     from edge.refine import command
@@ -216,6 +216,7 @@ def support_show(
     folder: Annotated[Path, typer.Argument(help="support/<category>/*.npz")],
     bundle: BundleOption = None,
     cache: Annotated[Path | None, typer.Option(help="folder of cached features; none: as in run")] = None,
+    config: Config = None,
 ) -> None:
     """What a support folder holds, and how well its categories stand apart."""
     from edge.bundle import open_bundle
@@ -225,8 +226,8 @@ def support_show(
     from edge.support import FeatureCache, load_support
     from edge.turns import TurnPlan
 
-    model = open_bundle(bundle)
-    s = load_settings()
+    s = load_settings({}, config)
+    model = open_bundle(bundle or s.bundle)
     turns = TurnPlan(s.normal, s.max_turns)
     support = load_support(folder, model, open_engine(model), FeatureCache(cache or s.cache), turns=turns)
     out.print(support_table(support, model.manifest.temperature))
@@ -237,11 +238,11 @@ def support_show(
     say(f"version {support.version}, by {model.model}")
 
 
-def doctor() -> None:
+def doctor(config: Config = None) -> None:
     """What is installed, which engines work here, and what to do about the rest."""
     from edge.doctor import examine, show
 
-    if show(examine()):
+    if show(examine(config)):
         raise typer.Exit(1)
 
 

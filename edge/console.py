@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from edge.errors import HaadError, MissingExtra, SettingsError
 
 Keys = Annotated[Path | None, typer.Option(help="folder of CURVE keys (haad-edge keys makes them)")]
+Config = Annotated[Path | None, typer.Option(help="the YAML file with settings that `run` gets")]
 Remote = Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")]
 
 out = Console(highlight=False)

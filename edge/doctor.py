@@ -9,7 +9,7 @@ import platform
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -56,7 +56,7 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def _onnx() -> Finding:
+def _onnx(s: Settings) -> Finding:
     bundle = open_bundle()
     engine = open_engine(bundle, "onnx", max_batch=8)
     m = bundle.manifest
@@ -68,14 +68,14 @@ def _onnx() -> Finding:
     return Finding("engine onnx", "ok", f"{engine.name} runs {bundle.model}")
 
 
-def _tensorrt() -> Finding:
+def _tensorrt(s: Settings) -> Finding:
     here, name = this_machine(), "engine tensorrt"
     if here.problem:
         return Finding(
             name, "absent", here.problem, "not needed: haad-edge runs on ONNX Runtime, with or without a GPU"
         )
     assert here.gpu
-    bundle = open_bundle(load_settings().bundle)
+    bundle = open_bundle(s.bundle)
     detail = f"TensorRT {here.tensorrt}, {here.gpu.name}, compute capability {here.gpu.capability}"
     try:
         record = choose(bundle, here)
@@ -85,30 +85,29 @@ def _tensorrt() -> Finding:
     return Finding(name, "ok", f"{detail}; {bundle.model} has a plan for it: {record.target}")
 
 
-PORTS = {name: str(Settings.model_fields[name].default) for name in ("ingest", "alerts", "replay", "metrics")}
-
-
-def _ports(at: Mapping[str, str] = PORTS) -> Finding:
+def _ports(s: Settings) -> Finding:
     import zmq
 
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     busy = []
     try:
-        for name in ("ingest", "alerts", "replay"):
-            endpoint = Endpoint.parse(at[name])
+        for text in (s.ingest, s.alerts, s.replay):
+            endpoint = None if text == "off" else Endpoint.parse(text)
+            if endpoint is None or endpoint.mode == "connect":
+                continue
             try:
                 endpoint.open(context, hwm=1).close(0)
             except HaadError:
                 busy.append(endpoint.address)
     finally:
         context.term()
-    if not _free(at["metrics"]):
-        busy.append(at["metrics"])
+    if s.metrics != "off" and not _free(s.metrics):
+        busy.append(s.metrics)
     if not busy:
-        return Finding("default ports", "ok", "free")
-    if _engine_answers(at):
-        return Finding("default ports", "ok", f"in use by a haad-edge engine that runs: {', '.join(busy)}")
-    return Finding("default ports", "broken", f"in use: {', '.join(busy)}", "stop what uses them, or name others")
+        return Finding("ports", "ok", "free")
+    if _engine_answers(s):
+        return Finding("ports", "ok", f"in use by a haad-edge engine that runs: {', '.join(busy)}")
+    return Finding("ports", "broken", f"in use: {', '.join(busy)}", "stop what uses them, or name others")
 
 
 def _free(address: str) -> bool:
@@ -123,26 +122,26 @@ def _free(address: str) -> bool:
     return True
 
 
-def _engine_answers(at: Mapping[str, str]) -> bool:
+def _engine_answers(s: Settings) -> bool:
     """Whether one of ours has the ports: by its page or, where that is off, the status that it sends every second."""
     from edge.client import AlertSubscriber
 
     with contextlib.suppress(OSError, http.client.HTTPException):
-        link = http.client.HTTPConnection(at["metrics"], timeout=2)
+        link = http.client.HTTPConnection(s.metrics, timeout=2)
         with contextlib.closing(link):
             link.request("GET", "/metrics")
             if b"\nhaad_ready " in link.getresponse().read(1 << 20):
                 return True
     with contextlib.suppress(HaadError):
-        address = Endpoint.parse(at["alerts"]).address
-        with AlertSubscriber(f"sub+connect:{address}", topics=["status"]) as subscriber:
+        address = Endpoint.parse(s.alerts).address
+        with AlertSubscriber(f"sub+connect:{address}", topics=["status"], keys=s.keys) as subscriber:
             subscriber.wait(STATUS_S)
             return True
     return False
 
 
-def _cache() -> Finding:
-    root = FeatureCache(load_settings().cache).root
+def _cache(s: Settings) -> Finding:
+    root = FeatureCache(s.cache).root
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=root):
@@ -152,8 +151,8 @@ def _cache() -> Finding:
     return Finding("cache", "ok", str(root))
 
 
-def _journal() -> Finding:
-    path = journal_path(load_settings().journal)
+def _journal(s: Settings) -> Finding:
+    path = journal_path(s.journal)
     if path is None:
         return Finding("journal", "absent", "off", "alerts are not kept: a subscriber that was away misses them")
     there = next(p for p in (path, *path.parents) if p.exists())
@@ -167,7 +166,7 @@ def _journal() -> Finding:
     return Finding("journal", "ok", f"{path}{held}")
 
 
-def _training() -> Finding:
+def _training(s: Settings) -> Finding:
     wanted = ("torch", "onnx", "safetensors", "scikit-learn")
     missing = [p for p in wanted if version_of(p) is None]
     if missing:
@@ -177,8 +176,8 @@ def _training() -> Finding:
     return Finding("training", "ok", ", ".join(f"{p} {version_of(p)}" for p in wanted))
 
 
-def examine() -> list[Finding]:
-    """All findings, in the order of reading."""
+def examine(config: Path | None = None) -> list[Finding]:
+    """All findings, in the order of reading. What is looked at is what `run` with these settings would use."""
     packages = ("numpy", "pyzmq", "msgpack", "pydantic-settings", "onnxruntime", "prometheus-client")
     out = [
         Finding(
@@ -188,17 +187,22 @@ def examine() -> list[Finding]:
         ),
         Finding("packages", "ok", ", ".join(f"{p} {version_of(p)}" for p in packages)),
     ]
-    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
+    try:
+        settings = load_settings({}, config)
+    except HaadError as e:
+        out.append(Finding("settings", "broken", e.what + (f": {e.why}" if e.why else ""), e.fix))
+        settings = Settings.model_construct()  # the defaults
+    checks: tuple[tuple[str, Callable[[Settings], Finding]], ...] = (
         ("engine onnx", _onnx),
         ("engine tensorrt", _tensorrt),
         ("training", _training),
         ("cache", _cache),
         ("journal", _journal),
-        ("default ports", _ports),
+        ("ports", _ports),
     )
     for name, check in checks:
         try:
-            out.append(check())
+            out.append(check(settings))
         except HaadError as e:
             out.append(Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix))
     return out

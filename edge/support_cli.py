@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.console import Keys, Remote, out, say
+from edge.console import Config, Keys, Remote, out, say
 from edge.record_cli import POSES_OUT, subscribed
 
 if TYPE_CHECKING:
     from edge.history import Version
 
 Support = Annotated[Path, typer.Option("--support", help="the support folder")]
-Config = Annotated[Path | None, typer.Option(help="the YAML file with settings that `run` gets")]
 
 
 def register(group: typer.Typer) -> None:

@@ -77,7 +77,7 @@ class Bridge:
         self._stopping = threading.Event()
         self._subscriber, self._target, self._notices, self._aside = subscriber, target, notices, aside
         self._pause, self._jitter = pause or self._stopping.wait, jitter
-        self._state, self._gaps = "", 0
+        self._state, self._recorded = "", True
         self.delivered = self.refused = 0
 
     def stop(self) -> None:
@@ -151,6 +151,9 @@ class Bridge:
         if status.state != self._state:
             self._notices.say(f"engine {status.state}{': ' + status.reason if status.reason else ''}")
             self._state = status.state
+        if status.run and not status.journal and self._recorded:
+            self._notices.say("the engine has no journal: alerts from while this bridge is away are lost")
+        self._recorded = not status.run or bool(status.journal)
 
     def _say_gaps(self) -> None:
         while self._subscriber.gaps:

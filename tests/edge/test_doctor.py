@@ -15,11 +15,16 @@ from edge.endpoint import Endpoint
 from edge.errors import BundleError
 from edge.events import encode_event
 from edge.page import Page
+from edge.settings import Settings, load_settings
 from tests.edge.harness import HeightEngine, bench
 
 
-def by_name() -> dict[str, doctor.Finding]:
-    return {f.name: f for f in doctor.examine()}
+def by_name(config: Path | None = None) -> dict[str, doctor.Finding]:
+    return {f.name: f for f in doctor.examine(config)}
+
+
+def journal() -> doctor.Finding:
+    return doctor._journal(load_settings())
 
 
 def test_the_default_engine_works_here() -> None:
@@ -53,51 +58,71 @@ def test_the_journal_is_where_run_would_write_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("HAAD_JOURNAL", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     path = tmp_path / "haad-edge" / "journal.db"
-    assert doctor._journal() == doctor.Finding("journal", "ok", str(path)) and not path.parent.exists()
+    assert journal() == doctor.Finding("journal", "ok", str(path)) and not path.parent.exists()
     path.parent.mkdir()
     path.write_bytes(bytes(1 << 20))
-    assert doctor._journal().detail == f"{path}, 1.0 MiB"
+    assert journal().detail == f"{path}, 1.0 MiB"
     monkeypatch.setenv("HAAD_JOURNAL", str(path / "below" / "j.db"))
-    assert doctor._journal().verdict == "broken"
+    assert journal().verdict == "broken"
     monkeypatch.setenv("HAAD_JOURNAL", str(tmp_path))
-    assert doctor._journal() == doctor.Finding(
-        "journal", "broken", f"{tmp_path}: a folder", "name another: --journal PATH"
-    )
+    assert journal() == doctor.Finding("journal", "broken", f"{tmp_path}: a folder", "name another: --journal PATH")
     (tmp_path / "my.yaml").write_text("support: s")
     monkeypatch.setenv("HAAD_JOURNAL", str(tmp_path / "my.yaml"))
-    assert "a file that is no journal" in doctor._journal().detail
+    assert "a file that is no journal" in journal().detail
     monkeypatch.setenv("HAAD_JOURNAL", "off")
-    assert doctor._journal().verdict == "absent"
+    assert journal().verdict == "absent"
+
+
+def test_settings_that_cannot_be_read_are_one_finding_among_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"journal: {tmp_path}/j.db\nmetrics: 'off'\n")
+    assert by_name(config)["journal"].detail == f"{tmp_path}/j.db" and "settings" not in by_name(config)
+    config.write_text("max_traks: 3\n")
+    found = by_name(config)
+    assert found["settings"].verdict == "broken" and "max_traks" in found["settings"].detail
+    assert found["engine onnx"].verdict == "ok" and found["ports"].verdict in ("ok", "broken")
 
 
 @pytest.fixture
-def at(tmp_path: Path) -> dict[str, str]:
+def at(tmp_path: Path) -> Settings:
     """Where nobody else listens."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         page = f"127.0.0.1:{s.getsockname()[1]}"
     kinds = {"ingest": "sub", "alerts": "pub", "replay": "router"}
-    return {name: f"{kind}+bind:ipc://{tmp_path}/{name}" for name, kind in kinds.items()} | {"metrics": page}
+    where = {name: f"{kind}+bind:ipc://{tmp_path}/{name}" for name, kind in kinds.items()}
+    return Settings(metrics=page, **where)  # type: ignore[arg-type]
 
 
-def test_the_pages_port_is_looked_at_too_and_what_has_it(monkeypatch: pytest.MonkeyPatch, at: dict[str, str]) -> None:
+def test_the_pages_port_is_looked_at_too_and_what_has_it(monkeypatch: pytest.MonkeyPatch, at: Settings) -> None:
     monkeypatch.setattr(doctor, "STATUS_S", 0.3)
-    assert doctor._ports(at) == doctor.Finding("default ports", "ok", "free")
-    host, _, port = at["metrics"].partition(":")
+    assert doctor._ports(at) == doctor.Finding("ports", "ok", "free")
+    host, _, port = at.metrics.partition(":")
     with socket.create_server((host, int(port))):
         found = doctor._ports(at)
-    assert (found.verdict, found.detail) == ("broken", f"in use: {at['metrics']}") and found.fix
-    page = Page(at["metrics"], bench(HeightEngine()).runtime)
+    assert (found.verdict, found.detail) == ("broken", f"in use: {at.metrics}") and found.fix
+    page = Page(at.metrics, bench(HeightEngine()).runtime)
     try:
         found = doctor._ports(at)
     finally:
         page.close()
-    assert (found.verdict, found.detail) == ("ok", f"in use by a haad-edge engine that runs: {at['metrics']}")
+    assert (found.verdict, found.detail) == ("ok", f"in use by a haad-edge engine that runs: {at.metrics}")
 
 
-def test_an_engine_without_a_page_is_known_by_its_status(at: dict[str, str]) -> None:
+def test_what_is_off_or_elsewhere_is_not_looked_at(at: Settings) -> None:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        busy = f"127.0.0.1:{s.getsockname()[1]}"
+        there = {"ingest": f"sub+connect:tcp://{busy}", "metrics": "off", "replay": "off"}
+        assert doctor._ports(at.model_copy(update=there)).verdict == "ok"
+        assert doctor._ports(at.model_copy(update={"metrics": busy})).verdict == "broken"
+
+
+def test_an_engine_without_a_page_is_known_by_its_status(at: Settings) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    sink = ZmqSink(context, [Endpoint.parse(at["alerts"])], 100)
+    sink = ZmqSink(context, [Endpoint.parse(at.alerts)], 100)
     runtime = bench(HeightEngine()).runtime
     ended = threading.Event()
 

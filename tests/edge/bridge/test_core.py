@@ -134,3 +134,10 @@ def test_lines_are_added_whole(tmp_path: Path) -> None:
     assert (tmp_path / "d" / "f").read_text() == "a\nb\nc\n"
     with pytest.raises(OSError):
         append(Path("/dev/full"), ["x"])
+
+
+def test_an_engine_without_a_journal_is_told_of_once_each_time_it_turns_up(tmp_path: Path) -> None:
+    kept, offline = replace(STATUS, journal="j"), replace(STATUS, run="", state="offline")
+    bridge, _, _, said = made(tmp_path, [STATUS, STATUS, kept, kept, offline, offline, STATUS, STATUS], Receiver())
+    bridge.step(0)
+    assert said.getvalue().count("the engine has no journal") == 2
