@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from builder.profile import BATCH, SUPPORT
 from edge.console import need, say
 
 MODEL, PLAN = "Look into things", "For a plan"
@@ -55,10 +56,10 @@ def register(app: typer.Typer) -> None:
         ] = None,
         batch: Annotated[
             str, typer.Option(help="tensorrt: windows in a batch, least:usual:most", rich_help_panel=PLAN)
-        ] = "1:16:64",
+        ] = BATCH,
         support: Annotated[
             str, typer.Option(help="tensorrt: categories x windows of each, least:usual:most", rich_help_panel=PLAN)
-        ] = "1:8:64x1:8:64",
+        ] = SUPPORT,
         workspace: Annotated[
             int, typer.Option(min=1, max=1 << 20, help="tensorrt: MiB to try ways with", rich_help_panel=PLAN)
         ] = 1024,

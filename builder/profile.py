@@ -5,7 +5,8 @@ from __future__ import annotations
 from edge.engine.record import Profile
 from edge.errors import EngineError
 
-BATCH, SUPPORT = "1:16:64", "1:8:64x1:8:64"
+BATCH, SUPPORT = "1:16:64", "1:8:64x1:64:256"
+"""The most windows are `edge.support.MAX_WINDOWS`, so that no folder is refused for them."""
 
 
 def parse_range(text: str, option: str) -> list[int]:
@@ -26,7 +27,7 @@ def parse_range(text: str, option: str) -> list[int]:
 
 
 def parse_profile(batch: str = BATCH, support: str = SUPPORT) -> Profile:
-    """Both options as a profile. `support` is categories x windows of each, as 1:8:64x1:8:64."""
+    """Both options as a profile. `support` is categories x windows of each, as 1:8:64x1:64:256."""
     categories, cross, shots = support.partition("x")
     if not cross:
         raise EngineError(

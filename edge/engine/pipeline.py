@@ -120,9 +120,16 @@ class Pipeline:
 
     def admit(self, support: Float) -> None:
         """Raises EngineError where the program has no room for support (G, K, D)."""
-        g, k, _ = support.shape
-        self._check("categories", g, self.room.categories, self.room)
-        self._check("windows in a category", k, self.room.shots, self.room)
+        asked, room = support.shape[:2], (self.room.categories, self.room.shots)
+        for what, n, (least, most) in zip(("categories", "windows in a category"), asked, room, strict=True):
+            if not least <= n <= most:
+                wider = [(min(a, n), max(b, n)) for n, (a, b) in zip(asked, room, strict=True)]
+                ranges = (f"{a}:{min(max(a, usual), b)}:{b}" for usual, (a, b) in zip((8, 64), wider, strict=True))
+                raise EngineError(
+                    f"the support set has {n} {what}",
+                    why=f"the plan was built for {least} to {most}",
+                    fix=f"haad-edge build BUNDLE --target tensorrt --support {'x'.join(ranges)}",
+                )
 
     def bind(self, support: Float, mask: Float) -> None:
         """Write support (G, K, D) and mask (G, K) to where no batch under way reads, and use it from the next on.
@@ -267,21 +274,6 @@ class Pipeline:
             if prepared.graph is not None:
                 self._device.forget(prepared.graph)
             prepared.graph, prepared.pointed, prepared.captured = None, False, False
-
-    @staticmethod
-    def _check(what: str, n: int, limits: tuple[int, int], room: Room) -> None:
-        if not limits[0] <= n <= limits[1]:
-            g, k = room.categories, room.shots
-            wider = [f"{a}:{min(max(a, 4), b)}:{b}" for a, b in (g, k)]
-            if what == "categories":
-                wider[0] = f"{min(g[0], n)}:{min(g[0], n)}:{max(g[1], n)}"
-            else:
-                wider[1] = f"{min(k[0], n)}:{min(k[0], n)}:{max(k[1], n)}"
-            raise EngineError(
-                f"the support set has {n} {what}",
-                why=f"the plan was built for {limits[0]} to {limits[1]}",
-                fix=f"haad-edge build BUNDLE --target tensorrt --support {'x'.join(wider)}",
-            )
 
     def _alive(self) -> None:
         if e := self._lost:

@@ -29,6 +29,7 @@ from edge.engine.machine import Machine, this_machine
 from edge.engine.record import Profile
 from edge.errors import BundleError, EngineError, MissingExtra
 from edge.skeleton import Float
+from edge.support import MAX_WINDOWS
 from tests.edge.engine.test_plans import ORIN, put
 
 SMALL = Profile(batch=[1, 4, 8], categories=[1, 2, 3], shots=[1, 8, 32])
@@ -52,6 +53,10 @@ def test_the_profile_is_what_the_options_say() -> None:
     assert found["joints"] == [(1, 48, 15, 3), (16, 48, 15, 3), (64, 48, 15, 3)]
     assert found["support"] == [(1, 1, 128), (4, 8, 128), (32, 64, 128)]
     assert found["support_mask"][2] == (32, 64) and found["visible"][0] == (1, 48, 15)
+
+
+def test_by_default_there_is_room_for_any_category_that_a_folder_has() -> None:
+    assert parse_profile().shots == [1, 64, MAX_WINDOWS] and parse_profile().batch == [1, 16, 64]
 
 
 @pytest.mark.parametrize(

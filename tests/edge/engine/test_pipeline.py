@@ -230,7 +230,10 @@ def test_a_support_without_room_is_refused_and_the_old_one_stays() -> None:
     p, *_ = make()
     assert p.categories == 3
     p.bind(*support(0))
-    for g, k, said in ((4, 2, r"4 categories.*1 to 3.*--support 1:1:4x1:4:4"), (1, 5, "5 windows.*1 to 4.*x1:1:5")):
+    for g, k, said in (
+        (4, 2, r"4 categories.*1 to 3.*--support 1:4:4x1:4:4"),
+        (1, 5, "5 windows.*1 to 4.*1:3:3x1:5:5"),
+    ):
         with pytest.raises(EngineError, match=said) as e:
             p.bind(*support(1, g, k))
         assert not e.value.lost
