@@ -98,7 +98,7 @@ class Announcer:
         lasted = (c.end - c.start) / SECOND
         reason = {
             "new": f"unlike '{cause.category}', the nearest of what is normal here",
-            "update": f"still abnormal after {lasted:.1f} s",
+            "update": f"{'still abnormal' if c.score >= 1 else 'not yet normal again'} after {lasted:.1f} s",
             "end": "the track is gone" if c.index < 0 else f"normal again after {lasted:.1f} s",
         }[c.type]
         message = Alert(

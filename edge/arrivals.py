@@ -59,7 +59,12 @@ class Arrivals:
                 continue
             stream.heard = now
             if missing := ledger.enter(stream, seq, len(ids) // 8):
-                self._notices.say(f"stream {name}: {missing} messages lost before seq {seq}", name)
+                if missing > 0:
+                    self._notices.say(f"stream {name}: {missing} messages lost before seq {seq}", name)
+                else:
+                    self._notices.say(
+                        f"stream {name}: seq {seq} comes late; do two cameras share the name?", f"{name} late"
+                    )
             if windows.advance(stream, t):
                 self._write(drain, first, places, now)
                 first, people, places = i, 0, []

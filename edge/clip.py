@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import ClipError
-from edge.skeleton import LAYOUTS, THRICE, Float, lift, mask_bad
+from edge.skeleton import LAYOUTS, THRICE, Float, cleaned
 
 MAX_FRAMES = 200_000
 MAX_FILE_BYTES = 256 << 20
@@ -188,9 +188,9 @@ def from_arrays(fields: dict[str, NDArray[Any]], where: str) -> Clip:
         raise error(f"'fps' is {fps:g}, not between 1 and 1000")
     if visible is not None and (visible.shape != joints.shape[:2] or visible.dtype.kind not in "fiub"):
         raise error(f"'visible' is {visible.dtype} {visible.shape}, not numbers {joints.shape[:2]}")
-    clean, seen, _ = mask_bad(lift(joints), None if visible is None else np.asarray(visible, np.float32))
+    clean, seen, _ = cleaned(joints, None if visible is None else np.asarray(visible, np.float32))
     if not seen.any():
-        raise error("no joint is visible in any frame")
+        raise error("no joint is visible in any frame; two or more at the origin count as not found")
     core, seen = layout.to_core15(clean, seen)
     if not _holds_a_pose(core, seen):
         raise error("no pose in it: in every frame all joints that are seen are at one place")

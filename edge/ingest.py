@@ -99,7 +99,7 @@ class Ledger:
     dropped: Counter[str] = field(default_factory=Counter)
 
     def enter(self, stream: Stream, seq: int, people: int = 0) -> int:
-        """Account for one message of so many people; returns how many were lost just before it."""
+        """Account for one message of so many people; returns how many were lost just before it, −1 if it is late."""
         self.frames += 1
         self.people += people
         expected = stream.next_seq
@@ -112,7 +112,7 @@ class Ledger:
             stream.old_seq = seq
             if stream.old_run < RESTART_RUN:
                 self.out_of_order += 1
-                return 0
+                return -1
         stream.old_run = 0
         stream.next_seq = seq + 1
         if missing < 0 or missing > RESTART_AHEAD:

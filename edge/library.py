@@ -143,7 +143,7 @@ def _category(name: str) -> str:
     if not name.isprintable() or not name.strip() or "/" in name or name[0] == "." or len(name.encode()) > NAME_BYTES:
         raise SupportError(
             f"{name!r:.80} cannot name a category",
-            why="it is the name of a folder: printable, without /, not beginning with a dot",
+            why=f"it names a folder: printable, without /, not beginning with a dot, at most {NAME_BYTES} bytes",
             fix="for example --category loading",
         )
     return name

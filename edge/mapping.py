@@ -1,4 +1,4 @@
-"""Many people of one layout onto core15 at once: the same as `lift`, `mask_bad` and `Layout.to_core15`, in few calls.
+"""Many people of one layout onto core15 at once: the same as `cleaned` and `Layout.to_core15`, in few calls.
 
 Sums over joints are matrix products, and so is giving each joint's number to its three coordinates: numpy goes through
 an axis of two or three numbers one step at a time, several times slower than a product with zeros and ones.
@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.skeleton import COORDINATE_LIMIT, LAYOUTS, THRICE, Float, J, Layout, lift, mask_bad
+from edge.skeleton import COORDINATE_LIMIT, LAYOUTS, THRICE, Float, J, Layout, at_origin, cleaned, mask_bad
 
 _ABOVE = np.ascontiguousarray(np.kron(np.eye(J, dtype=np.float32), np.array([[0, 1, 0]], np.float32)))
 
@@ -38,7 +38,8 @@ def core15(
     height = size[1] if size and c == 2 else 1.0
     flat = joints.reshape(people, -1)
     limit = COORDINATE_LIMIT * height
-    if people and not (flat.max() < limit and flat.min() > -limit):  # a NaN makes it false
+    # A NaN makes the first false.
+    if people and (not (flat.max() < limit and flat.min() > -limit) or at_origin(joints) is not None):
         return _with_bad(joints, confidence, layout, size, min_confidence)
     of, sums, weights = _sums_of(layout.name, c)
     if confidence is None:
@@ -68,8 +69,7 @@ def _with_bad(
     min_confidence: float,
 ) -> tuple[Float, Float, NDArray[np.int64] | None]:
     """The same where some coordinates are no places: a camera that sends such is the exception."""
-    lifted = lift(joints, size)
-    clean, seen, _ = mask_bad(lifted, confidence, min_confidence)
-    claimed = mask_bad(np.zeros_like(lifted), confidence, min_confidence)[1]
+    clean, seen, _ = cleaned(joints, confidence, size, min_confidence)
+    claimed = mask_bad(np.zeros_like(clean), confidence, min_confidence)[1]
     bad = (claimed > 0).sum(1) - (seen > 0).sum(1)
     return *layout.to_core15(clean, seen), bad

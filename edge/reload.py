@@ -74,7 +74,7 @@ class SupportWatcher:
                 try:
                     loaded = self._load()
                 except Exception as e:  # whatever it is, the folder may be mended: the watch must go on
-                    self._say(f"the changed support folder is not used: {e}", "support")
+                    self._say(text := f"the changed support folder is not used: {e}", text)
                     continue
                 with self._lock:
                     self._ready = loaded

@@ -33,6 +33,7 @@ from edge.grid import SECOND, WindowSpec
 from edge.ingest import Ledger, Source
 from edge.judge import Judge
 from edge.notices import Notices
+from edge.pace import Pace
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support import SupportSet
@@ -93,6 +94,7 @@ class Runtime:
             clock=clock,
         )
         self._arrivals = Arrivals(self.windows, self.ledger, self.notices, self.dispatch.stage, self._release)
+        self._pace = Pace(self.notices)
         self.state: Literal["online", "degraded", "draining", "offline"] = "online"
         self.reason = ""
         self.stopping = False
@@ -217,6 +219,7 @@ class Runtime:
             return
         if beat:
             self._watch_load()
+            self._pace.look(self.windows.streams.values(), self._received)
         self._say_status()
         # By when the sockets were read last: what has come while the engine was waited for is not heard yet.
         timeout, read = self.settings.track_timeout, self._received

@@ -128,6 +128,36 @@ def mask_bad(joints: Float, visible: Float | None, min_confidence: float = 0.3) 
     return np.where(good[..., None], joints, 0).astype(np.float32), visible * good.astype(np.float32), bad
 
 
+def at_origin(joints: NDArray[np.floating]) -> NDArray[np.bool_] | None:
+    """Which joints of (…, J, 2|3), as they were sent, are where trackers put what they did not find; None: none.
+
+    That is the origin, when two or more of one body are there; a single one may be where the others are measured from.
+    """
+    zero = joints == 0
+    if np.count_nonzero(zero) < 2 * joints.shape[-1]:
+        return None
+    there: NDArray[np.bool_] = zero[..., 0] & zero[..., 1]
+    if joints.shape[-1] == 3:
+        there &= zero[..., 2]
+    there &= there.sum(-1, keepdims=True) > 1
+    return there if there.any() else None
+
+
+def cleaned(
+    joints: NDArray[np.floating],
+    visible: Float | None,
+    size: tuple[float, float] | None = None,
+    min_confidence: float = 0.3,
+) -> tuple[Float, Float, int]:
+    """`lift`, then `mask_bad`; what is `at_origin` is hidden too, and counted where it was claimed visible."""
+    lost = at_origin(joints)
+    clean, seen, bad = mask_bad(lift(joints, size), visible, min_confidence)
+    if lost is None:
+        return clean, seen, bad
+    bad += int((lost & (seen > 0)).sum())
+    return clean, seen * ~lost, bad
+
+
 _COCO = (
     "nose l_eye r_eye l_ear r_ear l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist "
     "l_hip r_hip l_knee r_knee l_ankle r_ankle"

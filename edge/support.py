@@ -34,8 +34,8 @@ from edge.skeleton import Float
 from edge.turns import RULE as TURN_RULE
 from edge.turns import TurnPlan, chosen, paired, repeated, turn_windows
 
-RULE = "2"
-"""The version of `clip_windows`; part of a cached feature's name."""
+RULE = "3"
+"""The version of what makes windows of a clip file; part of a cached feature's name."""
 PHASE_S = 0.25
 MAX_CATEGORIES = 256
 MAX_WINDOWS = 256

@@ -119,7 +119,8 @@ def undo(
     """Take back the last change, or go back to a version; again goes further back."""
     from edge import library
 
-    _said(support, library.undo(support, to))
+    version = library.undo(support, to)
+    _said(support, version, f" --to {version.number - 1}")
 
 
 def list_versions(support: Support) -> None:
@@ -149,6 +150,6 @@ def _date(iso: str) -> str:
         return iso
 
 
-def _said(support: Path, version: Version) -> None:
+def _said(support: Path, version: Version, to: str = "") -> None:
     say(f"version {version.number}: {version.what}; {version.clips} clips of {version.categories} categories")
-    say(f"a running engine takes it up by itself; haad-edge support undo --support {support} takes it back")
+    say(f"a running engine takes it up by itself; haad-edge support undo --support {support}{to} takes it back")

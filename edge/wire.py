@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import WireError
-from edge.skeleton import LAYOUTS, Float, Layout, lift, mask_bad
+from edge.skeleton import LAYOUTS, Float, Layout, cleaned
 
 VERSION = 1
 FLOAT32 = np.dtype("<f4")
@@ -55,7 +55,7 @@ class PoseFrame:
 
     def core15(self, min_confidence: float = 0.3) -> tuple[Float, Float, int]:
         """joints (P, 15, 3) y-up, visible (P, 15) in [0, 1], and how many joints were not finite."""
-        joints, visible, bad = mask_bad(lift(self.joints, self.size), self.visible, min_confidence)
+        joints, visible, bad = cleaned(self.joints, self.visible, self.size, min_confidence)
         return *self.layout.to_core15(joints, visible), bad
 
 
@@ -88,7 +88,7 @@ def unpack(body: bytes, limits: Limits) -> dict[str, Any]:
     try:
         value = msgpack.unpackb(body, raw=False, strict_map_key=True, max_ext_len=0, max_map_len=64)
     except Exception as e:  # msgpack raises many kinds, all of them mean the same here
-        raise WireError("msgpack", "the body is not msgpack", why=f"{type(e).__name__}: {e}"[:200]) from None
+        raise WireError("msgpack", "the body cannot be read as msgpack", why=f"{type(e).__name__}: {e}"[:200]) from None
     if not isinstance(value, dict):
         raise WireError("msgpack", f"the body is a {type(value).__name__}, not a map")
     return value
@@ -179,6 +179,10 @@ def _pose(stream: str, m: Mapping[str, Any], limits: Limits, wall: Callable[[], 
         raise WireError("field_layout", f"unknown layout {show(name)}", fix=f"use one of: {', '.join(LAYOUTS)}")
     ids = _ids(m.get("ids", []), limits)
     joints = m.get("joints", b"" if len(ids) == 0 else None)
+    if joints is None:
+        raise WireError("field_joints", "'joints' is missing")
+    if joints and "ids" not in m:
+        raise WireError("field_ids", "'ids' is missing, and 'joints' is there")
     c = m.get("c", 3 if isinstance(joints, bytes | list) and not joints else _depth(joints))
     if type(c) is not int or c not in (2, 3):
         raise WireError("field_c", f"'c' is {show(c)}, not 2 or 3", why="a blob needs its number of coordinates")

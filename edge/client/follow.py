@@ -75,7 +75,9 @@ class Follower:
         if following < since:  # an older state of the journal was put back: what this life of the engine says is new
             self.next, self.known, self.unsure = min(began, following), following, False
             self._held.clear()
-            return [], [Gap(self.row, self.next, since, "the journal went back, and counts these numbers again")]
+            return [], [
+                Gap(self.row, self.next, since, f"the journal is at {following}: it went back, or was never there")
+            ]
         out: list[Alert] = []
         gaps: list[Gap] = []
         for alert in sorted(alerts, key=lambda a: a.seq):

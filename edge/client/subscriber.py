@@ -25,6 +25,7 @@ from edge.errors import HaadError, SettingsError, WireError
 from edge.events import Alert, Event, Provenance, Scores, Status, check_topics, decode_event
 from edge.journal.replay import Request, decode_answer, encode_request
 from edge.keys import open_keys
+from edge.wire import COUNT_LIMIT
 
 ALERTS = "sub+connect:tcp://127.0.0.1:5556"
 REPLAY = "dealer+connect:tcp://127.0.0.1:5557"
@@ -51,7 +52,8 @@ class _Line:
 class AlertSubscriber:
     """Iterates over Alert, Scores and Status events. Alerts come in order of `seq`, each once, also those missed.
 
-    topics: any of "alert", "score", "status", or e.g. "alert/cam1". Ends after `timeout` seconds of silence, if given.
+    topics: how those begin that are wanted: "alert", "score", "status"; "alert/cam" for all streams whose names begin
+    so, and with a NUL at the end one alone: "alert/cam1\\0". Ends after `timeout` seconds of silence, if given.
     Alerts are heard from now on; from number `since` on, if given; or from where the last one with this `cursor` file
     was. The cursor moves on when the loop's body is done with an event, or with `commit()`. `replay` is where
     to ask for what was missed, none: where the engine says. What nobody can give any more is counted in `missed` and
@@ -78,6 +80,10 @@ class AlertSubscriber:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_topics(topics)
+        if since is not None and (type(since) is not int or not 0 <= since < COUNT_LIMIT):
+            raise SettingsError(
+                f"since is {since!r:.40}", why="alerts are numbered from 0 on", fix="since=0 begins there"
+            )
         self._where = Endpoint.parse(endpoint, ("sub",), example=ALERTS)
         self._keys, self._allow_remote = open_keys(keys), allow_remote
         self._where.check_reach(allow_remote, self._keys)
@@ -241,7 +247,7 @@ class AlertSubscriber:
             self.missed += gap.after - gap.first
             self.gaps.append(gap)
         for alert in alerts:
-            if any(f"alert/{alert.stream}".startswith(t) for t in self._asked_for):
+            if any(f"alert/{alert.stream}\0".startswith(t) for t in self._asked_for):
                 self._ready.append(alert)
 
     # ---- what is due -------------------------------------------------------------------------------------------

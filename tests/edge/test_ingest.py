@@ -30,10 +30,10 @@ def account(*numbers: int) -> tuple[Ledger, list[int], Stream]:
         ((41, 42), [0, 0], 0, 0, 0, 43),  # joining a stream that runs already is no loss
         ((5, 9, 10, 13), [0, 3, 0, 2], 5, 0, 0, 14),
         ((0, 1, 0, 1), [0, 0, 0, 0], 0, 0, 1, 2),  # began anew at 0
-        ((3, 4, 4), [0, 0, 0], 0, 1, 0, 5),  # the same again
-        ((10, 13, 11, 14), [0, 2, 0, 0], 2, 1, 0, 15),  # a late one does not set the count back
+        ((3, 4, 4), [0, 0, -1], 0, 1, 0, 5),  # the same again
+        ((10, 13, 11, 14), [0, 2, -1, 0], 2, 1, 0, 15),  # a late one does not set the count back
         ((5000, 3999, 4000), [0, 0, 0], 0, 0, 1, 4001),  # 1002 behind the expected 5001: a restart
-        ((5000, 4001, 5001), [0, 0, 0], 0, 1, 0, 5002),  # 1000 behind: late
+        ((5000, 4001, 5001), [0, -1, 0], 0, 1, 0, 5002),  # 1000 behind: late
         ((5000, 1, 3), [0, 0, 1], 1, 0, 1, 4),  # its first messages after the restart were lost before we heard
         ((2**63 - 1,), [0], 0, 0, 0, 2**63),
     ],

@@ -220,6 +220,16 @@ def test_an_uneven_stream_is_put_on_even_steps(tmp_path: Path) -> None:
     np.testing.assert_allclose(steps, 1 / clip.fps, atol=1e-4)
 
 
+def test_thirty_frames_are_a_second(tmp_path: Path) -> None:
+    """The least that can be asked for is enough, wherever the second begins between two frames."""
+    for at in (0.0, 0.31, 0.99):
+        with write(tmp_path / f"r{at}") as f:
+            for k in range(90):
+                f.add([message("c", k, 10 + k / 30, {1: person(k / 90)})], k * SECOND // 30)
+        clip = from_recording(read(tmp_path / f"r{at}"), "", None, at, 1.0, Settings())[1]
+        assert len(clip.joints) == pytest.approx(30, abs=1)
+
+
 def test_who_cannot_be_an_example_is_said(tmp_path: Path) -> None:
     reader, s = read(tape(tmp_path / "r")), Settings()
     for stream, track, at, seconds, said in (
@@ -227,6 +237,7 @@ def test_who_cannot_be_an_example_is_said(tmp_path: Path) -> None:
         ("cam", 9, None, 3.0, "nobody like that"),
         ("other", None, None, 3.0, "nobody like that"),
         ("cam", 2, 1.0, 2.5, "seen for 0.5 s"),
+        ("cam", 1, 0.0, 0.9, "seen for 0.9 s.*1 s are the least"),
         ("cam", 1, 99.0, 3.0, "has nothing at 99 s"),
         ("cam", 1, -99.0, 3.0, "has nothing at -99 s"),
     ):

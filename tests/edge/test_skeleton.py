@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import ClipError
-from edge.skeleton import CORE15, LAYOUTS, MIRROR, PARENTS, get_layout, lift, mask_bad
+from edge.mapping import core15
+from edge.skeleton import CORE15, LAYOUTS, MIRROR, PARENTS, at_origin, cleaned, get_layout, lift, mask_bad
 
 AT = {name: i for i, name in enumerate(CORE15)}
 
@@ -230,3 +231,30 @@ def test_whatever_bits_come_in_finite_numbers_come_out(
     assert np.isfinite(core).all() and 0 <= bad <= SIZE[name]
     assert ((seen == 0) | (seen > 0.5)).all() and (seen <= 1 + 1e-6).all()
     assert (core[seen == 0] == 0).all()
+
+
+@pytest.mark.parametrize("c", [2, 3])
+@pytest.mark.parametrize("size", [None, (640.0, 480.0)])
+def test_two_joints_at_the_origin_were_not_found_and_one_may_be_where_the_rest_is_measured_from(
+    c: int, size: tuple[float, float] | None
+) -> None:
+    rng = np.random.default_rng(c)
+    joints = rng.uniform(1, 400, (4, 17, c)).astype(np.float32)
+    joints[1, 3] = 0
+    joints[2, [3, 5]] = 0
+    joints[3] = 0
+    confidence = np.ones((4, 17), np.float32)
+    confidence[2, 5] = 0.1
+    for claimed, counted in ((None, 2 + 17), (confidence, 1 + 17)):
+        _, seen, bad = cleaned(joints, claimed, size)
+        expected = np.ones((4, 17))
+        expected[2, [3, 5]] = expected[3] = 0
+        np.testing.assert_array_equal(seen, expected)
+        assert bad == counted
+        mapped, visible, by_person = core15(joints, claimed, LAYOUTS["coco17"], size)
+        slow = LAYOUTS["coco17"].to_core15(*cleaned(joints, claimed, size)[:2])
+        np.testing.assert_allclose(mapped, slow[0], atol=1e-6)
+        np.testing.assert_array_equal(visible, slow[1])
+        assert by_person is not None and by_person.sum() == counted
+    joints[2:] = 1.0
+    assert at_origin(joints) is None and cleaned(joints, None, size)[2] == 0

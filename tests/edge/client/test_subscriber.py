@@ -10,6 +10,7 @@ import zmq
 
 from edge.client import AlertSubscriber
 from edge.endpoint import Endpoint
+from edge.errors import SettingsError
 from edge.events import Alert, Event, Status, encode_event
 
 from ..harness import FakeClock
@@ -88,6 +89,21 @@ def test_streams_that_were_not_asked_for_leave_no_gap(station: Station) -> None:
         station.alert(stream="cam1", sent=False)
         station.alert(stream="cam2")
         assert hear(s, 2) == [1, 3] and s.missed == 0
+
+
+def test_a_nul_at_the_end_asks_for_one_stream_alone(station: Station) -> None:
+    with subscribe(station, topics=["alert/cam2\0"]) as s:
+        station.joined()
+        station.status()
+        for stream in ("cam22", "cam2", "cam1", "cam2"):
+            station.alert(stream=stream, sent=stream != "cam1")
+        assert hear(s, 2) == [1, 3] and s.missed == 0
+
+
+@pytest.mark.parametrize("since", [-1, 1.5, 2**70, "x", True])
+def test_a_number_that_no_alert_has_is_refused_at_once(since: object) -> None:
+    with pytest.raises(SettingsError, match=r"since is .*from 0 on"):
+        AlertSubscriber("sub+connect:tcp://127.0.0.1:1", since=since)  # type: ignore[arg-type]
 
 
 def test_what_the_journal_let_go_is_reported(station: Station) -> None:
