@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge.support import REFINED, SupportSet
 
-Fingerprint = tuple[tuple[str, int, int], ...]
+Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
 def fingerprint(root: Path) -> Fingerprint:
@@ -23,7 +23,8 @@ def fingerprint(root: Path) -> Fingerprint:
         for path in [*root.glob("*/*.npz"), *root.glob(REFINED)]:
             with contextlib.suppress(OSError):
                 stat = path.stat()
-                found.append((str(path), stat.st_size, stat.st_mtime_ns))
+                # The last changes with the rights too: what could not be read may be readable now.
+                found.append((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return tuple(sorted(found))
 
 

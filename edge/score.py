@@ -60,8 +60,12 @@ def spreads(support: list[Float], cohort: Float, temperature: float) -> NDArray[
     among = match(everything, everything, temperature).mean()
     known = [impostor, among]
     if len(support) > 1:
-        rest = [np.concatenate(support[:i] + support[i + 1 :]) for i in range(len(support))]
-        apart = [match(clip, r, temperature) for clip, r in zip(support, rest, strict=True)]
+        # One at a time: of a thousand clips, a thousand copies of nearly everything are gigabytes.
+        ends = np.cumsum([len(clip) for clip in support])
+        apart = [
+            match(clip, np.concatenate([everything[: end - len(clip)], everything[end:]]), temperature)
+            for clip, end in zip(support, ends, strict=True)
+        ]
         known.append(np.median(np.concatenate(apart)))
     return np.log(np.array(known) + 1e-3)
 

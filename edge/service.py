@@ -14,7 +14,7 @@ from edge.bundle import Bundle, open_bundle
 from edge.endpoint import Endpoint
 from edge.engine import Engine, open_engine
 from edge.engine.fallback import open_first
-from edge.errors import SettingsError
+from edge.errors import BundleError, SettingsError
 from edge.evidence import Evidence, prepare
 from edge.ingest import ZmqSource
 from edge.journal.keep import journal_path, keep
@@ -131,7 +131,14 @@ def _reloader(bundle: Bundle, judge: Engine, settings: Settings, cache: FeatureC
     def load() -> SupportSet:
         assert settings.support is not None
         if not engines:
-            engines.append(open_engine(bundle, max_batch=WATCHER_BATCH))
+            try:
+                engines.append(open_engine(bundle, max_batch=WATCHER_BATCH))
+            except BundleError as e:
+                raise BundleError(
+                    f"{bundle.root}: not the bundle that this engine was started with",
+                    why=e.what,
+                    fix="restart the engine, so that it takes up what is there now",
+                ) from None
         support = load_support(settings.support, bundle, engines[0], cache, turns=_turns(settings, judge))
         judge.admit(support.features)
         return support
@@ -140,12 +147,13 @@ def _reloader(bundle: Bundle, judge: Engine, settings: Settings, cache: FeatureC
 
 
 def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT, then drain."""
+    """Run until SIGTERM or SIGINT, or the terminal is closed; then drain."""
     notices = Notices()
     with serving(settings, notices) as service:
         r = service.runtime
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: r.stop())
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, lambda *_: r.stop())
         by = r.announcer.by
         notices.say(f"model {by.model}, engine {by.engine}, support {by.support}: {r.support.summary}")
         notices.say(

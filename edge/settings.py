@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from edge.endpoint import Endpoint
@@ -108,6 +108,19 @@ class Settings(BaseSettings):
             raise ValueError("is empty")
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """~ is the home folder, as a shell has it; YAML's on and yes are no numbers."""
+        kinds = get_args(cls.model_fields[str(info.field_name)].annotation) or (
+            cls.model_fields[str(info.field_name)].annotation,
+        )
+        if type(value) is bool and bool not in kinds and not {str, Path} & set(kinds):
+            raise ValueError(f"is {str(value).lower()}, and a number is wanted")
+        if Path in kinds and str(value).startswith("~"):
+            return Path(value).expanduser()
+        return value
+
     @field_validator("engine", mode="before")
     @classmethod
     def _engine(cls, value: Any) -> Any:
@@ -147,12 +160,12 @@ class Settings(BaseSettings):
     @field_validator("metrics", "journal", "replay", "poses_out", mode="before")
     @classmethod
     def _off(cls, value: Any) -> Any:
-        return "off" if value is False else value  # YAML reads a bare `off` as false
+        return "off" if _is_off(value) else value
 
     @field_validator("evidence", mode="before")
     @classmethod
     def _evidence(cls, value: Any) -> Any:
-        return None if value is False or str(value) == "off" else value
+        return None if _is_off(value) else value
 
     @field_validator("metrics")
     @classmethod
@@ -161,6 +174,11 @@ class Settings(BaseSettings):
         if value != "off" and not (host and port.isdigit() and int(port) < 65536):
             raise ValueError("is neither host:port nor 'off'")
         return value
+
+
+def _is_off(value: Any) -> bool:
+    """YAML reads a bare `off` as false; people write it in other ways too, and none of them names a file."""
+    return value is False or (value is not None and str(value).lower() in ("off", "no", "false", "none"))
 
 
 def _endpoint(value: str, allowed: tuple[str, ...], example: str) -> str:

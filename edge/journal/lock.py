@@ -14,6 +14,7 @@ class FileLock:
 
     def __init__(self, path: Path, *, fix: str) -> None:
         """Raises SettingsError, with `fix` as what to do, when another process holds it; OSError if it fails."""
+        path = path.resolve()  # by whatever other name it is opened too
         self._fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

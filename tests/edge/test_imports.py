@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,11 @@ def test_no_source_of_edge_names_the_other_houses_and_none_names_those_above_it(
 def test_numpy_is_not_imported_before_the_command_line_has_set_its_threads() -> None:
     done = in_a_bare_environment("import edge.cli\nprint('numpy' in sys.modules)")
     assert done.stdout == "False\n", done.stderr
+
+
+def test_onnx_runtime_does_not_report_to_its_maker() -> None:
+    """It does from 1.32 on, over the network, unless this is set before it is loaded."""
+    code = "import os, sys, edge; assert 'onnxruntime' not in sys.modules; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=env)
+    assert done.stdout.strip() == "1", done.stderr

@@ -38,9 +38,23 @@ def test_the_same_kind_is_said_once_in_a_while_and_the_rest_counted() -> None:
     clock.now += 0.02
     notices.say("lost 5", "lost")
     assert out.getvalue().splitlines()[1:] == ["haad-edge: lost 5 (3 more like it since)"]
-    clock.now += 10.01
+    clock.now += 20.01
     notices.say("lost 6", "lost")
     assert out.getvalue().splitlines()[2:] == ["haad-edge: lost 6"]  # counted from anew
+
+
+def test_what_goes_on_is_said_less_and_less_often_and_what_comes_back_at_once() -> None:
+    notices, out, clock = made()
+    for _ in range(24 * 3600):
+        notices.say("disk full", "disk")
+        clock.now += 1
+    said = out.getvalue().count("disk full")
+    assert 140 < said < 170  # ten minutes apart in the end
+    clock.now += 1300
+    for _ in range(2):
+        notices.say("disk full", "disk")
+        clock.now += 10.01
+    assert out.getvalue().count("disk full") == said + 2
 
 
 def test_kinds_do_not_silence_each_other() -> None:

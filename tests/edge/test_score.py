@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -61,6 +62,17 @@ def test_what_enrolment_knows_by_hand() -> None:
         spreads([a], cohort, TAU),
         [log(float(np.quantile(match(cohort, a, TAU), 0.05))), log(float(match(a, a, TAU).mean()))],
     )
+
+
+def test_many_clips_of_a_category_take_no_gigabytes() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(600, 3, 128)).astype(np.float32)
+    clips = list(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
+    tracemalloc.start()
+    spreads(clips, clips[0], 0.07)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100e6  # copies of nearly everything for every clip were 550 MB
 
 
 def test_level_and_margin_are_the_calibrations_formula() -> None:

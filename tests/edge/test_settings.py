@@ -252,3 +252,26 @@ def test_evidence_off_is_none_and_no_folder_of_that_name(config: Path, value: An
     assert load_settings({"evidence": value}, config).evidence is None
     config.write_text("evidence: off\n")
     assert load_settings({}, config).evidence is None
+
+
+@pytest.mark.parametrize("off", ["off", "'Off'", "OFF", "no", "'none'", "false"])
+def test_off_is_off_however_it_is_written(tmp_path: Path, off: str) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(f"journal: {off}\nevidence: {off}\nmetrics: {off}\n")
+    s = load_settings({}, config)
+    assert (str(s.journal), s.evidence, s.metrics) == ("off", None, "off")
+    assert load_settings().journal is None and load_settings().metrics != "off"  # what is not given is not off
+
+
+def test_the_home_folder_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "c.yaml").write_text("journal: ~/j.db\nsupport: ~/s\n")
+    s = load_settings({}, tmp_path / "c.yaml")
+    assert (s.journal, s.support) == (tmp_path / "j.db", tmp_path / "s")
+
+
+@pytest.mark.parametrize("line", ["threshold: yes", "max_streams: true", "stride: on", "journal_mib: on"])
+def test_yes_is_no_number(tmp_path: Path, line: str) -> None:
+    (tmp_path / "c.yaml").write_text(line)
+    with pytest.raises(SettingsError, match="is true, and a number is wanted"):
+        load_settings({}, tmp_path / "c.yaml")

@@ -113,6 +113,9 @@ def test_a_second_owner_is_refused_with_who_has_it(tmp_path: Path) -> None:
     assert f"process {__import__('os').getpid()} has it open" in done.stderr and "--journal PATH" in done.stderr
     with pytest.raises(SettingsError, match="in use"):
         Journal(tmp_path / "j.db")
+    (tmp_path / "link.db").symlink_to(tmp_path / "j.db")
+    with pytest.raises(SettingsError, match="in use"):
+        Journal(tmp_path / "link.db")
     journal.close()
     Journal(tmp_path / "j.db").close()
 
