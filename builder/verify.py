@@ -22,7 +22,7 @@ from edge.engine.machine import this_machine
 from edge.engine.plans import misfit
 from edge.engine.record import FOLDER, PLANS, again, engine_names, read_plan, read_record, stale
 from edge.errors import HaadError
-from edge.score import match
+from edge.score import level_of, margin_of, match, threshold_of
 from edge.skeleton import Float
 
 if TYPE_CHECKING:
@@ -35,14 +35,15 @@ TOLERANCE = 1e-4
 def verify(bundle: Bundle) -> list[Finding]:
     """All checks, in the order of reading. A verdict of 'broken' means that the bundle should not be run here."""
     out = files(bundle)
+    out += _manifest(bundle)
     out.append(Finding("signature", "absent", "none: this version signs nothing, hashes guard against damage alone"))
-    checks: list[tuple[str, Callable[[], list[Finding]]]] = []
+    checks: list[tuple[str, Callable[[], list[Finding]]]] = [("calibration", lambda: _calibration(bundle))]
     data = intact(bundle, GRAPH)
     if data is None:
         fix = f"haad-edge build {bundle.root} --target onnx"
         out.append(Finding("graph", "broken", "missing or damaged: nothing of it was run", fix))
     else:
-        checks = [("operations", lambda: _lists(data)), ("runs here", lambda: _runs(bundle))]
+        checks += [("operations", lambda: _lists(data)), ("runs here", lambda: _runs(bundle))]
         if intact(bundle, WEIGHTS) is not None:
             checks.append(("parity with torch", lambda: _torch(bundle, data)))
         checks += [(f"engine {n}", lambda n=n: _engine(bundle, data, n)) for n in engine_names(bundle)]  # type: ignore[misc]
@@ -55,6 +56,33 @@ def verify(bundle: Bundle) -> list[Finding]:
         if name == "runs here" and found[0].verdict == "broken":
             break  # whatever is compared with it would say the same once more
     return out
+
+
+def _manifest(bundle: Bundle) -> list[Finding]:
+    """What stands in it twice stands there alike."""
+    m = bundle.manifest
+    wrong = [
+        f"{name} is {getattr(m, name)}, and {there} in the architecture"
+        for name in ("frames", "seconds", "embedding", "temperature")
+        if (there := m.architecture.get(name, getattr(m, name))) != getattr(m, name)
+    ]
+    fix = "copy the bundle again, whole"
+    return [Finding("manifest", "broken", "; ".join(wrong), fix)] if wrong else []
+
+
+def _calibration(bundle: Bundle) -> list[Finding]:
+    """What `run` takes from it for a category of several clips and for one of a lone clip, and for its threshold."""
+    m, name, fix = bundle.manifest, "calibration", "train the bundle anew, or python -m benchmarks.recalibrate"
+    found = bundle.calibration()
+    rows = np.eye(4, m.embedding, dtype=np.float32)
+    try:
+        values = [level_of(clips, found, m.temperature) for clips in ([rows[:2], rows[2:]], [rows])]
+        values += [margin_of(3, found), threshold_of(found, "high")]
+    except (KeyError, ValueError, IndexError, TypeError) as e:
+        return [Finding(name, "broken", f"cannot be used: {type(e).__name__}: {e}", fix)]
+    if not np.isfinite(values).all():
+        return [Finding(name, "broken", "its limits are not numbers", fix)]
+    return [Finding(name, "ok", f"{len(found['cohort'])} embeddings in the cohort, and the constants of the score")]
 
 
 def _lists(data: bytes) -> list[Finding]:

@@ -94,7 +94,7 @@ def register(app: typer.Typer) -> None:
             int | None, typer.Option(min=0, max=3, help="every 4th category from here on is unseen")
         ] = None,
         draws: Annotated[int, typer.Option(min=2, help="support draws; they give the interval")] = 20,
-        seed: Annotated[int, typer.Option(help="random seed of the draws")] = 0,
+        seed: Annotated[int, typer.Option(min=0, help="random seed of the draws")] = 0,
         bundle: Annotated[Path | None, typer.Option(help="the bundle to evaluate; none: base")] = None,
         floor: Annotated[bool, typer.Option(help="also measure what no learning at all would do")] = True,
         streaming: Annotated[

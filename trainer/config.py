@@ -19,7 +19,7 @@ class TrainConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field("model", pattern=r"^[\w.+-]{1,64}$")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     steps: int = Field(4000, ge=1)
     batch: int = Field(256, ge=8)
     per_category: int = Field(6, ge=2)

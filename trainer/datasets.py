@@ -69,14 +69,14 @@ def load_set(
 
     A clip that cannot be read raises ClipError, or is left out with `strict=False`.
     """
-    merge = merge or {}
+    merge, called = merge or {}, root.resolve().name  # also where it is called `.`
     clips: list[Clip] = []
     paths: list[Path] = []
     label: list[int] = []
     names: list[str] = []
     sha = hashlib.sha256()
     for folder, files in categories(root).items():
-        key = f"{root.name}/{folder}"
+        key = f"{called}/{folder}"
         if any(fnmatch(key, g) for g in exclude):
             continue
         name = next((coarse for g, coarse in merge.items() if fnmatch(key, g)), folder)
@@ -92,7 +92,7 @@ def load_set(
             clips.append(clip)
             paths.append(path)
             label.append(names.index(name))
-    return ClipSet(root.name, clips, paths, np.array(label, np.int64), names, sha.hexdigest())
+    return ClipSet(called, clips, paths, np.array(label, np.int64), names, sha.hexdigest())
 
 
 def subject_split(subjects: NDArray[np.str_]) -> NDArray[np.bool_]:

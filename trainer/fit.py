@@ -6,6 +6,7 @@ uninterrupted one does. Under `torchrun` each process takes its rows of every ba
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import math
@@ -56,26 +57,35 @@ def load_sets(data: Path, config: TrainConfig) -> list[ClipSet]:
     return sets
 
 
+NOTHING = "nothing to validate on: held-out subjects must have every category, and so must the others"
+
+
 def prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, made ahead in a thread."""
-    ready: queue.Queue[Batch] = queue.Queue(4)
+    """The same batches, made ahead in a thread; what it raises is raised here."""
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(4)
     stop = threading.Event()
 
+    def hand(item: Batch | BaseException) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                return ready.put(item, timeout=0.5)
+
     def work() -> None:
-        for b in batches:
-            while not stop.is_set():
-                try:
-                    ready.put(b, timeout=0.5)
-                    break
-                except queue.Full:
-                    continue
-            if stop.is_set():
-                return
+        try:
+            for b in batches:
+                hand(b)
+                if stop.is_set():
+                    return
+        except BaseException as e:
+            hand(e)
 
     threading.Thread(target=work, daemon=True).start()
     try:
         while True:
-            yield ready.get()
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
     finally:
         stop.set()
 
@@ -98,13 +108,17 @@ def embed_clips(encoder: Encoder, clips: list[Clip]) -> Float:
     return embed_whole(partial(embed_arrays, encoder), clips, encoder.config.frames)
 
 
-def validate(encoder: Encoder, sets: list[ClipSet], every: int, draws: int = 5) -> dict[str, float]:
-    """Mean few-shot AUROC of each set: support from the training subjects, test on those held out."""
+def validate(encoder: Encoder, sets: list[ClipSet], every: int, draws: int = 5, least: int = 1) -> dict[str, float]:
+    """Mean few-shot AUROC of each set: support from the training subjects, three clips, test on those held out.
+
+    Of sets whose smallest category has fewer clips as many as it has, but no figure with fewer than `least`; nor where
+    a category has none of them, or none to test.
+    """
     out = {}
     for s in sets:
         test = held_out(s.subjects, every)
         counts = np.array([[(s.label[m] == c).sum() for c in range(len(s.names))] for m in (~test, test)])
-        if counts.min() < 1:
+        if counts.min() < 1 or counts[0].min() < least:
             continue
         names = np.array(s.names)[s.label]
         # few_shot splits by subject itself; two made-up subjects say which clips are which.
@@ -230,7 +244,7 @@ class Trainer:
             self.save(checkpoint)
         self.condense()
         figures = validate(self.average, self.sets, self.config.hold_out)
-        return "  ".join(f"{k} {v:.4f}" for k, v in figures.items()) or "no held-out subjects to validate on"
+        return "  ".join(f"{k} {v:.4f}" for k, v in figures.items()) or NOTHING
 
     def save(self, path: Path) -> None:
         """Write everything needed to go on, in one atomic step."""
@@ -272,7 +286,7 @@ def make_bundle(trainer: Trainer, out: Path) -> Bundle:
         architecture=asdict(config.encoder) | {"parameters": sum(p.numel() for p in encoder.parameters())},
         training=training_record(trainer),
         accuracy={
-            "held_out_subjects_auroc_3_shot": validate(encoder, trainer.sets, config.hold_out, draws=20),
+            "held_out_subjects_auroc_3_shot": validate(encoder, trainer.sets, config.hold_out, draws=20, least=3),
             "calibration": calibration,
         },
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import builder.verify
 from builder.half import to_half
 from builder.inspect import inspect
 from builder.verify import verify
-from edge.bundle import GRAPH, WEIGHTS, Bundle, open_bundle, write_bundle
+from edge.bundle import CALIBRATION, GRAPH, WEIGHTS, Bundle, open_bundle, write_bundle
 from edge.cli import make_app
 from edge.doctor import Finding, show
 from edge.engine.machine import this_machine
@@ -106,6 +107,26 @@ def test_files_that_the_manifest_does_not_list_are_said(copy: Bundle) -> None:
     (copy.root / "engines" / "notes.txt").write_text("")
     found = by_name(inspect(copy.root))["other files"]
     assert found.verdict == "absent" and found.detail.endswith("never read: engines/notes.txt")
+
+
+@pytest.mark.parametrize("wrong", ["narrow", "level", "nan", "gone"])
+def test_a_calibration_that_cannot_be_used_is_broken_whatever_its_hash(copy: Bundle, wrong: str) -> None:
+    arrays = copy.calibration()
+    if wrong == "narrow":
+        arrays["cohort"] = arrays["cohort"][:, :-3]
+    elif wrong == "nan":
+        arrays["level"] = arrays["level"] * np.nan
+    else:
+        del arrays["level" if wrong == "level" else "margin"]
+    data = io.BytesIO()
+    np.savez(data, **arrays)  # type: ignore[arg-type]
+    assert broken(verify(write_bundle(copy.root, copy.manifest, {CALIBRATION: data.getvalue()}))) == ["calibration"]
+
+
+def test_a_manifest_that_says_two_things_is_broken(copy: Bundle) -> None:
+    m = copy.manifest.model_copy(update={"seconds": 2 * copy.manifest.seconds})
+    found = by_name(verify(write_bundle(copy.root, m, {})))
+    assert found["manifest"].verdict == "broken" and "seconds is 2" in found["manifest"].detail
 
 
 def test_a_whole_bundle_passes_verify(copy: Bundle) -> None:

@@ -66,6 +66,16 @@ def test_exclude_and_merge_go_by_globs_on_set_and_category(folder: Path) -> None
     assert load_set(folder / "first", exclude=["walk"]).names == ["clap", "squat", "walk", "wave"]
 
 
+def test_a_set_has_its_name_also_from_inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else globs on it would quietly fit nothing."""
+    whole = load_set(folder / "first", exclude=["first/walk"])
+    monkeypatch.chdir(folder / "first")
+    here = load_set(Path(), exclude=["first/walk"])
+    assert (here.name, here.names, here.digest) == ("first", whole.names, whole.digest)
+    monkeypatch.chdir(folder / "first" / "walk")
+    assert load_set(Path("..")).name == "first"
+
+
 def test_the_digest_tells_data_apart(tmp_path: Path, folder: Path) -> None:
     write_set(tmp_path / "a", ("walk", "wave"), subjects=1)
     before = load_set(tmp_path / "a").digest

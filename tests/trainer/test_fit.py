@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,10 @@ from edge.embedding import CUTS
 from edge.errors import ClipError, SettingsError
 from edge.score import match
 from tests.trainer.made import ENCODER, made, tiny
-from trainer.datasets import ClipSet, held_out
+from trainer.datasets import Batch, ClipSet, held_out
 from trainer.encoder import Encoder
 from trainer.evaluate import few_shot
-from trainer.fit import Trainer, embed_clips, load_sets, make_bundle, validate
+from trainer.fit import Trainer, embed_clips, load_sets, make_bundle, prefetched, validate
 
 
 def silent(step: int, loss: float, news: str) -> None:
@@ -232,3 +233,14 @@ def test_the_bundle_opens_and_says_how_it_was_made(sets: list[ClipSet], tmp_path
     calibration = b.calibration()
     assert {"cohort", "level", "level_one", "margin"} <= set(calibration)
     np.testing.assert_allclose(np.linalg.norm(calibration["cohort"].astype(float), axis=1), 1, atol=2e-3)
+
+
+def test_what_a_sampler_raises_ends_the_training_instead_of_leaving_it_waiting() -> None:
+    def batches() -> Iterator[Batch]:
+        yield Batch(*(np.zeros(1) for _ in range(4)))  # type: ignore[arg-type]
+        raise ValueError("no such clip")
+
+    ahead = prefetched(batches())
+    next(ahead)
+    with pytest.raises(ValueError, match="no such clip"):
+        next(ahead)

@@ -72,7 +72,7 @@ def motion_report(
     data: Annotated[Path, typer.Option(help="the clips that it was trained on, and those held out of them")],
     output: Annotated[Path, typer.Option("--out", help="folder for quality.json and the pictures")],
     clips: Annotated[int, typer.Option(min=2, help="held-out clips to generate from, at most")] = 200,
-    seed: Annotated[int, typer.Option(help="random seed")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="random seed")] = 0,
 ) -> None:
     """Measure generated clips beside real ones of people the model never saw, and draw some of both."""
     need("train", "torch", "safetensors", "scipy")
@@ -90,7 +90,7 @@ def support_grow(
     per_clip: Annotated[int, typer.Option(min=1, max=99, help="generated clips beside each real one")] = 1,
     strength: Annotated[float, typer.Option(help="how much is forgotten of what is not kept, up to 1")] = 0.15,
     keep: Annotated[float, typer.Option(help="share of the clip, from its beginning, that stays as it is")] = 0.0,
-    seed: Annotated[int, typer.Option(help="random seed")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="random seed")] = 0,
     output: Annotated[
         Path | None, typer.Option("--out", help="write the grown folder here, and leave the first as it is")
     ] = None,
