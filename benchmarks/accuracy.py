@@ -36,12 +36,13 @@ from benchmarks.conditions import CONDITIONS
 from edge.bench.machine import cpu
 from edge.bundle import open_bundle, write_bundle
 from edge.clip import Clip
+from edge.embedding import embed_whole
 from edge.skeleton import Float
 from trainer.augment import AugmentConfig
-from trainer.baselines import raw_dct, raw_distance
+from trainer.baselines import raw_dct, raw_distance, raw_windows
 from trainer.config import TrainConfig, load_config
 from trainer.datasets import ClipSet, find_sets, load_set
-from trainer.encoder import Encoder, shares
+from trainer.encoder import Encoder, EncoderConfig, shares
 from trainer.evaluate import Distance, few_shot, mean_cosine
 from trainer.fit import Trainer, embed_clips
 from trainer.motion.config import MotionConfig
@@ -51,7 +52,7 @@ from trainer.paper import PaperConfig, embed_paper, mean_euclidean, prepare, tra
 from trainer.protocols import by_subject, leave_out
 
 FOLDS, MAIN, PAIRED = 4, "utd_mhad", "ui_prmd"
-METHODS = ("floor", "paper", "ours")
+METHODS = ("floor", "floor-cuts", "paper", "ours")
 WIDER = "-generated"
 """Behind a method's name: the same with as many generated clips again, of a motion model trained on the same clips."""
 HEADS = (0.0, 0.25)
@@ -84,6 +85,8 @@ def fit(method: str, sets: list[ClipSet], run: Run) -> tuple[Embed, Distance]:
         method = method.removesuffix(WIDER)
     if method == "floor":
         return lambda clips: raw_dct(list(clips)), raw_distance
+    if method == "floor-cuts":
+        return lambda clips: embed_whole(raw_windows, clips, EncoderConfig().frames), raw_distance
     if method == "paper":
         offset = np.cumsum([0] + [len(s.names) for s in sets])
         label = np.concatenate([s.label + o for s, o in zip(sets, offset, strict=False)])
@@ -145,7 +148,7 @@ def without(method: str, name: str, run: Run) -> dict[str, Any]:
     """Trained on all sets but `name`, judged on it."""
     c = load_config(run.config)
     others = [p for p in find_sets(run.data) if p.name != name]
-    sets = [load_set(p, exclude=c.exclude, merge=c.merge) for p in others] if method != "floor" else []
+    sets = [load_set(p, exclude=c.exclude, merge=c.merge) for p in others] if not method.startswith("floor") else []
     embed, distance = fit(method, [s for s in sets if len(s.names) > 1], run)
     pairs = name == PAIRED
     data = load_set(run.data / name) if pairs else load_set(run.data / name, exclude=c.exclude, merge=c.merge)

@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, help="none: base")
     parser.add_argument("--shots", type=int, default=3)
     parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--people", help="watch only these of the others, with commas between")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     bundle, settings = open_bundle(options.bundle), Settings()
@@ -69,7 +70,10 @@ def main() -> None:
     def between(i: int, j: int) -> Float:
         return embed(engine, *turn_windows(data.clips[i], data.clips[j], m.frames, m.seconds))
 
-    test = data.subset(~pool)
+    watch = ~pool
+    if options.people:
+        watch &= np.isin(data.subjects, options.people.split(","))
+    test = data.subset(watch)
     seen = watched(test, bundle, engine, settings.stride)
     rng = np.random.default_rng(0)
     rows = []
@@ -111,7 +115,8 @@ def main() -> None:
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         name = options.data.resolve().name
-        report = {"data": name, "model": bundle.model, "shots": options.shots, "mean": found, "rows": rows}
+        report = {"data": name, "people": sorted(set(test.subjects.tolist())), "model": bundle.model}
+        report |= {"shots": options.shots, "mean": found, "rows": rows}
         options.json.write_text(json.dumps(report, indent=2) + "\n")
 
 

@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
 
         ready_folder(output)
         settings = load_config(config, steps=steps, seed=seed)
-        sets = load_sets(data, settings)
+        sets = load_sets(data, settings, say)
         trainer = Trainer(sets, settings)
         if trainer.chief:
             for s in sets:

@@ -48,12 +48,15 @@ Report = Callable[[int, float, str], None]
 """Called with (step, loss, news); news is empty but for a validation figure."""
 
 
-def load_sets(data: Path, config: TrainConfig) -> list[ClipSet]:
-    """All sets under `data` but for what the configuration excludes."""
-    sets = [load_set(p, exclude=config.exclude, merge=config.merge) for p in find_sets(data)]
-    sets = [s for s in sets if len(s.names) >= 2]
+def load_sets(data: Path, config: TrainConfig, say: Callable[[str], object] = lambda text: None) -> list[ClipSet]:
+    """All sets under `data` but for what the configuration excludes; what is left out besides is said."""
+    found = [load_set(p, exclude=config.exclude, merge=config.merge) for p in find_sets(data)]
+    sets = [s for s in found if len(s.names) >= 2]
     if not sets:
         raise ClipError(f"{data}: nothing to train on", why="a set needs two categories or more")
+    for s in found:
+        if len(s.names) < 2:
+            say(f"left out: {s.name}, since a set needs two categories or more")
     return sets
 
 
