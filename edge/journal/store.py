@@ -196,6 +196,8 @@ class Journal:
         """Commit messages whose `seq` are `next` and above, in order. All or none. Raises JournalError."""
         if not entries:
             return
+        if self._db is not None and not self.path.exists():  # SQLite would write on, where nobody finds it
+            raise JournalError(f"journal {self.path}: taken away while it was in use", damaged=True)
         # Never back: a clock that is set right after the start does not make what was written before look ancient.
         at = max(self._now(), self._at)
         try:

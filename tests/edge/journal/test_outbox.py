@@ -201,6 +201,19 @@ def test_a_disk_that_hangs_for_hours_fills_no_memory(box: Box, monkeypatch: pyte
     assert kept == [0, 1, 2, 3, *range(80, 100)] == sorted(hung) and len(box.sink.alerts()) == 100
 
 
+def test_a_journal_that_is_taken_away_is_begun_anew_and_said(box: Box) -> None:
+    """SQLite writes on into a file that has no name any more."""
+    path = box.journal.path
+    box.announcer._say(ALERT)
+    box.sink.until(1)
+    for end in ("", "-wal", "-shm"):
+        Path(f"{path}{end}").unlink(missing_ok=True)
+    box.announcer._say(replace(ALERT, id="k"))
+    assert [a.seq for a in box.sink.until(2)] == [0, 1]
+    assert "taken away while it was in use" in box.said.getvalue() and path.exists()
+    assert [s for s, _ in box.journal.read(0, 10, 10**6)[0]] == [1] and box.status().state == "online"
+
+
 def test_damage_while_running_begins_a_new_file_under_the_same_numbers(box: Box) -> None:
     box.alert(id="a")
     box.sink.until(1)
