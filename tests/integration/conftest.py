@@ -68,9 +68,9 @@ class Engine:
         assert isinstance(event, Status)
         return event
 
-    def stop(self) -> int:
-        """SIGTERM, then the exit code; the events of the drain are collected."""
-        self.process.send_signal(signal.SIGTERM)
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        """A signal, then the exit code; the events of the drain are collected."""
+        self.process.send_signal(how)
         self.until(lambda e: isinstance(e, Status) and e.state == "offline")
         return self.process.wait(20)
 
