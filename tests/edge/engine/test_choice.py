@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edge.bundle import open_bundle
+from edge.bundle import BASE, GRAPH, open_bundle, write_bundle
 from edge.clip import save_clip
 from edge.engine import Staging
 from edge.engine.fallback import Fallback
 from edge.engine.machine import this_machine
-from edge.errors import EngineError, SettingsError
+from edge.errors import BundleError, EngineError, SettingsError
 from edge.motion import make_motion
 from edge.notices import Notices
 from edge.page import RuntimeCollector
@@ -151,6 +152,15 @@ def test_a_support_folder_that_the_plan_has_no_room_for_is_refused_where_it_is_r
         clip.unlink()
     (support / "squat").rmdir()
     assert np.isfinite(load().features).all()
+
+
+def test_a_bundle_that_was_upgraded_under_the_engine_asks_for_a_restart(support: Path, tmp_path: Path) -> None:
+    """Not for another copy: what is there is whole, and not what this engine runs."""
+    copy = open_bundle(shutil.copytree(BASE, tmp_path / "bundle"))
+    load = _reloader(copy, HeightEngine(), load_settings({"support": str(support)}), FeatureCache(tmp_path / "c"))
+    write_bundle(copy.root, copy.manifest, {GRAPH: copy.read(GRAPH) + b"newer"})
+    with pytest.raises(BundleError, match=r"not the bundle that this engine was started with.*restart the engine"):
+        load()
 
 
 def test_changes_between_categories_are_known_as_far_as_the_plan_has_room(support: Path, tmp_path: Path) -> None:
