@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -56,7 +57,7 @@ def version_of(package: str) -> str | None:
         return None
 
 
-def _onnx(s: Settings) -> Finding:
+def _onnx() -> Finding:
     bundle = open_bundle()
     engine = open_engine(bundle, "onnx", max_batch=8)
     m = bundle.manifest
@@ -166,7 +167,7 @@ def _journal(s: Settings) -> Finding:
     return Finding("journal", "ok", f"{path}{held}")
 
 
-def _training(s: Settings) -> Finding:
+def _training() -> Finding:
     wanted = ("torch", "onnx", "safetensors", "scikit-learn")
     missing = [p for p in wanted if version_of(p) is None]
     if missing:
@@ -192,17 +193,17 @@ def examine(config: Path | None = None) -> list[Finding]:
     except HaadError as e:
         out.append(Finding("settings", "broken", e.what + (f": {e.why}" if e.why else ""), e.fix))
         settings = Settings.model_construct()  # the defaults
-    checks: tuple[tuple[str, Callable[[Settings], Finding]], ...] = (
+    checks: tuple[tuple[str, Callable[[], Finding]], ...] = (
         ("engine onnx", _onnx),
-        ("engine tensorrt", _tensorrt),
+        ("engine tensorrt", partial(_tensorrt, settings)),
         ("training", _training),
-        ("cache", _cache),
-        ("journal", _journal),
-        ("ports", _ports),
+        ("cache", partial(_cache, settings)),
+        ("journal", partial(_journal, settings)),
+        ("ports", partial(_ports, settings)),
     )
     for name, check in checks:
         try:
-            out.append(check(settings))
+            out.append(check())
         except HaadError as e:
             out.append(Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix))
     return out

@@ -38,9 +38,14 @@ def core15(
     height = size[1] if size and c == 2 else 1.0
     flat = joints.reshape(people, -1)
     limit = COORDINATE_LIMIT * height
-    # A NaN makes the first false.
-    if people and (not (flat.max() < limit and flat.min() > -limit) or at_origin(joints) is not None):
+    if people and not (flat.max() < limit and flat.min() > -limit):  # a NaN makes it false
         return _with_bad(joints, confidence, layout, size, min_confidence)
+    bad = None
+    if (lost := at_origin(joints)) is not None:  # no exception: a tracker that says so by confidence writes zeros too
+        claimed = lost if confidence is None else lost & (confidence >= min_confidence)
+        if claimed.any():
+            bad = claimed.sum(1)
+            confidence = np.where(lost, 0, 1 if confidence is None else confidence).astype(np.float32)
     of, sums, weights = _sums_of(layout.name, c)
     if confidence is None:
         total, weight = flat @ sums, np.broadcast_to(weights.sum(0), (people, J))
@@ -58,7 +63,7 @@ def core15(
         total *= scale @ (THRICE * unit)
         if size:
             total += enough @ _ABOVE
-    return total.reshape(people, J, 3), weight * enough, None
+    return total.reshape(people, J, 3), weight * enough, bad
 
 
 def _with_bad(

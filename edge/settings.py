@@ -112,9 +112,8 @@ class Settings(BaseSettings):
     @classmethod
     def _plain(cls, value: Any, info: ValidationInfo) -> Any:
         """~ is the home folder, as a shell has it; YAML's on and yes are no numbers."""
-        kinds = get_args(cls.model_fields[str(info.field_name)].annotation) or (
-            cls.model_fields[str(info.field_name)].annotation,
-        )
+        kind = cls.model_fields[str(info.field_name)].annotation
+        kinds = get_args(kind) or (kind,)
         if type(value) is bool and bool not in kinds and not {str, Path} & set(kinds):
             raise ValueError(f"is {str(value).lower()}, and a number is wanted")
         if Path in kinds and str(value).startswith("~"):
