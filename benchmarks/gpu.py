@@ -2,8 +2,8 @@
 
 A TensorRT FP16 plan with and without CUDA graphs, one batch after the other and two under way at a time; torch eager
 and torch.compile beside it, in a process of their own (`--torch COMMAND` where another Python has torch). All in one
-run, in turns, copies in and out included. Before that the floor: what the bytes and operations of a batch take at the
-speeds measured on the same machine. What was measured so far is written after every size.
+run, in turns (torch.compile last), copies in and out included. Before that the floor: what the bytes and operations of
+a batch take at the speeds measured on the same machine. What was measured so far is written after every size.
 Without a GPU, TensorRT or pycuda it says so and ends with 77.
 """
 
@@ -29,6 +29,7 @@ import numpy as np
 
 from benchmarks.gpu_floor import ceilings, timed
 from benchmarks.gpu_torch import COMPILED, EAGER, Torch, support, windows
+from builder.profile import BATCH
 from edge.bundle import BASE, GRAPH, Bundle, open_bundle
 from edge.console import say
 from edge.engine.machine import this_machine
@@ -63,12 +64,27 @@ class Options:
     torch: str
 
 
-def plan_of(bundle: Bundle, most: int) -> tuple[Bundle, PlanRecord]:
-    """A plan that takes batches of `most`, built in a copy of the bundle."""
+def open_engines(bundle: Bundle, batch: str) -> tuple[dict[str, Pipeline], PlanRecord]:
+    """A plan for such batches, built into the bundle, opened with and without CUDA graphs."""
     from builder.compile import Wish, build_tensorrt
     from builder.profile import parse_profile
+    from edge.engine.tensorrt import open_plan
 
-    return build_tensorrt(bundle, Wish("fp16", parse_profile(f"1:{min(64, most)}:{most}")))
+    built, record = build_tensorrt(bundle, Wish("fp16", parse_profile(batch)))
+    plan = built.read(f"{FOLDER}/{record.target}/{record.file}")
+    engines = {
+        name: open_plan(built, record, plan, max_batch=record.profile.batch[2], graphs=graphs)
+        for name, graphs in {"TensorRT, graphs": True, "TensorRT, no graphs": False}.items()
+    }
+    for engine in engines.values():
+        engine.bind(*support(built.manifest.embedding))
+    return engines, record
+
+
+def profiles(batches: list[int]) -> dict[str, list[int]]:
+    """Which sizes are measured with which plan: kernels are chosen for the usual size, the middle one."""
+    small, large = [n for n in batches if n <= 64], [n for n in batches if n > 64]
+    return ({BATCH: small} if small else {}) | ({f"{large[0]}:{large[-1]}:{large[-1]}": large} if large else {})
 
 
 def one_after_the_other(pipeline: Pipeline, n: int, seconds: float) -> tuple[float, list[float]]:
@@ -117,9 +133,27 @@ def ways(engines: dict[str, Pipeline], torch: Torch, n: int, o: Options) -> dict
             engine.collect()
         out[name] = partial(one_after_the_other, engine, n, o.seconds)
         out[f"{name}, two under way"] = partial(two_under_way, engine, n, o.seconds)
-    for name in (*EAGER, *([COMPILED] if n in o.compiled else [])):
+    for name in EAGER:
         out[name] = partial(by_torch, torch, name, n, o.seconds)
     return out
+
+
+def rows_of(steps: dict[str, Callable[[], Any]], n: int, rounds: int) -> list[dict[str, Any]]:
+    """The median round of each way, the ways in turns; told as they come."""
+    out = []
+    found = [[step() for step in steps.values()] for _ in range(rounds)]
+    for name, of_it in zip(steps, zip(*found, strict=True), strict=True):
+        rate, ms = sorted(of_it, key=lambda r: r[0])[rounds // 2]
+        if ms:
+            row = Row(name, n, rate, *(float(np.percentile(ms, q)) for q in (50, 99)))
+            out.append(asdict(row))
+            tell(name, n, f"{rate:12,.0f} windows/s, p50 {row.p50:8.3f} ms, p99 {row.p99:8.3f} ms")
+    return out
+
+
+def tell(name: str, n: int, text: str) -> None:
+    """One line of the table."""
+    say(f"{name:36} batch {n:5}: {text}")
 
 
 def measure(bundle: Bundle, o: Options, write: Write) -> None:
@@ -134,6 +168,7 @@ def measure(bundle: Bundle, o: Options, write: Write) -> None:
         "machine": platform.machine(),
         "date": date.today().isoformat(),
         "model": bundle.model,
+        "plans": {},
         "rows": [],
         "left_out": {},
     }
@@ -143,41 +178,31 @@ def measure(bundle: Bundle, o: Options, write: Write) -> None:
         report["ceilings"] = asdict(bound)
     except (HaadError, ImportError) as e:
         report["left_out"]["floor"] = str(e)
-    built, record = plan_of(bundle, max(o.batches))
-    report |= {"gate": record.gate.model_dump(), "build_seconds": record.build_seconds}
-    write(report)
-    plan = built.read(f"{FOLDER}/{record.target}/{record.file}")
-    from edge.engine.tensorrt import open_plan
-
-    engines = {
-        name: open_plan(built, record, plan, max_batch=max(o.batches), graphs=graphs)
-        for name, graphs in {"TensorRT, graphs": True, "TensorRT, no graphs": False}.items()
-    }
-    with Torch(built.root, o.torch) as torch:
+    with Torch(bundle.root, o.torch) as torch:
         report["torch"] = torch.version
-        for engine in engines.values():
-            engine.bind(*support(built.manifest.embedding))
-        runs = [r for bank in engines["TensorRT, graphs"]._banks for r in bank.runs.values()]
-        report["graphs"] = {"tried": sum(r.captured for r in runs), "captured": sum(r.graph is not None for r in runs)}
-        for n in o.batches:
-            steps = ways(engines, torch, n, o)
-            found = [[step() for step in steps.values()] for _ in range(o.rounds)]
-            for name, rounds in zip(steps, zip(*found, strict=True), strict=True):
-                rate, ms = sorted(rounds, key=lambda r: r[0])[len(rounds) // 2]
-                if ms:
-                    row = Row(name, n, rate, *(float(np.percentile(ms, q)) for q in (50, 99)))
-                    report["rows"].append(asdict(row))
-                    say(f"{name:36} batch {n:5}: {rate:12,.0f} windows/s, p50 {row.p50:8.3f} ms, p99 {row.p99:8.3f} ms")
-            if bound is not None:
-                floor = bound.floor(n, built.manifest.frames)
-                report.setdefault("floor", []).append(floor)
-                say(
-                    f"{'floor':36} batch {n:5}: {floor['rate']:12,.0f} windows/s at most, {floor['ms']:.3f} ms at least"
-                )
+        for batch, sizes in profiles(o.batches).items():
+            engines, record = open_engines(bundle, batch)
+            runs = [r for bank in engines["TensorRT, graphs"]._banks for r in bank.runs.values()]
+            report["plans"][batch] = {
+                "gate": record.gate.model_dump(),
+                "build_seconds": record.build_seconds,
+                "graphs_tried": sum(r.captured for r in runs),
+                "graphs_captured": sum(r.graph is not None for r in runs),
+            }
+            write(report)
+            for n in sizes:
+                report["rows"] += rows_of(ways(engines, torch, n, o), n, o.rounds)
+                if bound is not None:
+                    floor = bound.floor(n, bundle.manifest.frames)
+                    report.setdefault("floor", []).append(floor)
+                    tell("floor", n, f"{floor['rate']:12,.0f} windows/s at most, {floor['ms']:.3f} ms at least")
+                write(report)
+            for engine in engines.values():
+                engine.close()
+        for n in o.compiled:  # last, since each takes a compilation of its own
+            report["rows"] += rows_of({COMPILED: partial(by_torch, torch, COMPILED, n, o.seconds)}, n, o.rounds)
             report["left_out"] |= torch.failed
             write(report)
-    for engine in engines.values():
-        engine.close()
     for name, why in report["left_out"].items():
         say(f"{name}: not measured, {why}")
 

@@ -83,11 +83,10 @@ def calls(bundle: Path) -> Callable[[str, int], Callable[[], object]]:
     from builder.export import load_graph
     from builder.slim import slim
     from edge.bundle import open_bundle
-    from trainer.encoder import Graph
 
     model = open_bundle(bundle)
     m = model.manifest
-    graph = Graph(slim(load_graph(model).encoder)).eval().cuda()  # the same operations that TensorRT is given
+    graph = slim(load_graph(model)).cuda()  # the same operations that TensorRT is given
     rows, mask = (torch.from_numpy(x).cuda() for x in support(m.embedding))
     made: dict[int, Any] = {}
 

@@ -28,8 +28,8 @@ from edge.skeleton import J
 
 PARTS = {
     "fill, place, heading, size": "",  # what the transform reads
-    "and the coefficients": "/encoder/MatMul_output_0",
-    "and the first layer": "/encoder/enter/enter.2/Relu_output_0",
+    "and the coefficients": "/encoder/dct/MatMul_output_0",
+    "and the first layer": "/encoder/Relu_output_0",
     "the embedding": "embedding",
 }
 FRAMES, STRIDE = 48, 6
@@ -71,7 +71,7 @@ def main() -> None:
     print(cpu())
     bundle = open_bundle(None)
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(bundle.read(GRAPH)))
-    transform = next(n for n in model.graph.node if n.name == "/encoder/MatMul")
+    transform = next(n for n in model.graph.node if n.name == "/encoder/dct/MatMul")
     rng = np.random.default_rng(0)
     feed = {
         "joints": rng.normal(size=(o.batch, FRAMES, J, 3)).astype(np.float32),
@@ -81,7 +81,7 @@ def main() -> None:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     taken = {}
     for name, output in PARTS.items():
-        part = Extractor(model).extract_model(["joints", "visible"], [output or transform.input[1]]).SerializeToString()
+        part = Extractor(model).extract_model(["joints", "visible"], [output or transform.input[0]]).SerializeToString()
         session = ort.InferenceSession(part, options, providers=["CPUExecutionProvider"])
         taken[name] = cost(partial(session.run, None, feed), o.rounds)
     whole = taken["the embedding"]

@@ -30,6 +30,8 @@ from edge.errors import BundleError, EngineError, MissingExtra
 from edge.skeleton import Float, J
 
 RUNS = 300
+Judged = tuple[Verdict, Output, dict[str, list[float]]]
+"""What the gate says of a plan, what it computed, and [p50, p99] in ms by batch size where it passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +113,12 @@ def build_tensorrt(bundle: Bundle, wish: Wish) -> tuple[Bundle, PlanRecord]:
     )
     device = CudaDevice()  # before TensorRT: it takes this context
 
-    def compiled(extra: Sequence[str]) -> bytes:
+    def compiled(extra: Sequence[str], ask: bool = False) -> bytes:
         kept = [*islands, *extra]
-        return make_plan(typed_graph(data, kept) if half and typed else data, replace(order, islands=kept))
+        wanted = replace(order, islands=kept, ask=ask)
+        return make_plan(typed_graph(data, kept) if half and typed else data, wanted)
 
-    def judged(plan: bytes) -> tuple[Verdict, Output, dict[str, list[float]]]:
+    def judged(plan: bytes) -> Judged:
         engine = open_plan(bundle, draft, plan, max_batch=wish.profile.batch[2], device=CudaDevice())
         try:
             verdict, short = judge_engine(engine, exact, examples, wish.profile)
@@ -124,8 +127,7 @@ def build_tensorrt(bundle: Bundle, wish: Wish) -> tuple[Bundle, PlanRecord]:
             engine.close()
 
     try:
-        plan = compiled(())
-        verdict, short, times = judged(plan)
+        plan, (verdict, short, times) = best(half and not typed, compiled, judged, wish.profile)
         if verdict.failures:
             raise refused(verdict, half, data, islands, exact, examples, lambda p: not judged(compiled(p))[0].failures)
         record = draft.model_copy(
@@ -247,6 +249,32 @@ def latency(engine: Engine, profile: Profile, runs: int = RUNS) -> dict[str, lis
             times.append(1000 * (time.perf_counter() - t))
         out[str(n)] = [round(float(np.percentile(times[10:], q)), 4) for q in (50, 99)]
     return out
+
+
+def best(
+    flagged: bool, compiled: Callable[[Sequence[str], bool], bytes], judged: Callable[[bytes], Judged], profile: Profile
+) -> tuple[bytes, Judged]:
+    """The plan that is taken: it passes the gate; or what failed it.
+
+    Where precision is a flag, both ways are built and the faster is taken: to ask for float16 may cost more in
+    conversions than it saves, and there may be no way to do what was asked for, which raises EngineError.
+    """
+    found = []
+    for ask in (True, False) if flagged else (False,):
+        try:
+            plan = compiled((), ask)
+        except EngineError as e:
+            if e.lost or not ask:
+                raise
+            continue
+        found.append((plan, judged(plan)))
+
+    def cost(each: tuple[bytes, Judged]) -> tuple[bool, float]:
+        verdict, _, times = each[1]
+        sizes = [n for n in times if int(n) >= profile.batch[1]]
+        return bool(verdict.failures), times[min(sizes, key=int)][0] if sizes else 0.0
+
+    return min(found, key=cost)
 
 
 def refused(

@@ -47,7 +47,7 @@ def export(graph: Graph) -> bytes:
         torch.zeros(3, 8, c.embedding),
         torch.ones(3, 8),
     )
-    small = Graph(slim(graph.encoder)).eval()
+    small = slim(graph)
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

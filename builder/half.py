@@ -30,8 +30,8 @@ LARGEST = float(np.finfo(np.float16).max)
 def part_of(name: str) -> str:
     """The prefix of the part that a node belongs to: the step in which islands are tried.
 
-    '/encoder/blocks/blocks.2/body/body.0/linear/MatMul' → '/encoder/blocks/blocks.2/'; an operation of the encoder's
-    own, as '/encoder/ReduceSum_1', → '/encoder/ReduceSum'. Nodes without a place (constants) have ''.
+    '/encoder/blocks.2/first/linear/MatMul' → '/encoder/blocks.2/'; an operation of the encoder's own, as
+    '/encoder/Relu_1', → '/encoder/Relu'. Nodes without a place (constants) have ''.
     """
     scope = name.split("/")[1:-1]
     if not scope:
@@ -39,8 +39,7 @@ def part_of(name: str) -> str:
     if scope == ["encoder"]:
         operation, _, number = name.rpartition("_")
         return operation if number.isdigit() else name
-    deep = 3 if len(scope) > 2 and scope[2].startswith(f"{scope[1]}.") else 2
-    return "/" + "/".join(scope[:deep]) + "/"
+    return "/" + "/".join(scope[:2]) + "/"
 
 
 def parts(model: onnx.ModelProto, islands: Sequence[str] = ()) -> list[str]:

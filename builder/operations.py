@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 OPSET = 17
 ALLOWED = frozenset(
     """
-    Add Cast Clip Concat Constant Div Exp Gather Gemm MatMul Mul ReduceMax ReduceSum Relu Reshape Shape Slice Sqrt Sub
-    Transpose Unsqueeze
+    Add Cast Concat Constant Div Exp Gather Gemm MatMul Max Min Mul ReduceMax ReduceSum Relu Reshape Shape Slice Sqrt
+    Sub Transpose Unsqueeze
     """.split()
 )
 """What TensorRT 8.5 to 11 and ONNX Runtime read alike at opset 17. ReduceMean and ReduceL2 are left out on purpose:

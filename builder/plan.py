@@ -1,7 +1,7 @@
 """From a graph to a TensorRT plan, with TensorRT 8.5 to 11: what a version lacks is found by name.
 
                     STRONGLY_TYPED is there          it is not (8.x)
-    fp16            the typed float16 graph          the float32 graph, the FP16 flag, islands held by layer name
+    fp16            the typed float16 graph          the float32 graph, the FP16 flag, types asked for by layer name
     fp32            the float32 graph                the float32 graph
 
 TF32 is off everywhere: its products are no finer than float16's, and the islands are there to be finer.
@@ -27,7 +27,10 @@ Shapes = Mapping[str, Sequence[tuple[int, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How a plan is to be built. `shapes`: least, usual, greatest of each input; `workspace` in bytes."""
+    """How a plan is to be built. `shapes`: least, usual, greatest of each input; `workspace` in bytes.
+
+    `ask`: where precision is a flag, ask for float16 by layer; else leave it to the builder.
+    """
 
     name: str
     shapes: Shapes
@@ -36,6 +39,7 @@ class Order:
     workspace: int
     timing_cache: Path | None = None
     version_compatible: bool = False
+    ask: bool = True
 
 
 def is_typed() -> bool:
@@ -67,7 +71,7 @@ def make_plan(graph: bytes, order: Order) -> bytes:
     config = builder.create_builder_config()
     configure(config, order)
     if order.half and not is_typed():
-        _weakly_typed(network, config, order.islands)
+        _weakly_typed(network, config, order)
     profile = builder.create_optimization_profile()
     for name, (least, usual, most) in order.shapes.items():
         profile.set_shape(name, least, usual, most)
@@ -113,6 +117,9 @@ def configure(config: trt.IBuilderConfig, order: Order) -> None:
     external = getattr(trt.PreviewFeature, "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805", None)
     if external is not None:
         config.set_preview_feature(external, True)
+    sharing = getattr(trt.PreviewFeature, "PROFILE_SHARING_0806", None)
+    if sharing is not None:  # else one execution context alone can use the profile, and every CUDA graph needs its own
+        config.set_preview_feature(sharing, True)
     if order.version_compatible:
         # Without the runtime of its version inside, so that a plan holds no code for the host: edge.engine.tensorrt
         # loads that from its own package.
@@ -127,11 +134,13 @@ def configure(config: trt.IBuilderConfig, order: Order) -> None:
             config.set_flag(flag)
 
 
-def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, islands: Sequence[str]) -> None:
-    """Let the builder use float16 wherever it likes, but for the islands' layers, by name.
+def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, order: Order) -> None:
+    """Hold the islands' layers in float32, by name, and ask for float16 elsewhere, or leave that to the builder.
 
     An operation that only moves what an island made belongs to it, and so do layers that the parser adds without a name
-    of the graph's (broadcasts). The builder may go against a wish that it cannot fulfil: the gate judges what it made.
+    of the graph's (broadcasts). Those that move what is asked for in float16 are left alone: TensorRT 8.6, which takes
+    the whole graph as one, gives them its inputs' type, and refuses all if another was asked for (seen on a GPU). The
+    builder may go against a wish that it cannot fulfil: the gate judges what it made.
     """
     import tensorrt as trt
 
@@ -145,25 +154,26 @@ def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, i
         outputs = [layer.get_output(k) for k in range(layer.num_outputs)]
         if not any(t.dtype == trt.float32 for t in outputs):
             continue
-        island = in_island(layer.name, islands)
-        if not island and (layer.type in moves or not layer.name.startswith("/")):
+        island, nameless = in_island(layer.name, order.islands), not layer.name.startswith("/")
+        if not island and (layer.type in moves or nameless):
             reads = [layer.get_input(k) for k in range(layer.num_inputs)]
             floats = [t.name for t in reads if t is not None and t.dtype == trt.float32]
             island = bool(floats) and exact.issuperset(floats)
-        if not island:
+        if island:
+            held += 1
+            exact.update(t.name for t in outputs if t.dtype == trt.float32)
+        elif not order.ask or nameless or layer.type in moves or layer.type == trt.LayerType.CONSTANT:
             continue
-        held += 1
         if hasattr(layer, "precision") and hasattr(layer, "set_output_type"):
-            layer.precision = trt.float32
-        for k, tensor in enumerate(outputs):
-            if tensor.dtype == trt.float32:
-                exact.add(tensor.name)
-                if hasattr(layer, "set_output_type"):
-                    layer.set_output_type(k, trt.float32)
+            kind = trt.float32 if island else trt.float16
+            layer.precision = kind
+            for k, tensor in enumerate(outputs):
+                if tensor.dtype == trt.float32:
+                    layer.set_output_type(k, kind)
     if not held:
         raise EngineError(
             "no layer of the network has a name that the islands know",
-            why=f"looked for {' '.join(islands)}",
+            why=f"looked for {' '.join(order.islands)}",
             fix="haad-edge build BUNDLE --target onnx, then again",
         )
 

@@ -12,7 +12,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import NodeProto, numpy_helper
 
-_BROADCAST = frozenset("Add Sub Mul Div Pow MatMul".split())
+_BROADCAST = frozenset("Add Sub Mul Div Max Min MatMul".split())
 
 
 def tidy(data: bytes) -> bytes:

@@ -21,15 +21,14 @@ from edge.bundle import BASE, GRAPH, open_bundle
 from edge.engine.machine import this_machine
 from tests.edge.engine.test_pipeline import fill, make
 from tests.edge.engine.test_pipeline import support as made_support
-from trainer.encoder import Graph
 
 NO_GPU = pytest.mark.skipif(not this_machine().problem, reason="this machine has a GPU: pytest -m gpu")
 
 
 def test_its_products_are_those_that_torch_counts() -> None:
     bundle = open_bundle()
-    graph = Graph(slim(load_graph(bundle).encoder)).eval()
     m = bundle.manifest
+    graph = slim(load_graph(bundle))
     given = [torch.from_numpy(x) for x in (*windows(1, m.frames), *support(m.embedding))]
     assert given[2].shape[:2] == (CATEGORIES, SHOTS)
     with FlopCounterMode(display=False) as counter, torch.no_grad():

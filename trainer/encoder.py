@@ -32,6 +32,7 @@ LIMIT = 10.0
 """Nothing lies farther from the middle of the window, in metres of the reference body."""
 _LEFT = [CORE15.index(n) for n in ("l_shoulder", "l_hip")]
 _RIGHT = [CORE15.index(n) for n in ("r_shoulder", "r_hip")]
+_PARENT = list(PARENTS[1:])
 # Bone lengths of a 1.7 m adult in metres, from Winter's fractions of stature (Biomechanics and Motor Control of
 # Human Movement, 4th ed., fig. 4.1), for core15's (joint, parent) pairs from the neck on. They only set the unit.
 _BONES = (0.49, 0.20, 0.22, 0.32, 0.25, 0.22, 0.32, 0.25, 0.16, 0.42, 0.42, 0.16, 0.42, 0.42)
@@ -67,78 +68,68 @@ def dct_matrix(n: int, k: int) -> Tensor:
 class Normalise(nn.Module):
     """Fill hidden joints, then remove place, heading and body size. The only implementation of it anywhere.
 
-    joints (B, T, 15, 3), visible (B, T, 15) → planes (B, 3, T, 15) of x, y and z in body units, and how much of each
-    joint was seen (B, 15). Joint 0 (pelvis) holds the path of the body relative to its mean; the others are relative
-    to it. Planes, because what differs by joint or frame then multiplies numbers that lie side by side: with x, y and
-    z last this took more time than the graph convolutions.
+    joints (B, T, 15, 3), visible (B, T, 15) → (B, 15, 3, T) of x, y and z in body units, and how much of each joint was
+    seen (B, 15). Joint 0 (pelvis) holds the path of the body relative to its mean; the others are relative to it.
+    Frames last: whatever mixes frames is then one large product and all else goes number by number. With frames first
+    every window had small products of its own, in which a GPU spent most of its time.
     """
 
     fill: Tensor
-    ends: Tensor
     bones: Tensor
-    to_root: Tensor
-    root_mean: Tensor
-    across: Tensor
+    root: Tensor
     level: Tensor
-    turns: Tensor
     upright: Tensor
+    crossed: Tensor
+    limit: Tensor
 
     def __init__(self, frames: int) -> None:
         super().__init__()
         t = torch.arange(frames, dtype=torch.float32)
         # Kernel regression over time; the floor lets a joint seen only far away still give its mean.
         kernel = torch.exp(-0.5 * ((t[:, None] - t) / 1.5) ** 2) + 1e-4
-        self.register_buffer("fill", kernel, persistent=False)
-        eye = torch.eye(J)
-        self.child, self.parent = tuple(range(1, J)), PARENTS[1:]
-        self.register_buffer("ends", eye[:, 1:] - eye[:, list(self.parent)], persistent=False)
-        self.register_buffer("bones", torch.tensor(_BONES), persistent=False)
-        to_root = eye.clone()
-        to_root[0, 1:] = -1
-        self.register_buffer("to_root", to_root, persistent=False)
-        root_mean = torch.zeros(1, 1, 1, J)
-        root_mean[..., 0] = 1 / frames
-        self.register_buffer("root_mean", root_mean, persistent=False)
-        self.register_buffer("across", (eye[:, _RIGHT] - eye[:, _LEFT]) / frames, persistent=False)
-        # A turn about y by the angle whose cosine and sine stand in x and z, as a linear map of (x, y, z).
-        self.register_buffer("level", torch.tensor([[1.0, 0.0, 1.0]]), persistent=False)
-        cos, sin, up = torch.diag(torch.tensor([1.0, 0.0, 1.0])), torch.zeros(3, 3), torch.zeros(3, 3)
-        sin[0, 2], sin[2, 0], up[1, 1] = 1, -1, 1
-        self.register_buffer("turns", torch.stack([cos, torch.zeros(3, 3), sin]).reshape(3, 9), persistent=False)
-        self.register_buffer("upright", up.reshape(1, 9), persistent=False)
+        # Shapes (1, 15 or 14 joints, 3 axes, 1), as what they meet has.
+        for name, value in (
+            ("fill", kernel),
+            ("bones", 1 / (torch.tensor(_BONES).reshape(1, J - 1, 1, 1) * frames)),
+            ("root", torch.eye(J)[:1].reshape(1, J, 1, 1)),
+            # A turn about y: (x, y, z) times its cosine, or 1, plus (z, y, x) times its sine, −sine or 0.
+            ("level", torch.tensor([1.0, 0.0, 1.0]).reshape(1, 1, 3, 1)),
+            ("upright", torch.tensor([0.0, 1.0, 0.0]).reshape(1, 1, 3, 1)),
+            ("crossed", torch.tensor([1.0, 0.0, -1.0]).reshape(1, 1, 3, 1)),
+            ("limit", torch.full((1, 1, 1, 1), LIMIT)),
+        ):
+            self.register_buffer(name, value, persistent=False)
 
     def forward(self, joints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         t = self.fill.shape[0]
-        v = visible.reshape(-1, 1, t, J)
-        x = joints.permute(0, 3, 1, 2)
+        x = joints.reshape(-1, t, J * 3).transpose(1, 2).reshape(-1, J, 3, t)
+        v = visible.transpose(1, 2).reshape(-1, J, 1, t)
         # Origin at the mean of what is seen: keeps the sums small (float16) whatever the camera's origin.
-        x = (x - (x * v).sum((2, 3), keepdim=True) / (v.sum((2, 3), keepdim=True) + EPS)) * v
-        near, share = torch.matmul(self.fill, x), torch.matmul(self.fill, v)
-        seen = v.sum(2, keepdim=True)
+        x = (x - (x * v).sum((1, 3), keepdim=True) / (v.sum((1, 3), keepdim=True) + EPS)) * v
+        near, share = torch.matmul(x, self.fill), torch.matmul(v, self.fill)
+        seen = v.sum(3, keepdim=True)
         known = seen / (seen + 1e-3)
         x = x + near * ((1 - v) * known / (share + EPS))
         # A joint never seen stands at the centre of the others in its frame.
-        centre = torch.matmul(x, known.transpose(2, 3)) / (known.sum(3, keepdim=True) + EPS)
-        x = x + centre * (1 - known)
+        x = x + (x * known).sum(1, keepdim=True) / (known.sum(1, keepdim=True) + EPS) * (1 - known)
 
         # Size: mean ratio of the bones seen to the reference body.
-        k = known.reshape(-1, J)
-        bone = torch.matmul(x, self.ends)
-        length = torch.sqrt((bone * bone).sum(1) + 1e-10).sum(1) / t
-        weight = k[:, self.child] * k[:, self.parent]
+        bone = x[:, 1:] - x[:, _PARENT]
+        length = torch.sqrt((bone * bone).sum(2, keepdim=True) + 1e-10).sum(3, keepdim=True) * self.bones
+        weight = known[:, 1:] * known[:, _PARENT]
         # With no bone seen the unit stays what it was; a stray joint must not outweigh a body in the batch statistics.
-        scale = ((length / self.bones) * weight).sum(1) + PRIOR
-        x = (x * ((weight.sum(1) + PRIOR) / scale).reshape(-1, 1, 1, 1)).clamp(-LIMIT, LIMIT)
+        scale = (weight.sum(1, keepdim=True) + PRIOR) / ((length * weight).sum(1, keepdim=True) + PRIOR)
+        x = torch.maximum(torch.minimum(x * scale, self.limit), -self.limit)
 
         # Heading: turn the mean right-to-left line of shoulders and hips onto −x.
-        pair = k[:, _LEFT] * k[:, _RIGHT]
-        across = (torch.matmul(x.sum(2), self.across) * pair.reshape(-1, 1, 2)).sum(2)
-        flat = across * self.level
-        turn = torch.matmul(flat / torch.sqrt((flat * flat).sum(1, keepdim=True) + EPS), self.turns) + self.upright
-        x = torch.matmul(turn.reshape(-1, 3, 3), x.reshape(-1, 3, t * J)).reshape(-1, 3, t, J)
-
-        x = torch.matmul(x, self.to_root)
-        return x - x.sum(2, keepdim=True) * self.root_mean, seen.reshape(-1, J) / t
+        mean = x.sum(3, keepdim=True) / t
+        across = (mean[:, _RIGHT] - mean[:, _LEFT]) * (known[:, _RIGHT] * known[:, _LEFT])
+        across = across.sum(1, keepdim=True)
+        cos, sin = across[:, :, :1], across[:, :, 2:]
+        unit = torch.sqrt(cos * cos + sin * sin + EPS)
+        x = x - x[:, :1] * (1 - self.root) - mean[:, :1] * self.root
+        x = x * (cos / unit * self.level + self.upright) + x[:, :, [2, 1, 0]] * (sin / unit * self.crossed)
+        return x, seen.reshape(-1, J) / t
 
 
 class GraphConv(nn.Module):
@@ -229,7 +220,7 @@ class Encoder(nn.Module):
     def spectrum(self, joints: Tensor, visible: Tensor) -> Tensor:
         """Each joint's DCT coefficients and how much of it was seen: (B, 15, 3·coefficients + 1)."""
         x, seen = self.normalise(joints, visible)
-        rows = torch.matmul(self.dct, x).permute(0, 3, 2, 1)
+        rows = torch.matmul(x, self.dct.T).transpose(2, 3)
         return torch.cat([rows.reshape(-1, J, self.dct.shape[0] * 3), seen.reshape(-1, J, 1)], -1)
 
     def features(self, spectrum: Tensor) -> Tensor:
@@ -272,9 +263,12 @@ class Match(nn.Module):
     With d_k = 1 − cos, distance = Σ w_k d_k, w = softmax(−d / τ) over the rows that the mask keeps.
     """
 
+    most: Tensor
+
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature
+        self.register_buffer("most", torch.zeros(1, 1, 1), persistent=False)
 
     def forward(self, embedding: Tensor, support: Tensor, mask: Tensor) -> Tensor:
         # (G, K, B) throughout: so no shape has to be worked out from another while it runs.
@@ -282,8 +276,7 @@ class Match(nn.Module):
         kept = mask[..., None]
         # The softmax relative to the greatest kept cosine: exact in float16 too, where exp(−1/τ) would vanish.
         nearest = (cosine * kept - 2 * (1 - kept)).amax(1, keepdim=True)
-        # The least is never reached; with both bounds the clamp is one operation everywhere.
-        weight = torch.exp((cosine - nearest).clamp(-4, 0) / self.temperature) * kept
+        weight = torch.exp(torch.minimum(cosine - nearest, self.most) / self.temperature) * kept
         return 1 - ((cosine * weight).sum(1) / (weight.sum(1) + 1e-6)).transpose(0, 1)
 
 

@@ -85,6 +85,7 @@ class Program(Protocol):
         """Another run of it. All compute in the same memory, so they must not overlap on the device.
 
         A graph is captured of one run and of nothing else: it holds on to what the run knew when it was captured.
+        A program that can have one run only gives that one again.
         """
 
     def close(self) -> None: ...

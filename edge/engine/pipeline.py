@@ -79,6 +79,8 @@ class Pipeline:
             self._banks = [
                 Bank.on(device, room, embedding, {key: Prepared(program.new_run()) for key in keys}) for _ in range(2)
             ]
+            runs = {id(p.run) for bank in self._banks for p in bank.runs.values()}
+            self._one_run = len(runs) == 1 < 2 * len(keys)
             for slot in self._slots:  # rows that a short batch leaves over are computed too: let them be numbers
                 device.copy_in(slot.joints, whole(slot.staging.joints), self._in)
                 device.copy_in(slot.visible, whole(slot.staging.visible), self._in)
@@ -231,7 +233,7 @@ class Pipeline:
             if embeddings:
                 device.copy_out(slot.host_embedding[:n], slot.embedding, self._out)
             device.record(slot.returned, self._out)
-            if self._capturing and not prepared.captured:
+            if self._capturing and not self._one_run and not prepared.captured:
                 # After a change of shape the first run must not be a captured one: that was it.
                 prepared.captured = True
                 prepared.graph = device.capture(self._compute, lambda: prepared.run.enqueue(self._compute))
@@ -246,7 +248,7 @@ class Pipeline:
 
     def _point(self, prepared: Prepared, index: int, bucket: int) -> None:
         """Shapes and addresses for a run against the current support set, unless they are so already."""
-        if prepared.pointed:
+        if prepared.pointed and not self._one_run:
             return
         slot, bank = self._slots[index], self._banks[self._current]
         frames = slot.staging.joints.shape[1]

@@ -98,7 +98,8 @@ class TensorrtProgram:
     """A plan, ready to run. Open a CudaDevice in the same thread first: TensorRT takes its context.
 
     Every run is an execution context of its own, since a CUDA graph relies on the state of the one it was captured of
-    (NVIDIA/TensorRT issue 3798). They compute one after the other, so one piece of memory serves them all.
+    (NVIDIA/TensorRT issue 3798). They compute one after the other, so one piece of memory serves them all. In TensorRT
+    8.5 a plan's profile belongs to one context: there all runs are the same one, and no graph is captured.
     """
 
     def __init__(self, plan: bytes, record: PlanRecord, where: str, fix: str, device: Device) -> None:
@@ -123,6 +124,7 @@ class TensorrtProgram:
             raise EngineError(f"{where}: the plan is not what engine.json says", why=why, fix=fix)
         self._engine: trt.ICudaEngine | None = engine
         self._runs: list[TensorrtRun] = []
+        self._alone = False
         self._where = where
         sizes = [getattr(engine, name, 0) for name in ("device_memory_size", "device_memory_size_v2")]
         self._scratch = device.allocate(max(1, *sizes))
@@ -156,6 +158,8 @@ class TensorrtProgram:
 
         if self._engine is None:
             raise RuntimeError("the program was closed")
+        if self._alone:
+            return self._runs[0]
         # From 10 on one asks for it by a strategy, and hands the memory over with its size.
         strategy = getattr(trt, "ExecutionContextAllocationStrategy", None)
         name = "create_execution_context" if strategy else "create_execution_context_without_device_memory"
@@ -166,6 +170,9 @@ class TensorrtProgram:
                 why=self._log.text,
                 fix="end what else uses the GPU",
             )
+        if self._runs and context.active_optimization_profile < 0:
+            self._alone = True
+            return self._runs[0]
         if hasattr(context, "set_device_memory"):
             context.set_device_memory(self._scratch.address, self._scratch.nbytes)
         else:

@@ -7,9 +7,9 @@ import copy
 import torch
 from torch import nn
 
-from builder.slim import Scaled, slim
+from builder.slim import Slim, Unit, slim
 from tests.trainer.made import ENCODER, windows
-from trainer.encoder import Encoder, GraphConv, Norm
+from trainer.encoder import Encoder, Graph, Norm
 from trainer.head import condense
 
 MOTIONS = ("walk", "squat", "wave", "clap", "jog", "lift_box")
@@ -35,14 +35,46 @@ def test_it_computes_the_same_with_fewer_weights_and_no_norms() -> None:
     encoder = trained()
     before = copy.deepcopy(encoder.state_dict())
     joints, visible = windows(*MOTIONS, frames=16, seed=4)
-    small = slim(encoder)
+    small = Slim(encoder)
     torch.testing.assert_close(small(joints, visible), encoder(joints, visible), atol=2e-6, rtol=0)
-    count = [sum(p.numel() for p in e.parameters()) for e in (small, encoder)]
-    assert count[0] < count[1] and not any(isinstance(m, nn.BatchNorm1d) for m in small.modules())
-    assert all(m.linear.bias is None for m in small.modules() if isinstance(m, GraphConv))
+    assert not any(isinstance(m, nn.BatchNorm1d) for m in small.modules())
     for name, value in encoder.state_dict().items():  # the first is as it was
         torch.testing.assert_close(value, before[name], atol=0, rtol=0)
     assert not small.training
+
+
+@torch.no_grad()
+def test_no_window_and_no_weight_changes_its_place_unseen() -> None:
+    """Each window by itself, and every part of the embedding, of somebody who is half hidden and of nobody."""
+    encoder = trained()
+    joints, visible = windows(*MOTIONS, frames=16, seed=5)
+    visible[1, :, ::2], visible[2] = 0, 0
+    small, whole = Slim(encoder), encoder(joints, visible)
+    alone = torch.cat([small(joints[i : i + 1], visible[i : i + 1]) for i in range(len(MOTIONS))])
+    torch.testing.assert_close(alone, whole, atol=2e-6, rtol=0)
+    assert float((whole[:1] - whole[3:]).abs().max()) > 0.01
+
+
+@torch.no_grad()
+def test_the_graph_around_it_matches_as_before() -> None:
+    encoder = trained()
+    graph = Graph(encoder).eval()
+    given = *windows(*MOTIONS, frames=16), nn.functional.normalize(torch.randn(3, 4, ENCODER.embedding), dim=-1)
+    small, mask = slim(graph), torch.ones(3, 4)
+    for a, b in zip(small(*given, mask), graph(*given, mask), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=0)
+    assert isinstance(small.encoder, Slim) and graph.encoder is encoder and not small.training
+
+
+@torch.no_grad()
+def test_every_part_has_unit_length_before_it_is_weighed() -> None:
+    weights = torch.tensor([0.6, 0.7, 0.2])
+    z = torch.randn(5, 9) * 100
+    found = Unit([4, 3, 2], weights)(z)
+    parts = [nn.functional.normalize(p, dim=1) * w for p, w in zip(z.split([4, 3, 2], 1), weights, strict=True)]
+    torch.testing.assert_close(found, nn.functional.normalize(torch.cat(parts, 1), dim=1))
+    z[:, 4:7] = 0  # which has no direction
+    assert Unit([4, 3, 2], weights)(z)[:, 4:7].abs().max() == 0
 
 
 @torch.no_grad()
@@ -52,8 +84,8 @@ def test_a_variance_that_float32_nearly_loses_is_divided_by_in_float64() -> None
     assert isinstance(encoder.scale_in, Norm) and norm.running_var is not None and norm.running_mean is not None
     norm.eps = 1e-12
     norm.running_var[0], norm.running_mean[0], norm.weight[0], norm.bias[0] = 1e-9, 3.0, 1e-3, 5.0
-    part = slim(encoder).scale_in
-    assert isinstance(part, Scaled)
-    x = 3 + 1e-4 * torch.randn(20, *part.scale.shape[1:], dtype=torch.float64)
-    expected = (x[:, 0, 0] - 3) / (1e-9 + 1e-12) ** 0.5 * 1e-3 + 5
-    torch.testing.assert_close(part.double()(x)[:, 0, 0], expected, atol=1e-5, rtol=1e-5)
+    part = Slim(encoder).scale_in
+    joints, _, features = part.scale.shape
+    x = 3 + 1e-4 * torch.randn(joints, 20, features, dtype=torch.float64)
+    expected = (x[0, :, 0] - 3) / (1e-9 + 1e-12) ** 0.5 * 1e-3 + 5
+    torch.testing.assert_close(part.double()(x)[0, :, 0], expected, atol=1e-5, rtol=1e-5)

@@ -61,13 +61,13 @@ def graph(trained: Bundle) -> onnx.GraphProto:
 
 
 def test_no_island_of_the_export_reads_a_constant_under_another_name(graph: onnx.GraphProto) -> None:
-    """Else TensorRT 8 may round it: 1e-12 to 0. Clip has its bounds as attributes there."""
+    """Else TensorRT 8 may round it: 1e-12 to 0."""
     constants = {t.name for t in graph.initializer} | {n.output[0] for n in graph.node if n.op_type == "Constant"}
     kinds = {t.name: t.data_type for t in graph.initializer}
     kinds |= {n.output[0]: n.attribute[0].t.data_type for n in graph.node if n.op_type == "Constant"}
     seen = 0
     for node in graph.node:
-        if not in_island(node.name, ISLANDS) or node.op_type == "Clip":
+        if not in_island(node.name, ISLANDS):
             continue
         for i, name in enumerate(node.input):
             if name in constants and kinds[name] == TensorProto.FLOAT and not (node.op_type == "MatMul" and i == 1):
@@ -77,6 +77,6 @@ def test_no_island_of_the_export_reads_a_constant_under_another_name(graph: onnx
     assert all(n.name.startswith("/") or n.op_type == "Constant" for n in graph.node)
 
 
-def test_both_bounds_of_a_clip_are_given(graph: onnx.GraphProto) -> None:
-    """With one TensorRT makes it of two layers without names, and of a bound that float16 cannot hold."""
-    assert [len([i for i in n.input if i]) for n in graph.node if n.op_type == "Clip"] == [3, 3]
+def test_nothing_in_the_export_parts_the_graph(graph: onnx.GraphProto) -> None:
+    """TensorRT 8.6 compiles all as one, but over a Clip: with two of them the rest went layer by layer (on an H200)."""
+    assert not {n.op_type for n in graph.node} & {"Clip"}

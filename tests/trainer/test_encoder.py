@@ -26,7 +26,7 @@ some = settings(derandomize=True, deadline=None, max_examples=30)
 
 
 def normalise(joints: Tensor, visible: Tensor = VISIBLE) -> Tensor:
-    return NORMALISE(joints, visible)[0].permute(0, 2, 3, 1)
+    return NORMALISE(joints, visible)[0].permute(0, 3, 1, 2)
 
 
 def turned(joints: Tensor, yaw: float) -> Tensor:
@@ -84,7 +84,7 @@ def test_left_and_right_stay_apart() -> None:
 
 def test_a_falls_drop_is_kept() -> None:
     joints, visible = windows("fall", frames=75)
-    path = Normalise(75)(joints, visible)[0][0, 1, :, 0].numpy()
+    path = Normalise(75)(joints, visible)[0][0, 0, 1].numpy()
     metres = joints[0, :, 0, 1].numpy()
     bones = [np.linalg.norm(joints[0, :, j] - joints[0, :, PARENTS[j]], axis=-1).mean() for j in range(1, 15)]
     adult = [0.49, 0.20, 0.22, 0.32, 0.25, 0.22, 0.32, 0.25, 0.16, 0.42, 0.42, 0.16, 0.42, 0.42]
