@@ -11,6 +11,8 @@ from builder.profile import BATCH, SUPPORT
 from edge.console import need, say
 
 MODEL, PLAN = "Look into things", "For a plan"
+SAME = 1e-5
+"""No number of an embedding that float16 had a part in stays that near."""
 
 
 def plan(
@@ -37,6 +39,8 @@ def plan(
         f"gate over {gate.windows} windows: cosine ≥ {gate.cosine:.6f}, "
         f"distance within {gate.distance:.1e}, few-shot AUROC within {gate.auroc:.1e}"
     )
+    if record.precision == "fp16" and record.parity["embedding"] < SAME:
+        say(f"it computes in float32 throughout: TensorRT {record.tensorrt} was faster so, or found no other way")
     say("ms by batch size, p50 and p99: " + ", ".join(f"{n}: {a:g} {b:g}" for n, (a, b) in record.latency_ms.items()))
     say(f"haad-edge run --bundle {built.root} --engine tensorrt,onnx")
 

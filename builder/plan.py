@@ -9,12 +9,12 @@ TF32 is off everywhere: its products are no finer than float16's, and the island
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.islands import in_island
+from builder.islands import Layer, types
 from edge.bundle import replace
 from edge.engine.tensorrt import make_log, start
 from edge.errors import EngineError
@@ -135,47 +135,37 @@ def configure(config: trt.IBuilderConfig, order: Order) -> None:
 
 
 def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, order: Order) -> None:
-    """Hold the islands' layers in float32, by name, and ask for float16 elsewhere, or leave that to the builder.
-
-    An operation that only moves what an island made belongs to it, and so do layers that the parser adds without a name
-    of the graph's (broadcasts). Those that move what is asked for in float16 are left alone: TensorRT 8.6, which takes
-    the whole graph as one, gives them its inputs' type, and refuses all if another was asked for (seen on a GPU). The
-    builder may go against a wish that it cannot fulfil: the gate judges what it made.
-    """
+    """Ask for each layer's type. The builder may go against a wish that it cannot fulfil: the gate judges the plan."""
     import tensorrt as trt
 
     for name in ("FP16", "PREFER_PRECISION_CONSTRAINTS"):
         config.set_flag(getattr(trt.BuilderFlag, name))
     moves = {getattr(trt.LayerType, n) for n in ("CONCATENATION", "GATHER", "SHUFFLE", "SLICE")}
-    exact = {network.get_input(i).name for i in range(network.num_inputs)}
-    held = 0
-    for i in range(network.num_layers):
-        layer = network.get_layer(i)
-        outputs = [layer.get_output(k) for k in range(layer.num_outputs)]
-        if not any(t.dtype == trt.float32 for t in outputs):
-            continue
-        island, nameless = in_island(layer.name, order.islands), not layer.name.startswith("/")
-        if not island and (layer.type in moves or nameless):
-            reads = [layer.get_input(k) for k in range(layer.num_inputs)]
-            floats = [t.name for t in reads if t is not None and t.dtype == trt.float32]
-            island = bool(floats) and exact.issuperset(floats)
-        if island:
-            held += 1
-            exact.update(t.name for t in outputs if t.dtype == trt.float32)
-        elif not order.ask or nameless or layer.type in moves or layer.type == trt.LayerType.CONSTANT:
-            continue
-        if hasattr(layer, "precision") and hasattr(layer, "set_output_type"):
-            kind = trt.float32 if island else trt.float16
-            layer.precision = kind
-            for k, tensor in enumerate(outputs):
-                if tensor.dtype == trt.float32:
-                    layer.set_output_type(k, kind)
-    if not held:
+
+    def floats(tensors: Iterable[trt.ITensor | None]) -> list[str]:
+        return [t.name for t in tensors if t is not None and t.dtype == trt.float32]
+
+    def seen(layer: trt.ILayer) -> Layer:
+        reads = floats(layer.get_input(k) for k in range(layer.num_inputs))
+        makes = floats(layer.get_output(k) for k in range(layer.num_outputs))
+        return Layer(layer.name, reads, makes, layer.type in moves, layer.type == trt.LayerType.CONSTANT)
+
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    inputs = [network.get_input(i).name for i in range(network.num_inputs)]
+    wanted = list(types(map(seen, layers), inputs, order.islands, order.ask))
+    if "float32" not in wanted:
         raise EngineError(
             "no layer of the network has a name that the islands know",
             why=f"looked for {' '.join(order.islands)}",
             fix="haad-edge build BUNDLE --target onnx, then again",
         )
+    for layer, kind in zip(layers, wanted, strict=True):
+        made = set(seen(layer).makes)
+        if kind and made and hasattr(layer, "precision") and hasattr(layer, "set_output_type"):
+            layer.precision = getattr(trt, kind)
+            for k in range(layer.num_outputs):
+                if layer.get_output(k).name in made:
+                    layer.set_output_type(k, getattr(trt, kind))
 
 
 def _load_timings(config: trt.IBuilderConfig, path: Path | None) -> None:

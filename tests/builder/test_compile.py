@@ -12,7 +12,18 @@ import pytest
 from typer.testing import CliRunner
 
 import builder.compile as made
-from builder.compile import Wish, build_tensorrt, differences, distances, fit_examples, judge_engine, latency, refused
+from builder.compile import (
+    Judged,
+    Wish,
+    best,
+    build_tensorrt,
+    differences,
+    distances,
+    fit_examples,
+    judge_engine,
+    latency,
+    refused,
+)
 from builder.examples import Examples, gate_examples
 from builder.export import build_onnx
 from builder.gate import Output, Verdict, outputs
@@ -167,6 +178,56 @@ def test_a_refused_plan_names_what_to_keep_as_seen_to_pass(
     assert "report it" in refused(BAD, False, data, [], exact, examples, lambda p: True).fix
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "pip install onnx" in refused(BAD, True, data, ISLANDS, exact, examples, lambda p: True).fix
+
+
+GOOD = Verdict(cosine=1, distance=0, auroc=0, auroc_float32=0.9, windows=1)
+NOTHING = Output(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("asked", "left", "taken"),
+    [
+        ((GOOD, 1.0), (GOOD, 2.0), b"asked"),
+        ((GOOD, 2.0), (GOOD, 1.0), b"left"),
+        ((BAD, 1.0), (GOOD, 2.0), b"left"),
+        ((GOOD, 2.0), (BAD, 1.0), b"asked"),
+        (None, (GOOD, 1.0), b"left"),
+        (None, (BAD, 1.0), b"left"),
+    ],
+)
+def test_where_precision_is_a_flag_the_faster_of_two_plans_that_pass_is_taken(
+    asked: tuple[Verdict, float] | None, left: tuple[Verdict, float], taken: bytes
+) -> None:
+    """Its time at the usual size, 4 here, counts; a way that TensorRT does not find is not an error."""
+
+    def compiled(extra: Sequence[str], ask: bool) -> bytes:
+        if ask and asked is None:
+            raise EngineError("could not build the plan", why="Could not find any implementation")
+        return b"asked" if ask else b"left"
+
+    def judged(plan: bytes) -> Judged:
+        verdict, ms = (asked or left) if plan == b"asked" else left
+        return verdict, NOTHING, {} if verdict.failures else {"2": [9 / ms, 1], "4": [ms, 1], "8": [9 / ms, 1]}
+
+    plan, (verdict, *_) = best(True, compiled, judged, SMALL)
+    assert plan == taken and (verdict is BAD) == (asked is None and left[0] is BAD)
+    assert best(False, compiled, judged, SMALL)[0] == b"left"
+
+
+def test_a_device_that_is_lost_or_a_plan_that_cannot_be_built_is_not_tried_around() -> None:
+    def lost(extra: Sequence[str], ask: bool) -> bytes:
+        raise EngineError("the GPU is lost", lost=True)
+
+    def never(extra: Sequence[str], ask: bool) -> bytes:
+        tried.append(ask)
+        raise EngineError("could not build the plan")
+
+    tried: list[bool] = []
+    with pytest.raises(EngineError, match="is lost"):
+        best(True, lost, lambda plan: pytest.fail("judged"), SMALL)
+    with pytest.raises(EngineError, match="could not build"):
+        best(True, never, lambda plan: pytest.fail("judged"), SMALL)
+    assert tried == [True, False]
 
 
 def test_the_typed_graph_of_a_plan_is_that_of_the_float16_build(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

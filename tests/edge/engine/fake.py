@@ -253,14 +253,15 @@ class FakeDevice:
 class FakeProgram:
     """Something whose numbers depend on every input, with the graph's names and shapes."""
 
-    def __init__(self, device: FakeDevice, size: int) -> None:
+    def __init__(self, device: FakeDevice, size: int, only: bool = False) -> None:
         self.device, self.size = device, size
         self.runs: list[int] = []
         self.made = 0
+        self.only = FakeRun(self) if only else None
 
     def new_run(self) -> FakeRun:
         self.made += 1
-        return FakeRun(self)
+        return self.only or FakeRun(self)
 
     def close(self) -> None:
         if self.device.closed:
