@@ -26,8 +26,9 @@ accuracy: .venv/.dev
 
 # Trains and builds the bundle that ships inside the package: make base DATA=dir of clip sets
 base: .venv/.dev
-	$(BIN)/haad-edge train --data $(DATA) --out edge/bundles/base --config configs/train-base.yaml
-	$(BIN)/haad-edge build edge/bundles/base --target onnx
+	$(BIN)/haad-edge train --data $(DATA) --out build/base --config configs/train-base.yaml
+	$(BIN)/haad-edge build build/base --target onnx
+	rm -rf edge/bundles/base && mv build/base edge/bundles/base
 
 # Makes the clips that the demo plays, which ship inside the package: make demo-motion MOTION=what train-motion wrote
 demo-motion: .venv/.dev

@@ -176,6 +176,7 @@ def measure(bundle: Bundle, o: Options, write: Write) -> None:
     try:
         bound = ceilings(bundle.read(GRAPH), o.seconds)
         report["ceilings"] = asdict(bound)
+        write(report)
     except (HaadError, ImportError) as e:
         report["left_out"]["floor"] = str(e)
     with Torch(bundle.root, o.torch) as torch:

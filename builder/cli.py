@@ -26,13 +26,17 @@ def plan(
     version_compatible: bool,
 ) -> None:
     """Build a TensorRT plan and say what came of it."""
-    from builder.compile import Wish, build_tensorrt
+    from builder.compile import Wish, build_tensorrt, ready
     from builder.profile import parse_profile
     from edge.bundle import open_bundle
+    from edge.engine.machine import this_machine
     from edge.engine.record import FOLDER
 
     wish = Wish(precision, parse_profile(batch, support), float32, workspace, timing_cache, version_compatible)
-    built, record = build_tensorrt(open_bundle(root), wish)
+    bundle = open_bundle(root)
+    gpu, version = ready(this_machine())
+    say(f"compiling for {gpu.name} with TensorRT {version}: half a minute or some, while ways are tried …")
+    built, record = build_tensorrt(bundle, wish)
     path, gate = built.root / FOLDER / record.target / record.file, record.gate
     say(f"{path}: {path.stat().st_size / 1e6:.2f} MB, TensorRT {record.tensorrt}, {record.gpu}, {precision}")
     say(

@@ -24,6 +24,7 @@ from edge.errors import BundleError
 
 FORMAT = 1
 BASE = Path(__file__).parent / "bundles" / "base"
+MANIFEST = "manifest.json"
 GRAPH, WEIGHTS, CALIBRATION = "encoder.onnx", "encoder.safetensors", "calibration.npz"
 MAX_FILE_BYTES = 1 << 30
 
@@ -103,7 +104,7 @@ class Bundle:
 def open_bundle(root: Path | str | None = None) -> Bundle:
     """Read and check a bundle's manifest (`base` when none is named). Raises BundleError. Hashes come on read."""
     root = Path(root) if root is not None else BASE
-    path = root / "manifest.json"
+    path = root / MANIFEST
     try:
         raw = json.loads(path.read_text())
     except OSError as e:
@@ -145,7 +146,7 @@ def write_bundle(root: Path, manifest: Manifest, files: dict[str, bytes]) -> Bun
         replace(root / name, data)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     manifest = manifest.model_copy(update={"files": {**manifest.files, **hashes}})
-    replace(root / "manifest.json", (manifest.model_dump_json(indent=2) + "\n").encode())
+    replace(root / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
     return Bundle(root, manifest)
 
 

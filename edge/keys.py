@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,18 +46,46 @@ class Keys:
                 why="a connecting socket must know the one key of the other side",
                 fix="keep only that peer's .key in the folder",
             )
-        socket.curve_serverkey = zmq.auth.load_certificate(known[0])[0]
+        socket.curve_serverkey = _public(known[0])
 
     @contextlib.contextmanager
-    def guard(self, context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[None]:
-        """While open, bound sockets of the context let in the peers and nobody else."""
+    def guard(
+        self, context: zmq.Context[zmq.Socket[bytes]], tell: Callable[[str], None] = lambda text: None
+    ) -> Iterator[None]:
+        """While open, bound sockets of the context let in the peers and nobody else.
+
+        `tell` gets a line about each that is turned away, in a thread of its own.
+        """
+        known = {_public(path) for path in self.peers.glob("*.key")}
         guard = ThreadAuthenticator(context)
         guard.start()
         try:
-            guard.configure_curve(domain=DOMAIN, location=str(self.peers))
+            guard.configure_curve_callback(DOMAIN, _Door(known, self.peers, tell))
             yield
         finally:
             guard.stop()
+
+
+def _public(path: Path) -> bytes:
+    try:
+        return zmq.auth.load_certificate(path)[0]
+    except (OSError, ValueError) as e:
+        raise SettingsError(
+            f"{path}: no usable public key", why=str(e), fix="copy it anew from the other side's own.key"
+        ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Door:
+    known: set[bytes]
+    peers: Path
+    tell: Callable[[str], None]
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Whether a public key (z85) is let in."""
+        if key not in self.known:
+            self.tell(f"turned away: a peer with the key {key.decode()}, which is none of {self.peers}")
+        return key in self.known
 
 
 def open_keys(root: Path | None) -> Keys | None:

@@ -45,12 +45,14 @@ def register(app: typer.Typer) -> None:
         need("train", "torch", "safetensors", "sklearn", "lightning_fabric")
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+        from edge.bundle import MANIFEST
         from trainer.config import load_config
         from trainer.fit import Trainer, load_sets, make_bundle
         from trainer.parallel import together
-        from trainer.progress import CHECKPOINT
+        from trainer.progress import new_place
 
         ready_folder(output)
+        checkpoint = new_place(output, MANIFEST)
         settings = load_config(config, steps=steps, seed=seed)
         sets = load_sets(data, settings, say)
         trainer = Trainer(sets, settings)
@@ -59,7 +61,6 @@ def register(app: typer.Typer) -> None:
                 say(f"{s.name}: {len(s.clips)} clips, {len(s.names)} categories, {len(set(s.subjects))} subjects")
             if trainer.fabric.world_size > 1:
                 say(f"{trainer.fabric.world_size} processes, {settings.batch // trainer.fabric.world_size} clips each")
-        checkpoint = output / CHECKPOINT
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
         with Progress(*columns, TimeRemainingColumn(), console=out, disable=not trainer.chief) as bar:
             task = bar.add_task("train", total=settings.steps, loss=float("nan"))

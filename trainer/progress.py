@@ -10,10 +10,22 @@ from typing import Any
 import torch
 
 from edge.clip import natural
-from edge.errors import SettingsError
+from edge.errors import OutputError, SettingsError
 from trainer.datasets import ClipSet, held_out
 
 CHECKPOINT = "checkpoint.pt"
+
+
+def new_place(folder: Path, made: str) -> Path:
+    """The folder's checkpoint. Raises OutputError where none is, but what a training of this kind makes in the end."""
+    checkpoint = folder / CHECKPOINT
+    if (folder / made).exists() and not checkpoint.exists():
+        raise OutputError(
+            f"--out {folder}: holds what an earlier training made",
+            why="it would be overwritten",
+            fix="name another folder, or remove this one",
+        )
+    return checkpoint
 
 
 def learning_rate(step: int, steps: int, highest: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -55,12 +56,17 @@ def test_only_peers_are_let_in(folders: tuple[Path, Path], tmp_path: Path) -> No
     with contextlib.ExitStack() as stack:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         stack.callback(context.term)
-        stack.enter_context(keys.guard(context))
+        told: list[str] = []
+        stack.enter_context(keys.guard(context, told.append))
         source = ZmqSource(context, [Endpoint.parse(f"sub+bind:{address}")], 100, keys)
         stack.callback(source.close)
         assert knock(source, address, None, 0.5) == []
         assert knock(source, address, stranger, 0.5) == []
+        public = zmq.auth.load_certificate(stranger / "own.key")[0].decode()
+        assert told and {text for text in told} == {told[0]} and public in told[0] and str(keys.peers) in told[0]
+        told.clear()
         (parts,) = knock(source, address, client, 20)
+        assert not told
         assert decode_pose(parts, Limits()).stream == "cam"
 
 
@@ -89,6 +95,24 @@ def test_poses_go_on_to_peers_alone(folders: tuple[Path, Path], tmp_path: Path) 
         stack.callback(sink.close)
         assert heard(sink, None, 0.5) == []
         assert heard(sink, client, 20)[0] == [sent]
+
+
+def test_a_peer_s_file_that_holds_no_key_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    side = tmp_path / "side"
+    shutil.copytree(folders[0], side)
+    (bad := side / "peers" / "another.key").write_text("no key")
+    keys = open_keys(side)
+    assert keys is not None
+    with (
+        pytest.raises(SettingsError, match=r"another\.key: no usable public key.*copy it anew"),
+        keys.guard(zmq.Context()),
+    ):
+        pass
+    (side / "peers" / "client.key").unlink()
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with context.socket(zmq.SUB) as socket, pytest.raises(SettingsError, match=bad.name):
+        keys.secure(socket, "connect")
+    context.term()
 
 
 def test_with_keys_an_address_may_be_reached_from_other_hosts(folders: tuple[Path, Path]) -> None:

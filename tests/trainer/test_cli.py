@@ -14,7 +14,7 @@ from edge.bundle import open_bundle
 from edge.cli import main, make_app
 from edge.embedding import embed_folder
 from edge.engine import open_engine
-from edge.errors import HaadError
+from edge.errors import HaadError, OutputError
 from tests.trainer.made import write_set
 from trainer.evaluate import few_shot
 from trainer.progress import CHECKPOINT
@@ -96,8 +96,13 @@ def test_train_goes_on_from_its_checkpoint(trained: tuple[Path, Path, str], tmp_
     for _ in range(2):
         half.train_step(next(batches))
     half.save(tmp_path / "b" / CHECKPOINT)
-    run("train", "--data", data, "--out", tmp_path / "b", "--config", config, "--steps", 4)
+    again = ("train", "--data", data, "--out", tmp_path / "b", "--config", config, "--steps", 4)
+    run(*again)
+    made = (tmp_path / "b" / "manifest.json").read_bytes()
     assert open_bundle(tmp_path / "b").manifest.encoder == open_bundle(bundle).manifest.encoder
+    refused = CliRunner().invoke(make_app(), [str(c) for c in again])
+    assert isinstance(refused.exception, OutputError) and "an earlier training made" in str(refused.exception)
+    assert (tmp_path / "b" / "manifest.json").read_bytes() == made
 
 
 @pytest.mark.parametrize(

@@ -44,13 +44,14 @@ def train_motion(
 
     from trainer.motion.config import load_motion_config
     from trainer.motion.fit import MotionTrainer, load_clip_sets, make_model
-    from trainer.progress import CHECKPOINT
+    from trainer.motion.model import MANIFEST
+    from trainer.progress import new_place
 
     ready_folder(output)
+    checkpoint = new_place(output, MANIFEST)
     settings = load_motion_config(config, steps=steps, seed=seed)
     trainer = MotionTrainer(load_clip_sets(data, settings), settings)
     say(f"{len(trainer.clips)} clips to train on, {len(trainer.test)} of people held out to validate on")
-    checkpoint = output / CHECKPOINT
     columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
     with Progress(*columns, TimeRemainingColumn(), console=out) as bar:
         task = bar.add_task("train", total=settings.steps, loss=float("nan"))

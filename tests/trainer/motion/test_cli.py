@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from edge.cli import main, make_app
 from edge.clip import load_clip, save_clip
-from edge.errors import ClipError
+from edge.errors import ClipError, OutputError
 from tests.docs.pages import under
 from tests.trainer.made import made, write_set
 from trainer.motion import cli as motion_cli
@@ -78,8 +78,11 @@ def test_training_goes_on_from_its_checkpoint(trained: tuple[Path, Path, str], t
     half = MotionTrainer(load_clip_sets(data, settings), settings)
     half.train_step()
     half.save(tmp_path / "m" / CHECKPOINT)
-    run("train-motion", "--data", data, "--out", tmp_path / "m", "--config", config, "--steps", 4)
+    again = ("train-motion", "--data", data, "--out", tmp_path / "m", "--config", config, "--steps", 4)
+    run(*again)
     assert open_motion(tmp_path / "m").manifest.weights == open_motion(root).manifest.weights
+    refused = CliRunner().invoke(make_app(), [str(c) for c in again])
+    assert isinstance(refused.exception, OutputError) and "an earlier training made" in str(refused.exception)
 
 
 def test_the_report_is_printed_and_written(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
