@@ -65,7 +65,7 @@ class Pipeline:
         self.name, self.fallbacks = name, 0
         self.room, self.depth, self._size_of_row = room, DEPTH, embedding
         self._cold = warm
-        self._device, self._program, self._capturing = device, program, graphs
+        self._device, self._program = device, program
         size = min(max_batch, room.batch[1])
         self.buckets = buckets(room.batch[0], size)
         self._pending: deque[Pending] = deque()
@@ -81,6 +81,7 @@ class Pipeline:
             ]
             runs = {id(p.run) for bank in self._banks for p in bank.runs.values()}
             self._one_run = len(runs) == 1 < 2 * len(keys)
+            self._capturing = graphs and not self._one_run
             for slot in self._slots:  # rows that a short batch leaves over are computed too: let them be numbers
                 device.copy_in(slot.joints, whole(slot.staging.joints), self._in)
                 device.copy_in(slot.visible, whole(slot.staging.visible), self._in)
@@ -233,7 +234,7 @@ class Pipeline:
             if embeddings:
                 device.copy_out(slot.host_embedding[:n], slot.embedding, self._out)
             device.record(slot.returned, self._out)
-            if self._capturing and not self._one_run and not prepared.captured:
+            if self._capturing and not prepared.captured:
                 # After a change of shape the first run must not be a captured one: that was it.
                 prepared.captured = True
                 prepared.graph = device.capture(self._compute, lambda: prepared.run.enqueue(self._compute))
