@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.gpu_floor import ceilings, timed
 from benchmarks.gpu_torch import COMPILED, EAGER, Torch, support, windows
-from builder.profile import BATCH
+from builder.profile import BATCH, parse_range
 from edge.bundle import BASE, GRAPH, Bundle, open_bundle
 from edge.console import say
 from edge.engine.machine import this_machine
@@ -83,7 +83,8 @@ def open_engines(bundle: Bundle, batch: str) -> tuple[dict[str, Pipeline], PlanR
 
 def profiles(batches: list[int]) -> dict[str, list[int]]:
     """Which sizes are measured with which plan: kernels are chosen for the usual size, the middle one."""
-    small, large = [n for n in batches if n <= 64], [n for n in batches if n > 64]
+    most = parse_range(BATCH, "--batch")[2]
+    small, large = [n for n in batches if n <= most], [n for n in batches if n > most]
     return ({BATCH: small} if small else {}) | ({f"{large[0]}:{large[-1]}:{large[-1]}": large} if large else {})
 
 
@@ -202,8 +203,9 @@ def measure(bundle: Bundle, o: Options, write: Write) -> None:
                 engine.close()
         for n in o.compiled:  # last, since each takes a compilation of its own
             report["rows"] += rows_of({COMPILED: partial(by_torch, torch, COMPILED, n, o.seconds)}, n, o.rounds)
-            report["left_out"] |= torch.failed
             write(report)
+        report["left_out"] |= torch.failed
+        write(report)
     for name, why in report["left_out"].items():
         say(f"{name}: not measured, {why}")
 

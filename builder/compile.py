@@ -63,12 +63,15 @@ def ready(here: Machine) -> tuple[Gpu, str]:
     return here.gpu, here.tensorrt
 
 
-def build_tensorrt(bundle: Bundle, wish: Wish) -> tuple[Bundle, PlanRecord]:
+def build_tensorrt(
+    bundle: Bundle, wish: Wish, tell: Callable[[str], None] = lambda text: None
+) -> tuple[Bundle, PlanRecord]:
     """Build, judge and write a plan. The bundle must hold encoder.onnx. Raises EngineError or BundleError."""
     from builder.plan import Order, is_typed, make_plan
     from edge.engine.cuda import CudaDevice
 
     gpu, version = ready(this_machine())
+    tell(f"compiling for {gpu.name} with TensorRT {version}, which tries many ways: this takes a while …")
     start = time.perf_counter()
     m, data = bundle.manifest, bundle.read(GRAPH)
     half, typed = wish.precision == "fp16", is_typed()
@@ -151,9 +154,11 @@ def check_export(data: bytes) -> None:
     """Raises BundleError for a graph that a parser refuses or misreads, as those of earlier exports may be."""
     import onnx
 
-    from builder.operations import check_graph
+    from builder.operations import check_graph, check_whole
 
-    check_graph(onnx.load_from_string(data))
+    model = onnx.load_from_string(data)
+    check_graph(model)
+    check_whole(model)
 
 
 def typed_graph(data: bytes, islands: Sequence[str]) -> bytes:

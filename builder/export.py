@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from builder.examples import example_windows
-from builder.operations import OPSET, check_graph
+from builder.operations import OPSET, check_graph, check_whole
 from builder.slim import slim
 from builder.tidy import tidy
 from edge.bundle import GRAPH, WEIGHTS, Bundle, write_bundle
@@ -70,7 +70,9 @@ def export(graph: Graph) -> bytes:
             dynamo=False,
         )
     data = tidy(buffer.getvalue())
-    check_graph(onnx.load_from_string(data))
+    model = onnx.load_from_string(data)
+    check_graph(model)
+    check_whole(model)
     return data
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.islands import Layer, types
+from builder.islands import Layer, in_island, types
 from edge.bundle import replace
 from edge.engine.tensorrt import make_log, start
 from edge.errors import EngineError
@@ -39,7 +39,7 @@ class Order:
     workspace: int
     timing_cache: Path | None = None
     version_compatible: bool = False
-    ask: bool = True
+    ask: bool = False
 
 
 def is_typed() -> bool:
@@ -153,7 +153,7 @@ def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, o
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     inputs = [network.get_input(i).name for i in range(network.num_inputs)]
     wanted = list(types(map(seen, layers), inputs, order.islands, order.ask))
-    if "float32" not in wanted:
+    if not any(in_island(layer.name, order.islands) for layer in layers):
         raise EngineError(
             "no layer of the network has a name that the islands know",
             why=f"looked for {' '.join(order.islands)}",

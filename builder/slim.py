@@ -6,7 +6,7 @@
                                      └───────────────────────── slow ──────────────────────► leave_slow ───────┘
 
 - Joints first, then windows: a graph convolution is two large products, whatever the batch. With windows first the one
-  over the joints was a small product for each: a TensorRT 8.6 engine took 3.7 times as long.
+  over the joints is a small product for each window.
 - Batch normalisation and the convolution's own bias become one scale and one shift.
 - Maps that follow each other, or read the same, become one.
 """
@@ -29,7 +29,7 @@ class Product(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        self.register_buffer("weight", weight.float().contiguous())
+        self.register_buffer("weight", weight.detach().float().clone(memory_format=torch.contiguous_format))
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.matmul(x, self.weight)
@@ -59,7 +59,7 @@ class Conv(nn.Module):
     def __init__(self, conv: GraphConv, norm: Norm) -> None:
         super().__init__()
         self.linear = Product(conv.linear.weight.T)
-        self.register_buffer("mix", conv.mix)
+        self.register_buffer("mix", conv.mix.detach().clone())
         self.norm = Scaled(*_affine(norm, conv))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ class Slim(nn.Module):
         behind = last @ head.leave.weight.double()
         self.features = encoder.narrow.out_features
         self.narrow = Product(torch.cat([encoder.narrow.weight, head.narrow.weight]).T)
-        self.register_buffer("bias", head.narrow.bias[None, None])
+        self.register_buffer("bias", head.narrow.bias[None, None].detach().clone())
         self.register_buffer("ones", torch.full((1, J), 1 / J))
         self.leave = Product(encoder.leave.weight.T)
         self.leave_head = nn.Linear(behind.shape[1], behind.shape[0])

@@ -50,12 +50,13 @@ def tidy(data: bytes) -> bytes:
 def _own(
     node: NodeProto, constants: dict[str, NDArray[np.generic]], axes: dict[str, int], graph: onnx.GraphProto
 ) -> None:
-    """Give an operation its constants as its own. A product's second factor stays: with two axes it is one product."""
+    """Give an operation its constants as its own. A product's second factor keeps its two axes: it is one product."""
     most = max(constants[n].ndim if n in constants else axes[n] for n in node.input)
     for i, name in enumerate(node.input):
         value, own = constants.get(name), f"{node.name}/constant_{i}"
-        if name == own or value is None or value.dtype != np.float32 or (node.op_type == "MatMul" and i == 1):
+        if name == own or value is None or value.dtype != np.float32:
             continue
         node.input[i] = own
-        whole = value.reshape((1,) * (most - value.ndim) + value.shape)
+        factor = node.op_type == "MatMul" and i == 1
+        whole = value if factor else value.reshape((1,) * (most - value.ndim) + value.shape)
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(whole), own))

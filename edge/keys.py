@@ -16,11 +16,12 @@ from pathlib import Path
 import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils import z85
 
 from edge.errors import SettingsError
 from edge.outputs import ready_folder
 
-DOMAIN = "haad"
+DOMAIN, KEY_BYTES = "haad", 32
 OWN, PEERS = "own", "peers"
 
 
@@ -68,7 +69,10 @@ class Keys:
 
 def _public(path: Path) -> bytes:
     try:
-        return zmq.auth.load_certificate(path)[0]
+        key = zmq.auth.load_certificate(path)[0]
+        if len(z85.decode(key)) != KEY_BYTES:
+            raise ValueError(f"{key!r} is not of {KEY_BYTES} bytes")
+        return key
     except (OSError, ValueError) as e:
         raise SettingsError(
             f"{path}: no usable public key", why=str(e), fix="copy it anew from the other side's own.key"

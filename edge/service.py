@@ -86,7 +86,7 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         stack.callback(engine.close)
         stack.callback(context.term)
         if keys:
-            stack.enter_context(keys.guard(context, lambda text: notices.say(text, key="turned away")))
+            stack.enter_context(keys.guard(context, lambda text: notices.say(text, key=text)))
         source = ZmqSource(context, poses, s.max_queue, keys)
         stack.callback(source.close)
         sink = SharedSink(ZmqSink(context, alerts, s.max_queue, keys))

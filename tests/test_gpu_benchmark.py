@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu import one_after_the_other, two_under_way
+from benchmarks.gpu import one_after_the_other, profiles, two_under_way
 from benchmarks.gpu_floor import CATEGORIES, SHOTS, Ceilings, multiply_adds
 from benchmarks.gpu_torch import COMPILED, EAGER, Torch, support, windows
 from builder.export import load_graph
@@ -57,6 +57,11 @@ def test_latency_is_from_a_batch_s_own_submission() -> None:
         assert rate > 0 and len(ms) >= 50
     between = 1000 * 4 / two[0]
     assert np.mean(two[1]) > 1.5 * between and np.mean(alone[1]) == pytest.approx(1000 * 4 / alone[0])
+
+
+def test_sizes_beyond_the_default_plan_get_one_of_their_own() -> None:
+    assert profiles([1, 64, 256, 1024]) == {"1:16:64": [1, 64], "256:1024:1024": [256, 1024]}
+    assert profiles([16]) == {"1:16:64": [16]} and profiles([65]) == {"65:65:65": [65]}
 
 
 @pytest.mark.parametrize(

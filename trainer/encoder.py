@@ -70,8 +70,8 @@ class Normalise(nn.Module):
 
     joints (B, T, 15, 3), visible (B, T, 15) → (B, 15, 3, T) of x, y and z in body units, and how much of each joint was
     seen (B, 15). Joint 0 (pelvis) holds the path of the body relative to its mean; the others are relative to it.
-    Frames last: whatever mixes frames is then one large product and all else goes number by number. With frames first
-    every window had small products of its own, in which a GPU spent most of its time.
+    Frames last: whatever mixes frames is then one large product, where windows would have small ones of their own, and
+    all else goes number by number.
     """
 
     fill: Tensor
@@ -87,7 +87,7 @@ class Normalise(nn.Module):
         t = torch.arange(frames, dtype=torch.float32)
         # Kernel regression over time; the floor lets a joint seen only far away still give its mean.
         kernel = torch.exp(-0.5 * ((t[:, None] - t) / 1.5) ** 2) + 1e-4
-        # Shapes (1, 15 or 14 joints, 3 axes, 1), as what they meet has.
+        # All but the first have as many axes as what they meet: windows, joints, x y z, frames.
         for name, value in (
             ("fill", kernel),
             ("bones", 1 / (torch.tensor(_BONES).reshape(1, J - 1, 1, 1) * frames)),
@@ -119,6 +119,7 @@ class Normalise(nn.Module):
         weight = known[:, 1:] * known[:, _PARENT]
         # With no bone seen the unit stays what it was; a stray joint must not outweigh a body in the batch statistics.
         scale = (weight.sum(1, keepdim=True) + PRIOR) / ((length * weight).sum(1, keepdim=True) + PRIOR)
+        # Not `clamp`: TensorRT 8.6 takes the graph as one, but over that (builder/operations.py, `check_whole`).
         x = torch.maximum(torch.minimum(x * scale, self.limit), -self.limit)
 
         # Heading: turn the mean right-to-left line of shoulders and hips onto −x.
@@ -263,12 +264,12 @@ class Match(nn.Module):
     With d_k = 1 − cos, distance = Σ w_k d_k, w = softmax(−d / τ) over the rows that the mask keeps.
     """
 
-    most: Tensor
+    zero: Tensor
 
     def __init__(self, temperature: float) -> None:
         super().__init__()
         self.temperature = temperature
-        self.register_buffer("most", torch.zeros(1, 1, 1), persistent=False)
+        self.register_buffer("zero", torch.zeros(1, 1, 1), persistent=False)
 
     def forward(self, embedding: Tensor, support: Tensor, mask: Tensor) -> Tensor:
         # (G, K, B) throughout: so no shape has to be worked out from another while it runs.
@@ -276,7 +277,7 @@ class Match(nn.Module):
         kept = mask[..., None]
         # The softmax relative to the greatest kept cosine: exact in float16 too, where exp(−1/τ) would vanish.
         nearest = (cosine * kept - 2 * (1 - kept)).amax(1, keepdim=True)
-        weight = torch.exp(torch.minimum(cosine - nearest, self.most) / self.temperature) * kept
+        weight = torch.exp(torch.minimum(cosine - nearest, self.zero) / self.temperature) * kept
         return 1 - ((cosine * weight).sum(1) / (weight.sum(1) + 1e-6)).transpose(0, 1)
 
 

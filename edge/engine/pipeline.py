@@ -80,7 +80,7 @@ class Pipeline:
                 Bank.on(device, room, embedding, {key: Prepared(program.new_run()) for key in keys}) for _ in range(2)
             ]
             runs = {id(p.run) for bank in self._banks for p in bank.runs.values()}
-            self._one_run = len(runs) == 1 < 2 * len(keys)
+            self._one_run = len(runs) == 1
             self._capturing = graphs and not self._one_run
             for slot in self._slots:  # rows that a short batch leaves over are computed too: let them be numbers
                 device.copy_in(slot.joints, whole(slot.staging.joints), self._in)

@@ -99,7 +99,7 @@ class TensorrtProgram:
 
     Every run is an execution context of its own, since a CUDA graph relies on the state of the one it was captured of
     (NVIDIA/TensorRT issue 3798). They compute one after the other, so one piece of memory serves them all. In TensorRT
-    8.5 a plan's profile belongs to one context: there all runs are the same one, and no graph is captured.
+    8.5 the profile of a plan belongs to one context: there all runs are the same one, and no graph is captured.
     """
 
     def __init__(self, plan: bytes, record: PlanRecord, where: str, fix: str, device: Device) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ from edge.bundle import GRAPH, WEIGHTS, Bundle
 from edge.cli import make_app
 from edge.engine import open_engine
 from edge.engine.machine import Machine, this_machine
-from edge.engine.record import Profile
+from edge.engine.record import Profile, read_plan
 from edge.errors import BundleError, EngineError, MissingExtra
 from edge.skeleton import Float
 from edge.support import MAX_WINDOWS
@@ -198,7 +199,7 @@ NOTHING = Output(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32))
 def test_where_precision_is_a_flag_the_faster_of_two_plans_that_pass_is_taken(
     asked: tuple[Verdict, float] | None, left: tuple[Verdict, float], taken: bytes
 ) -> None:
-    """Its time at the usual size, 4 here, counts; a way that TensorRT does not find is not an error."""
+    """Its time at the usual size, 8 here, counts; a way that TensorRT does not find is not an error."""
 
     def compiled(extra: Sequence[str], ask: bool) -> bytes:
         if ask and asked is None:
@@ -207,15 +208,86 @@ def test_where_precision_is_a_flag_the_faster_of_two_plans_that_pass_is_taken(
 
     def judged(plan: bytes) -> Judged:
         verdict, ms = (asked or left) if plan == b"asked" else left
-        return verdict, NOTHING, {} if verdict.failures else {"2": [9 / ms, 1], "4": [ms, 1], "8": [9 / ms, 1]}
+        return verdict, NOTHING, {} if verdict.failures else {"4": [9 / ms, 1], "8": [ms, 1], "16": [9 / ms, 1]}
 
-    plan, (verdict, *_) = best(True, compiled, judged, SMALL)
+    usual = Profile(batch=[1, 8, 16], categories=[1, 2, 3], shots=[1, 8, 32])
+    plan, (verdict, *_) = best(True, compiled, judged, usual)
     assert plan == taken and (verdict is BAD) == (asked is None and left[0] is BAD)
-    assert best(False, compiled, judged, SMALL)[0] == b"left"
+    assert best(False, compiled, judged, usual)[0] == b"left"
+
+
+class FakeCuda:
+    toolkit = "12.4"
+
+    def close(self) -> None: ...
+
+
+def build_here(
+    built: Bundle, monkeypatch: pytest.MonkeyPatch, twist: float, precision: str = "fp16", **wish: Any
+) -> tuple[list[Any], list[str], tuple[Bundle, Any] | BundleError]:
+    """What was ordered, what was told, and what came of a build in which the real engine stands for every plan."""
+    orders: list[Any] = []
+    told: list[str] = []
+
+    def make_plan(graph: bytes, order: Any) -> bytes:
+        assert graph == built.read(GRAPH)
+        orders.append(order)
+        return b"plan %d" % len(orders)
+
+    def open_plan(bundle: Bundle, record: Any, plan: bytes, **kw: Any) -> Any:
+        engine = Twisted(built, twist if orders[-1].half else 0.0)
+        engine.close = lambda: None  # type: ignore[attr-defined]
+        return engine
+
+    monkeypatch.setattr(made, "this_machine", lambda: replace(ORIN, tensorrt="8.6.1"))
+    monkeypatch.setattr("edge.engine.cuda.CudaDevice", FakeCuda)
+    monkeypatch.setattr("builder.plan.is_typed", lambda: False)
+    monkeypatch.setattr("builder.plan.make_plan", make_plan)
+    monkeypatch.setattr(made, "open_plan", open_plan)
+    monkeypatch.setattr(made.latency, "__defaults__", (3,))
+    monkeypatch.setattr("builder.keep.by_cost", lambda *given: ["/encoder/leave/"])
+    try:
+        return orders, told, build_tensorrt(built, Wish(precision, SMALL, **wish), told.append)
+    except BundleError as e:
+        return orders, told, e
+
+
+def test_where_precision_is_a_flag_a_build_orders_both_ways_and_writes_what_passed(
+    built: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders, told, made_ = build_here(built, monkeypatch, 0.0, float32=["/encoder/leave/"])
+    assert not isinstance(made_, BundleError)
+    assert [(o.half, o.ask, o.islands) for o in orders] == [
+        (True, ask, [*ISLANDS, "/encoder/leave/"]) for ask in (True, False)
+    ]
+    record = made_[1]
+    assert (built.root / "engines" / record.target / "engine.plan").read_bytes() in (b"plan 1", b"plan 2")
+    assert record.target == "tensorrt-8.6.1-sm87-fp16" and record.gate.distance < 1e-4 and "Orin" in told[0]
+
+
+def test_a_plan_that_fails_its_gate_is_not_written(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders, _, refusal = build_here(built, monkeypatch, 0.05)
+    assert isinstance(refusal, BundleError) and "the plan is not accepted" in str(refusal)
+    assert [o.ask for o in orders] == [True, False, False] and orders[-1].islands[-1] == "/encoder/leave/"
+    assert not (built.root / "engines").exists()
+    orders, _, whole = build_here(built, monkeypatch, 0.05, "fp32")
+    assert not isinstance(whole, BundleError) and [(o.half, o.ask, o.islands) for o in orders] == [(False, False, [])]
+
+
+@pytest.mark.parametrize(("embedding", "said"), [(2e-7, True), (6e-4, False)])
+def test_a_float16_plan_that_is_float32_throughout_is_said_to_be(
+    built: Bundle, monkeypatch: pytest.MonkeyPatch, embedding: float, said: bool
+) -> None:
+    bundle = put(built)
+    record = read_plan(bundle, "tensorrt-10.3.0-sm87-fp16").model_copy(update={"parity": {"embedding": embedding}})
+    monkeypatch.setattr(made, "build_tensorrt", lambda *given: (bundle, record))
+    result = CliRunner().invoke(make_app(), ["build", str(bundle.root), "--target", "tensorrt"])
+    assert result.exit_code == 0 and ("float32 throughout" in result.output) == said
 
 
 def test_a_device_that_is_lost_or_a_plan_that_cannot_be_built_is_not_tried_around() -> None:
     def lost(extra: Sequence[str], ask: bool) -> bytes:
+        assert ask, "tried again on a device that is lost"
         raise EngineError("the GPU is lost", lost=True)
 
     def never(extra: Sequence[str], ask: bool) -> bytes:

@@ -38,6 +38,12 @@ def test_what_moves_belongs_to_what_it_moves() -> None:
     assert kinds(layers) == [*exact, "float16", "", "", ""] and kinds(layers, ask=False) == [*exact, "", "", "", ""]
 
 
+def test_what_the_parser_adds_without_a_name_is_never_asked_for() -> None:
+    nameless = Layer("(Unnamed Layer* 2) [ElementWise]", ["x"], ["y"])
+    assert kinds([Layer("/a/Mul", ["joints"], ["x"]), nameless]) == ["float32", "float32"]
+    assert kinds([Layer("/b/Mul", ["joints"], ["x"]), nameless]) == ["float16", ""]
+
+
 def test_constants_are_held_in_islands_only() -> None:
     layers = [Layer("/a/Add/constant_1", [], ["k"], constant=True), Layer("weight", [], ["w"], constant=True)]
     assert kinds([*layers, Layer("/b/Mul/constant_1", [], ["m"], constant=True)]) == ["float32", "", ""]

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from builder.export import export, load_graph
 from builder.half import to_half
-from builder.operations import ALLOWED, TENSORRT, TYPED, check_graph, objections
+from builder.operations import ALLOWED, TENSORRT, TYPED, check_graph, check_whole, objections
 from edge.bundle import Bundle
 from edge.errors import BundleError
 
@@ -106,3 +106,14 @@ def test_other_domains_and_operations_are_named() -> None:
 
 def test_what_is_allowed_has_no_operation_whose_axes_were_misread() -> None:
     assert not {"ReduceMean", "ReduceL2", "LayerNormalization", "Einsum", "If", "Loop"} & ALLOWED
+
+
+def test_a_clip_is_read_alike_everywhere_and_is_in_the_way_of_a_plan(trained: Bundle) -> None:
+    """TensorRT 8.6 compiles the whole graph as one, but over a Clip; graphs of before run on as they are."""
+    old = model(
+        helper.make_node("Clip", ["x", "low", "high"], ["y"], "/a/Clip"), low=np.float32(-1), high=np.float32(1)
+    )
+    check_graph(old)
+    with pytest.raises(BundleError, match=r"'/a/Clip'.*TensorRT 8\.6.*export it anew"):
+        check_whole(old)
+    check_whole(onnx.load_from_string(export(load_graph(trained))))

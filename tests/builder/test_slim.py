@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
 
@@ -31,7 +33,7 @@ def trained() -> Encoder:
 
 
 @torch.no_grad()
-def test_it_computes_the_same_with_fewer_weights_and_no_norms() -> None:
+def test_it_computes_the_same_without_norms_and_shares_nothing() -> None:
     encoder = trained()
     before = copy.deepcopy(encoder.state_dict())
     joints, visible = windows(*MOTIONS, frames=16, seed=4)
@@ -41,6 +43,21 @@ def test_it_computes_the_same_with_fewer_weights_and_no_norms() -> None:
     for name, value in encoder.state_dict().items():  # the first is as it was
         torch.testing.assert_close(value, before[name], atol=0, rtol=0)
     assert not small.training
+    was = small(joints, visible)
+    for value in (*encoder.parameters(), *encoder.buffers()):
+        value.fill_(0.5)
+    torch.testing.assert_close(small(joints, visible), was, atol=0, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("coefficients", "width"), [(1, 16), (3, 8), (6, 40)])
+def test_any_size_comes_out_the_same(coefficients: int, width: int) -> None:
+    """Fewer coefficients than the slow pose has, fewer features than a joint is narrowed to, and more."""
+    torch.manual_seed(1)
+    config = replace(ENCODER, coefficients=coefficients, width=width, blocks=2, embedding=48)
+    encoder = Encoder(config).eval()
+    joints, visible = windows(*MOTIONS, frames=16, seed=6)
+    torch.testing.assert_close(Slim(encoder)(joints, visible), encoder(joints, visible), atol=2e-6, rtol=0)
 
 
 @torch.no_grad()

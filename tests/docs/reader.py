@@ -146,6 +146,8 @@ class Reader:
             if words[:3] == ["haad-edge", "support", "accept"]:
                 line = line.replace(words[3], self.alert())
             live = words[:2] == ["haad-edge", "record"] or words[:3] == ["haad-edge", "support", "add"]
+            if {"train", "train-motion"} & set(words):  # pages build on a bundle that is there, and this one makes it
+                shutil.rmtree(self.folder / words[words.index("--out") + 1], ignore_errors=True)
             with self.somebody() if live and "--from" not in words else contextlib.nullcontext():
                 self.finish(["bash", "-euc", line], where, sends=not {"publish", "replay"}.isdisjoint(words))
 

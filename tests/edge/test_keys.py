@@ -47,7 +47,10 @@ def knock(source: ZmqSource, address: str, keys: Path | None, wait: float) -> li
 
 def test_only_peers_are_let_in(folders: tuple[Path, Path], tmp_path: Path) -> None:
     engine, client = folders
-    stranger = make_keys(tmp_path / "stranger")[1]
+    stranger, second = (make_keys(tmp_path / name)[1] for name in ("stranger", "second"))
+    (second / "peers" / "engine.key").write_bytes((client / "peers" / "engine.key").read_bytes())
+    engine = Path(shutil.copytree(engine, tmp_path / "engine"))
+    (engine / "peers" / "a_second.key").write_bytes((second / "own.key").read_bytes())
     # The stranger knows the engine's public key, but the engine does not know the stranger's.
     (stranger / "peers" / "engine.key").write_bytes((client / "peers" / "engine.key").read_bytes())
     keys = open_keys(engine)
@@ -65,9 +68,10 @@ def test_only_peers_are_let_in(folders: tuple[Path, Path], tmp_path: Path) -> No
         public = zmq.auth.load_certificate(stranger / "own.key")[0].decode()
         assert told and {text for text in told} == {told[0]} and public in told[0] and str(keys.peers) in told[0]
         told.clear()
-        (parts,) = knock(source, address, client, 20)
+        for known in (client, second):
+            (parts,) = knock(source, address, known, 20)
+            assert decode_pose(parts, Limits()).stream == "cam"
         assert not told
-        assert decode_pose(parts, Limits()).stream == "cam"
 
 
 def test_poses_go_on_to_peers_alone(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -97,19 +101,17 @@ def test_poses_go_on_to_peers_alone(folders: tuple[Path, Path], tmp_path: Path) 
         assert heard(sink, client, 20)[0] == [sent]
 
 
-def test_a_peer_s_file_that_holds_no_key_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["no key", 'metadata\ncurve\n    public-key = "abc"\n'], ids=["none", "short"])
+def test_a_peer_s_file_that_holds_no_key_is_named(folders: tuple[Path, Path], tmp_path: Path, text: str) -> None:
     side = tmp_path / "side"
     shutil.copytree(folders[0], side)
-    (bad := side / "peers" / "another.key").write_text("no key")
+    (bad := side / "peers" / "another.key").write_text(text)
     keys = open_keys(side)
     assert keys is not None
-    with (
-        pytest.raises(SettingsError, match=r"another\.key: no usable public key.*copy it anew"),
-        keys.guard(zmq.Context()),
-    ):
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with pytest.raises(SettingsError, match=r"another\.key: no usable public key.*copy it anew"), keys.guard(context):
         pass
     (side / "peers" / "client.key").unlink()
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with context.socket(zmq.SUB) as socket, pytest.raises(SettingsError, match=bad.name):
         keys.secure(socket, "connect")
     context.term()

@@ -191,6 +191,12 @@ def test_the_nearest_rows_count_most_and_an_empty_category_counts_as_far() -> No
     torch.testing.assert_close(Match(0.05)(e, s, mask * 0), torch.ones(4, 3), atol=1e-6, rtol=0)
 
 
+def test_a_row_that_the_mask_leaves_out_may_lie_nearer_than_all_others_at_any_temperature() -> None:
+    e = torch.eye(8)[:1]
+    s = torch.stack([-e, e, e], 1)  # exp((1 − (−1)) / 0.01) is beyond float32
+    torch.testing.assert_close(Match(0.01)(e, s, torch.tensor([[1.0, 0, 0]])), torch.tensor([[2.0]]), atol=1e-5, rtol=0)
+
+
 @some
 @given(st.integers(0, 10_000))
 def test_padding_and_order_of_the_support_change_nothing(seed: int) -> None:
