@@ -26,8 +26,7 @@ accuracy: .venv/.dev
 
 # Trains and builds the bundle that ships inside the package: make base DATA=dir of clip sets
 base: .venv/.dev
-	test -e build/base/checkpoint.pt || rm -rf build/base
-	$(BIN)/haad-edge train --data $(DATA) --out build/base --config configs/train-base.yaml
+	test -e build/base/manifest.json || $(BIN)/haad-edge train --data $(DATA) --out build/base --config configs/train-base.yaml
 	$(BIN)/haad-edge build build/base --target onnx
 	rm -rf edge/bundles/base && mv build/base edge/bundles/base
 

@@ -92,6 +92,7 @@ def register(app: typer.Typer) -> None:
         need("train", "torch", "onnx", "safetensors")
         from builder.export import build_onnx
         from edge.bundle import GRAPH, open_bundle
+        from edge.engine.record import again, left_behind
 
         if precision == "fp16":
             from builder.engines import build_half
@@ -100,6 +101,8 @@ def register(app: typer.Typer) -> None:
             built, record = build_half(open_bundle(bundle), float32 or [])
         else:
             built = build_onnx(open_bundle(bundle))
+        for name, why in left_behind(built):
+            say(f"engine {name}: {why}; to make it anew: {again(built, name)}")
         found = built.manifest.parity
         say(f"{built.root / GRAPH}: opset {built.manifest.opset}, {(built.root / GRAPH).stat().st_size / 1e6:.2f} MB")
         say(

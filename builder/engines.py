@@ -42,6 +42,8 @@ def build_half(bundle: Bundle, float32: Sequence[str] = ()) -> tuple[Bundle, Eng
             f"no operation of the graph has a name that begins with {unknown[0]!r}",
             fix=f"use one of: {' '.join(parts(model, ISLANDS))}",
         )
+    if not parts(model, [*ISLANDS, *float32]):
+        raise BundleError("nothing is left to be float16", why=f"--float32 {' '.join(float32)} is all of it")
     islands = list(dict.fromkeys((*ISLANDS, *float32)))
     typed, verdict = accept(data, gate_examples(m.frames, m.seconds), islands)
     built = onnx.load_from_string(typed)

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from builder.operations import TENSORRT, objections, opsets_of
-from edge.bundle import GRAPH, Bundle, open_bundle
+from edge.bundle import GRAPH, Bundle, measured, open_bundle
 from edge.doctor import Finding
 from edge.engine.machine import this_machine
 from edge.engine.places import memory_of
@@ -54,6 +54,7 @@ def inspect(path: Path) -> list[Finding]:
         Finding("bundle", "ok", f"{bundle.model}, format {m.format}"),
         Finding("windows", "ok", f"{m.frames} frames over {m.seconds:g} s of {m.layout}, embedding of {m.embedding}"),
         Finding("trained on", "ok", ", ".join(names) or "not said"),
+        Finding("measured", "ok", "; ".join(measured(m))),
         *files(bundle),
     ]
     data = intact(bundle, GRAPH)

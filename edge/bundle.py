@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -54,6 +55,24 @@ class Manifest(BaseModel):
     training: dict[str, Any] = {}
     accuracy: dict[str, Any] = {}
     parity: dict[str, Any] = {}
+
+
+def measured(m: Manifest) -> Iterator[str]:
+    """What the training measured on people held out of it, in words, as the manifest has it."""
+    found = m.accuracy.get("held_out_subjects_auroc_3_shot")
+    if isinstance(found, dict) and found:
+        held = ", ".join(f"{k} {v:.4f}" for k, v in found.items() if isinstance(v, int | float))
+        yield f"people held out, AUROC with 3 clips of each action: {held}"
+    else:
+        yield "nothing was measured on people held out"
+    calibration = m.accuracy.get("calibration")
+    if isinstance(calibration, dict):
+        rate = calibration.get("false_alarms_per_hour")
+        if isinstance(rate, int | float):
+            least = calibration.get("without_the_worst")
+            yield f"people held out, false alarms a camera-hour: {rate:g}, without the worst 15 % of streams {least}"
+        else:
+            yield "limits are a guess, and sensitivity has no effect: there was nobody to calibrate on"
 
 
 @dataclass(frozen=True, slots=True)

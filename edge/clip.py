@@ -250,6 +250,10 @@ def categories(root: Path | str) -> dict[str, list[Path]]:
             why="it holds .npz files itself, and a set of clips is DIR/<category>/*.npz",
             fix=f"name {root.absolute().parent}, or put them into a sub-folder named for the action",
         )
+    if not found and (sets := sorted(p.parent.parent for p in root.glob("*/*/*.npz"))):
+        raise ClipError(
+            f"{root}: several sets of clips", why="only training takes more than one", fix=f"name one, as {sets[0]}"
+        )
     if not found:
         raise ClipError(
             f"{root}: no clips",

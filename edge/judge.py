@@ -68,6 +68,8 @@ class Judge:
     def __init__(self, s: Settings, calibration: Mapping[str, NDArray[Any]], slots: int, tracks: Tracks) -> None:
         self._normal, self._tracks = s.normal, tracks
         aimed = threshold_of(calibration, s.sensitivity, s.false_alarms)
+        heard = "rates" in calibration or (s.sensitivity == "default" and s.false_alarms is None)
+        self._unheard = [] if heard else ["sensitivity and false_alarms have no effect: this bundle was not calibrated"]
         self.book = book_of(s, slots, aimed, tracks.place)
         self._usual, self._passing = Usual(slots), Passing(slots)
 
@@ -80,7 +82,7 @@ class Judge:
         """Judge by this support from now on; returns what is wrong between it and the settings."""
         self._scorer, self._expected = Scorer(support.limit, support.turns), support.usual
         self._here = NormalHere(self._normal, support.names, support.turns)
-        return self._here.trouble
+        return [*self._unheard, *self._here.trouble]
 
     def __call__(self, slots: Slots, ends: NDArray[np.int64], distance: Float, seen: Float) -> Verdict:
         """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G + P), seen (n,) of its joints."""

@@ -57,7 +57,7 @@ class Keys:
 
         `tell` gets a line about each that is turned away, in a thread of its own.
         """
-        known = {_public(path) for path in self.peers.glob("*.key")}
+        known = _known(self.peers)
         guard = ThreadAuthenticator(context)
         guard.start()
         try:
@@ -65,6 +65,10 @@ class Keys:
             yield
         finally:
             guard.stop()
+
+
+def _known(peers: Path) -> set[bytes]:
+    return {_public(path) for path in peers.glob("*.key")}
 
 
 def _public(path: Path) -> bytes:
@@ -86,16 +90,22 @@ class _Door:
     tell: Callable[[str], None]
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """Whether a public key (z85) is let in."""
+        """Whether a public key (z85) is let in; one that was added since, too."""
         if key not in self.known:
-            self.tell(f"turned away: a peer with the key {key.decode()}, which is none of {self.peers}")
+            with contextlib.suppress(SettingsError):  # a file half written
+                self.known.update(_known(self.peers))
+        if key not in self.known:
+            self.tell(f"turned away: a peer with the key {key.decode()}; its own.key is not in {self.peers}")
         return key in self.known
 
 
-def open_keys(root: Path | None) -> Keys | None:
+def open_keys(root: Path | str | None) -> Keys | None:
     """The keys in a folder, None for None. Raises SettingsError naming the missing file."""
     if root is None:
         return None
+    root = Path(root)
+    if (root / "engine").is_dir() and not (root / f"{OWN}.key_secret").exists():
+        raise SettingsError(f"{root}: keys of both sides", fix=f"name one: {root / 'engine'} or {root / 'client'}")
     if not root.is_dir():
         raise SettingsError(
             f"{root}: " + ("a file, not a folder of keys" if root.exists() else "no such folder"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -69,7 +70,9 @@ def _instead(kind: type[BaseModel], error: Mapping[str, Any], path: list[str]) -
     examples = kind.model_fields[path[0]].examples or []
     if error["type"] == "list_type":
         given = error.get("input")
-        return f"write {path[-1]}: [{given if isinstance(given, str) and given else 'walk'}]"
+        item = given if isinstance(given, str) and given else "walk"
+        # What YAML would read as something else goes in quotes.
+        return f"write {path[-1]}: [{item if item.replace('_', '').replace('-', '').isalnum() else json.dumps(item)}]"
     return f"for example {path[0]}: {examples[0]}" if examples else "correct it and start again"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +32,19 @@ def numbers(option: str, given: str) -> list[int]:
     return found
 
 
+@contextlib.contextmanager
+def on_signal(checkpoint: Path, heed: bool = True) -> Iterator[Callable[[], bool]]:
+    """Whether to stop; a training that did is said to go on from its checkpoint, and the command ends with 130."""
+    from trainer.progress import Stopped, stopping
+
+    try:
+        with stopping(heed) as stop:
+            yield stop
+    except Stopped as e:
+        say(f"stopped at step {e}: {checkpoint} is written, and the same command goes on from it")
+        raise typer.Exit(130) from None
+
+
 def register(app: typer.Typer) -> None:
     """Add this house's commands."""
 
@@ -45,9 +60,9 @@ def register(app: typer.Typer) -> None:
         need("train", "torch", "safetensors", "sklearn", "lightning_fabric")
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from edge.bundle import MANIFEST
+        from edge.bundle import MANIFEST, measured
         from trainer.config import load_config
-        from trainer.fit import Trainer, load_sets, make_bundle
+        from trainer.fit import Trainer, load_sets, make_bundle, unseen
         from trainer.parallel import together
         from trainer.progress import new_place
 
@@ -59,6 +74,10 @@ def register(app: typer.Typer) -> None:
         if trainer.chief:
             for s in sets:
                 say(f"{s.name}: {len(s.clips)} clips, {len(s.names)} categories, {len(set(s.subjects))} subjects")
+            for line in unseen(sets, settings.hold_out):
+                say(line)
+            if checkpoint.exists():
+                say(f"going on from {checkpoint}")
             if trainer.fabric.world_size > 1:
                 say(f"{trainer.fabric.world_size} processes, {settings.batch // trainer.fabric.world_size} clips each")
         columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
@@ -70,12 +89,15 @@ def register(app: typer.Typer) -> None:
                 if news:
                     bar.console.print(f"step {step}: AUROC on held-out subjects  {news}")
 
-            trainer.run(report, checkpoint)
+            with on_signal(checkpoint, heed=trainer.fabric.world_size == 1) as stop:
+                trainer.run(report, checkpoint, stop)
         if trainer.chief:
-            say("calibrating …")
+            say("calibrating, which takes seconds to minutes …")
             bundle = make_bundle(trainer, output)
             checkpoint.unlink(missing_ok=True)
             say(f"{output}: {bundle.model}, trained in {bundle.manifest.training['minutes']} minutes")
+            for line in measured(bundle.manifest):
+                say(line)
             say(f"next: haad-edge build {output} --target onnx")
         with together(trainer.fabric):
             trainer.fabric.barrier()

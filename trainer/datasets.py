@@ -7,7 +7,7 @@ DIR/<set>/<category>/*.npz      several sets: a batch is drawn mostly from one, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -93,6 +93,14 @@ def load_set(
             paths.append(path)
             label.append(names.index(name))
     return ClipSet(called, clips, paths, np.array(label, np.int64), names, sha.hexdigest())
+
+
+def unmatched(data: Path, *options: Iterable[str]) -> Iterator[str]:
+    """Of globs on `<set>/<category>` that match nothing under `data`, a line each."""
+    keys = [f"{root.resolve().name}/{folder}" for root in find_sets(data) for folder in categories(root)]
+    for glob in (g for globs in options for g in globs):
+        if not any(fnmatch(key, glob) for key in keys):
+            yield f"'{glob}' matches nothing; what there is is named as {', '.join(keys[:3])}"
 
 
 def subject_split(subjects: NDArray[np.str_]) -> NDArray[np.bool_]:

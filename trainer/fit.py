@@ -13,7 +13,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from edge.skeleton import Float
 from trainer.augment import augment
 from trainer.calibrate import calibrate
 from trainer.config import TrainConfig
-from trainer.datasets import Batch, ClipSet, Sampler, find_sets, held_out, load_set
+from trainer.datasets import Batch, ClipSet, Sampler, find_sets, held_out, load_set, unmatched
 from trainer.encoder import Encoder, Graph
 from trainer.evaluate import few_shot, mean_cosine
 from trainer.head import Learner, condense
@@ -40,7 +40,7 @@ from trainer.losses import supervised_contrastive
 from trainer.motion.generate import Recipe, widen
 from trainer.motion.model import open_motion
 from trainer.parallel import agree, gather, join, prepare, rows, together
-from trainer.progress import learning_rate, of_this_run, read_checkpoint, sets_record, write_checkpoint
+from trainer.progress import Stopped, learning_rate, never, of_this_run, read_checkpoint, sets_record, write_checkpoint
 
 CONDENSED = 12
 """Batches of training windows that the embedding is fitted to."""
@@ -57,7 +57,25 @@ def load_sets(data: Path, config: TrainConfig, say: Callable[[str], object] = la
     for s in found:
         if len(s.names) < 2:
             say(f"left out: {s.name}, since a set needs two categories or more")
+    for line in unmatched(data, config.exclude, config.merge):
+        say(line)
     return sets
+
+
+def unseen(sets: Sequence[ClipSet], every: int) -> Iterator[str]:
+    """Of each set in which nothing can be measured on people held out, why, in words."""
+    for s in sets:
+        test = held_out(s.subjects, every)
+        missing = [n for i, n in enumerate(s.names) if not (s.label[test] == i).any()]
+        if not every:
+            why = "hold_out is 0"
+        elif not test.any():
+            why = f"hold_out {every} takes every {every}th person, and its clips name {len(set(s.subjects) - {''})}"
+        elif missing:
+            why = f"who is held out has no {', '.join(missing[:3])}"
+        else:
+            continue
+        yield f"nothing will be measured on {s.name}: {why}"
 
 
 NOTHING = "nothing to validate on: held-out subjects must have every category, and so must the others"
@@ -209,8 +227,11 @@ class Trainer:
                 mean.lerp_(now, 1 - keep) if mean.dtype.is_floating_point else mean.copy_(now)
         return loss.detach()
 
-    def run(self, report: Report, checkpoint: Path | None = None) -> None:
-        """Train to the last step, from where a checkpoint left off if there is one. Process 0 alone reports."""
+    def run(self, report: Report, checkpoint: Path | None = None, stop: Callable[[], bool] = never) -> None:
+        """Train to the last step, from where a checkpoint left off if there is one. Process 0 alone reports.
+
+        Once `stop` says so, which all processes must agree on, the checkpoint is written and Stopped raised.
+        """
         with together(self.fabric):
             if checkpoint is not None and self.fabric.broadcast(checkpoint.exists()):
                 self.load(checkpoint)
@@ -219,6 +240,9 @@ class Trainer:
             for batch in batches:
                 if self.step >= self.config.steps:
                     break
+                if checkpoint is not None and stop():
+                    self.save(checkpoint)
+                    raise Stopped(self.step)
                 loss = float(self.train_step(batch))
                 if not math.isfinite(loss):
                     raise SettingsError(f"the loss is {loss} at step {self.step}", fix="lower learning_rate")
@@ -229,6 +253,8 @@ class Trainer:
                 if self.chief:
                     report(self.step, loss, news)
             batches.close()  # type: ignore[attr-defined]
+            if checkpoint is not None and self.chief:
+                self.save(checkpoint)  # what follows takes minutes too
         self.condense()
 
     def condense(self) -> None:

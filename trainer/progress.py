@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,36 @@ from edge.errors import OutputError, SettingsError
 from trainer.datasets import ClipSet, held_out
 
 CHECKPOINT = "checkpoint.pt"
+
+
+class Stopped(Exception):
+    """A training was told to stop, at this step, and its checkpoint is written."""
+
+
+@contextlib.contextmanager
+def stopping(heed: bool = True) -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM came: the step under way is finished first. The second one ends the process as ever."""
+    came = False
+
+    def note(number: int, frame: object) -> None:
+        nonlocal came
+        came = True
+        signal.signal(number, before[signal.Signals(number)])
+
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    heed = heed and threading.current_thread() is threading.main_thread()
+    try:
+        for n in before if heed else ():
+            signal.signal(n, note)
+        yield lambda: came
+    finally:
+        for n, was in before.items() if heed else ():
+            signal.signal(n, was)
+
+
+def never() -> bool:
+    """Nobody stops it."""
+    return False
 
 
 def new_place(folder: Path, made: str) -> Path:
@@ -48,19 +81,25 @@ def read_checkpoint(path: Path) -> Any:
         return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as e:
         raise SettingsError(
-            f"{path}: not a readable checkpoint", why=str(e)[:200], fix="delete it to start anew"
+            f"{path}: not a readable checkpoint", why=str(e)[:200] or repr(e), fix="delete it to start anew"
         ) from None
 
 
 def of_this_run(state: Any, identity: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """A checkpoint's state, if it has all of this run's identity. Raises SettingsError."""
-    if not isinstance(state, dict) or any(state.get(k) != v for k, v in identity.items()):
+    found: dict[str, Any] = state if isinstance(state, dict) else {}
+    differ = []
+    for k, v in identity.items():
+        if (had := found.get(k)) != v:
+            fields = [n for n in v if had.get(n) != v[n]] if isinstance(v, dict) and isinstance(had, dict) else []
+            differ.append(f"{k} ({', '.join(fields)})" if fields else k)
+    if differ:
         raise SettingsError(
             f"{path}: the checkpoint of another run",
-            why="its configuration or its data differ",
+            why=f"what differs is its {' and its '.join(differ)}",
             fix="delete it to start anew",
         )
-    return state
+    return found
 
 
 def sets_record(sets: Sequence[ClipSet], hold_out: int, terms: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ BUNDLE/engines/<target>/engine.onnx or engine.plan    what was built
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -148,6 +149,18 @@ def again(bundle: Bundle, target: str = "") -> str:
     if target.startswith(PLANS):
         return f"haad-edge build {bundle.root} --target tensorrt --precision {'fp32' if '-fp32' in target else 'fp16'}"
     return f"haad-edge build {bundle.root} --target onnx --precision fp16"
+
+
+def left_behind(bundle: Bundle) -> Iterator[tuple[str, str]]:
+    """Engines that no longer belong to the bundle's graph, and why."""
+    for name in engine_names(bundle):
+        try:
+            record = read_plan(bundle, name) if name.startswith(PLANS) else read_record(bundle, name)
+            why = stale(bundle, record)
+        except BundleError as e:
+            why = str(e)
+        if why:
+            yield name, why
 
 
 def stale(bundle: Bundle, record: EngineRecord | PlanRecord) -> str:

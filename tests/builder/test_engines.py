@@ -80,6 +80,8 @@ def test_a_part_can_be_kept_in_float32_and_an_unknown_one_is_refused(bundle: Bun
     kinds = types_of(model)
     inside = [n for n in model.graph.node if in_island(n.name, ["/encoder/scale_in/"]) and n.op_type != "Cast"]
     assert inside and all(kinds[name] != onnx.TensorProto.FLOAT16 for n in inside for name in n.output)
+    with pytest.raises(BundleError, match="nothing is left to be float16"):
+        build_half(bundle, ["/encoder/"])
     for wrong in ("/encoder/nothing/", ""):
         with pytest.raises(BundleError, match=r"no operation of the graph.*use one of: .*/encoder/leave/"):
             build_half(bundle, [wrong])
@@ -126,5 +128,11 @@ def test_the_command(bundle: Bundle) -> None:
     code, printed = build("--target", "onnx", "--precision", "fp16", "--float32", "/encoder/leave/")
     assert code == 0 and "bytheirlistsforTensorRT10.3,10.13,11" in printed and "gateover" in printed
     assert read_record(open_bundle(bundle.root), HALF).islands[-1] == "/encoder/leave/"
+    assert "tomakeitanew" not in build("--target", "onnx")[1]  # the same graph as before
+    made = open_bundle(bundle.root)
+    other = made.read(FILES[1]).replace(made.manifest.files[GRAPH].encode(), b"0" * 64)
+    write_bundle(bundle.root, made.manifest, {FILES[1]: other})
+    code, printed = build("--target", "onnx")
+    assert code == 0 and "engineonnx-fp16:" in printed and "tomakeitanew:haad-edgebuild" in printed
     for options in (("--precision", "int8"), ("--float32", "/encoder/leave/"), ("--target", "openvino")):
         assert build(*options)[0] == 2, options

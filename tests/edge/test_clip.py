@@ -327,6 +327,14 @@ def test_a_folder_without_categories_is_refused_with_what_to_do(tmp_path: Path) 
         assert str(root) in str(e.value) and e.value.fix
 
 
+def test_a_folder_of_several_sets_is_told_to_name_one(tmp_path: Path) -> None:
+    for path in ("b/walk/1.npz", "a/wave/1.npz"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).touch()
+    with pytest.raises(ClipError, match=f"several sets of clips.*name one, as {tmp_path / 'a'}"):
+        categories(tmp_path)
+
+
 def test_one_bad_file_does_not_hide_the_others(tmp_path: Path) -> None:
     save_clip(tmp_path / "good.npz", seen(WALK))
     (tmp_path / "bad.npz").write_bytes(b"PK")

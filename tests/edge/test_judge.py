@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,6 +46,13 @@ def test_the_threshold_is_the_one_that_the_settings_ask_for() -> None:
     assert news(judge(sensitivity="low"), [1.3, 1.9]) == 0
     assert news(judge(), [0.9, 0.9]) == 0 and news(judge(false_alarms=30.0), [0.9, 0.9]) == 1
     assert news(judge(threshold=2.0), [1.3, 1.9]) == 0
+
+
+@pytest.mark.parametrize("asked", [{"sensitivity": "low"}, {"false_alarms": 2.0}])
+def test_what_a_bundle_without_calibration_cannot_do_is_said(asked: dict[str, Any]) -> None:
+    (said,) = Judge(Settings(**asked), {}, 2, Two()).use(support_of("walk"))
+    assert "have no effect" in said
+    assert Judge(Settings(), {}, 2, Two()).use(support_of("walk")) == [] == judge(**asked).use(support_of("walk"))
 
 
 def test_only_what_is_normal_on_the_stream_excuses() -> None:

@@ -68,7 +68,8 @@ def test_only_peers_are_let_in(folders: tuple[Path, Path], tmp_path: Path) -> No
         public = zmq.auth.load_certificate(stranger / "own.key")[0].decode()
         assert told and {text for text in told} == {told[0]} and public in told[0] and str(keys.peers) in told[0]
         told.clear()
-        for known in (client, second):
+        (engine / "peers" / "a_late_one.key").write_bytes((stranger / "own.key").read_bytes())
+        for known in (client, second, stranger):
             (parts,) = knock(source, address, known, 20)
             assert decode_pose(parts, Limits()).stream == "cam"
         assert not told
@@ -115,6 +116,12 @@ def test_a_peer_s_file_that_holds_no_key_is_named(folders: tuple[Path, Path], tm
     with context.socket(zmq.SUB) as socket, pytest.raises(SettingsError, match=bad.name):
         keys.secure(socket, "connect")
     context.term()
+
+
+def test_the_folder_of_both_sides_is_not_one_side_s(folders: tuple[Path, Path]) -> None:
+    with pytest.raises(SettingsError, match=r"keys of both sides.*engine or .*client"):
+        open_keys(folders[0].parent)
+    assert open_keys(str(folders[1])) == open_keys(folders[1])
 
 
 def test_with_keys_an_address_may_be_reached_from_other_hosts(folders: tuple[Path, Path]) -> None:

@@ -62,6 +62,7 @@ def test_a_wrong_field_is_named_with_its_file(tmp_path: Path, text: str, named: 
     [
         ("stepps: 5", r"unknown training setting 'stepps' .*did you mean 'steps'\? → there are name, seed, steps,"),
         ("encoder: {wdith: 8}", r"unknown .*'encoder.wdith' .*did you mean 'width'\? → there are frames,"),
+        ("exclude: '*/a01*'", r"write exclude: \[\"\*/a01\*\"\]"),
         ("exclude: fall", r"'exclude' .*: must be a list → write exclude: \[fall\]"),
         ("encoder: 5", "'encoder' .*: 5: must be a table of 'name: value' → correct it"),
     ],

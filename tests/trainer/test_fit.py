@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -15,13 +16,14 @@ from safetensors.torch import load as load_tensors
 
 from edge.bundle import CALIBRATION, WEIGHTS, open_bundle
 from edge.embedding import CUTS
-from edge.errors import ClipError, SettingsError
+from edge.errors import ClipError, OutputError, SettingsError
 from edge.score import match
 from tests.trainer.made import ENCODER, made, tiny
 from trainer.datasets import Batch, ClipSet, held_out
 from trainer.encoder import Encoder
 from trainer.evaluate import few_shot
-from trainer.fit import Trainer, embed_clips, load_sets, make_bundle, prefetched, validate
+from trainer.fit import Trainer, embed_clips, load_sets, make_bundle, prefetched, unseen, validate
+from trainer.progress import Stopped, new_place, stopping
 
 
 def silent(step: int, loss: float, news: str) -> None:
@@ -50,6 +52,58 @@ def test_sets_of_one_category_are_left_out(folder: Path) -> None:
     assert [s.name for s in load_sets(folder, tiny(exclude=["second/[jl]*"]))] == ["first"]
     with pytest.raises(ClipError, match="nothing to train on"):
         load_sets(folder, tiny(exclude=["*"]))
+
+
+def test_globs_that_match_nothing_are_said(folder: Path) -> None:
+    said: list[str] = []
+    load_sets(folder, tiny(exclude=["second/[jl]*", "walk"], merge={"third/*": "x"}), said.append)
+    told = [text for text in said if "matches nothing" in text]
+    assert len(told) == 2 and told[0].startswith("'walk'") and told[1].startswith("'third/*'")
+    assert "first/" in told[0]
+
+
+def test_where_nothing_can_be_measured_on_people_held_out_the_reason_is_said(sets: list[ClipSet]) -> None:
+    people = len(set(sets[0].subjects))
+    assert list(unseen(sets[:1], 2)) == []
+    (none,) = unseen(sets[:1], 0)
+    (few,) = unseen(sets[:1], people + 1)
+    assert "hold_out is 0" in none and f"every {people + 1}th person, and its clips name {people}" in few
+    lacking = sets[0].subset(~(held_out(sets[0].subjects, 2) & (sets[0].label == 1)))
+    (gone,) = unseen([lacking], 2)
+    assert f"who is held out has no {sets[0].names[1]}" in gone and sets[0].name in gone
+
+
+def test_a_run_that_is_told_to_stop_ends_where_an_uninterrupted_one_does(sets: list[ClipSet], tmp_path: Path) -> None:
+    config = tiny(steps=7, validate_every=100)
+    whole, first, second = (Trainer(sets, config) for _ in range(3))
+    whole.run(silent)
+    with stopping() as stop, pytest.raises(Stopped, match="5"):
+        first.run(lambda step, *_: signal.raise_signal(signal.SIGTERM) if step == 5 else None, tmp_path / "c.pt", stop)
+    seen: list[int] = []
+    second.run(lambda step, *_: seen.append(step), tmp_path / "c.pt")
+    assert seen == [6, 7] and same(second.average, whole.average)
+
+
+def test_the_second_signal_ends_the_process_as_ever() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with stopping() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop() and signal.getsignal(signal.SIGINT) == before
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    with stopping(heed=False) as stop:
+        assert signal.getsignal(signal.SIGINT) == before and not stop()
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_only_a_finished_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert new_place(tmp_path, "manifest.json") == tmp_path / "checkpoint.pt"
+    (tmp_path / "manifest.json").touch()
+    with pytest.raises(OutputError, match="an earlier training made"):
+        new_place(tmp_path, "manifest.json")
+    (tmp_path / "checkpoint.pt").touch()
+    assert new_place(tmp_path, "manifest.json").exists()
 
 
 def test_a_killed_run_ends_where_an_uninterrupted_one_does(sets: list[ClipSet], tmp_path: Path) -> None:
@@ -93,6 +147,8 @@ def test_the_checkpoint_of_another_run_is_refused(sets: list[ClipSet], tmp_path:
     Trainer(sets, tiny()).save(path)
     Trainer(sets, tiny()).load(path)
     other_data = [replace(sets[0], digest="0" * 64), sets[1]]
+    with pytest.raises(SettingsError, match=r"differs is its config \(seed, threads\) and its data"):
+        Trainer(other_data, tiny(seed=1, threads=2)).load(path)
     for trainer in (Trainer(sets, tiny(seed=1)), Trainer(other_data, tiny()), Trainer(sets[:1], tiny())):
         with pytest.raises(SettingsError, match=r"checkpoint\.pt.*another run.*delete it"):
             trainer.load(path)

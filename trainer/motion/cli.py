@@ -42,6 +42,7 @@ def train_motion(
     need("train", "torch", "safetensors")
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from trainer.cli import on_signal
     from trainer.motion.config import load_motion_config
     from trainer.motion.fit import MotionTrainer, load_clip_sets, make_model
     from trainer.motion.model import MANIFEST
@@ -50,7 +51,9 @@ def train_motion(
     ready_folder(output)
     checkpoint = new_place(output, MANIFEST)
     settings = load_motion_config(config, steps=steps, seed=seed)
-    trainer = MotionTrainer(load_clip_sets(data, settings), settings)
+    trainer = MotionTrainer(load_clip_sets(data, settings, say), settings)
+    if checkpoint.exists():
+        say(f"going on from {checkpoint}")
     say(f"{len(trainer.clips)} clips to train on, {len(trainer.test)} of people held out to validate on")
     columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("loss {task.fields[loss]:.3f}"))
     with Progress(*columns, TimeRemainingColumn(), console=out) as bar:
@@ -61,7 +64,8 @@ def train_motion(
             if news:
                 bar.console.print(f"step {step}: {news}")
 
-        trainer.run(report, checkpoint)
+        with on_signal(checkpoint) as stop:
+            trainer.run(report, checkpoint, stop)
     model = make_model(trainer, output)
     checkpoint.unlink(missing_ok=True)
     say(f"{output}: {model.name}, trained in {model.manifest.training['minutes']} minutes")

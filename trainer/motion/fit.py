@@ -20,11 +20,11 @@ from torch import Tensor
 from edge.clip import Clip
 from edge.errors import ClipError, SettingsError
 from trainer.augment import mirror
-from trainer.datasets import ClipSet, find_sets, held_out, load_set
+from trainer.datasets import ClipSet, find_sets, held_out, load_set, unmatched
 from trainer.motion.config import MotionConfig
 from trainer.motion.diffusion import NOISE_STEPS, MotionNet, cosine_schedule
 from trainer.motion.model import MotionModel, write_motion
-from trainer.progress import learning_rate, of_this_run, read_checkpoint, sets_record, write_checkpoint
+from trainer.progress import Stopped, learning_rate, never, of_this_run, read_checkpoint, sets_record, write_checkpoint
 
 VALIDATED = 512
 """Held-out clips that a validation looks at, at most, spread evenly."""
@@ -32,8 +32,10 @@ Report = Callable[[int, float, str], None]
 """Called with (step, loss, news); news is empty but for a validation figure."""
 
 
-def load_clip_sets(data: Path, config: MotionConfig) -> list[ClipSet]:
-    """All sets under `data` but for what the configuration excludes."""
+def load_clip_sets(data: Path, config: MotionConfig, say: Callable[[str], object] = lambda text: None) -> list[ClipSet]:
+    """All sets under `data` but for what the configuration excludes; what excludes nothing is said."""
+    for line in unmatched(data, config.exclude):
+        say(line)
     sets = [load_set(p, exclude=config.exclude) for p in find_sets(data)]
     sets = [s for s in sets if s.clips]
     if not sets:
@@ -145,12 +147,18 @@ class MotionTrainer:
         body, _ = self.average.space.body(joints, visible)
         return float(self.loss(self.average, body, torch.Generator().manual_seed(1)))
 
-    def run(self, report: Report, checkpoint: Path | None = None) -> None:
-        """Train to the last step, from where a checkpoint left off if there is one."""
+    def run(self, report: Report, checkpoint: Path | None = None, stop: Callable[[], bool] = never) -> None:
+        """Train to the last step, from where a checkpoint left off if there is one.
+
+        Once `stop` says so the checkpoint is written and Stopped raised.
+        """
         if checkpoint is not None and checkpoint.exists():
             self.load(checkpoint)
         before, began = self.seconds, time.monotonic()
         while self.step < self.config.steps:
+            if checkpoint is not None and stop():
+                self.save(checkpoint)
+                raise Stopped(self.step)
             loss = self.train_step()
             if not math.isfinite(loss):
                 raise SettingsError(f"the loss is {loss} at step {self.step}", fix="lower learning_rate")

@@ -18,6 +18,7 @@ from trainer.motion.diffusion import (
 )
 from trainer.motion.fit import MotionTrainer, load_clip_sets, make_model, split, stretch
 from trainer.motion.model import MANIFEST, WEIGHTS, open_motion
+from trainer.progress import Stopped
 
 from .small import SHAPE, silent, tiny
 
@@ -50,6 +51,14 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(sets: list[ClipSet], 
     assert seen == [4, 5, 6, 7]
     for a, b in ((whole.net, second.net), (whole.average, second.average)):
         assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_a_run_that_is_told_to_stop_goes_on_where_it_was(sets: list[ClipSet], tmp_path: Path) -> None:
+    seen: list[int] = []
+    with pytest.raises(Stopped):
+        MotionTrainer(sets, tiny()).run(lambda step, *_: seen.append(step), tmp_path / "c.pt", lambda: seen[-1:] == [2])
+    MotionTrainer(sets, tiny()).run(lambda step, *_: seen.append(step), tmp_path / "c.pt")
+    assert seen == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_the_checkpoint_of_another_run_is_refused(sets: list[ClipSet], tmp_path: Path) -> None:
