@@ -10,6 +10,7 @@ The last is that of arXiv 2508.17726; on the full release it gives its 716 clips
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -151,14 +152,18 @@ def paper_clips(data: Path, protocol: str, clips: ClipSet) -> list[Clip]:
 def trained_on(training: dict[str, Any], clips: ClipSet, protocol: Protocol, name: str) -> str:
     """What a bundle's manifest (its `training`) says of these clips, as a sentence; empty where it names no such set.
 
-    `name` is what the set is called: its folder's name, or the released set's own. The manifest names no categories,
-    so the same action in a set of another name is not noticed.
+    `name` is what the set is called: its folder's name, or the released set's own. The manifest names no categories
+    but those left out, so the same action in a set of another name is not noticed.
     """
     for known in training.get("sets", []):
         same = known.get("sha256") == clips.digest
         if not same and known.get("name") != name:
             continue
         what = "on these very clips" if same else f"on a set of the same name, '{name}'"
+        config = training.get("config")
+        globs = config.get("exclude", []) if isinstance(config, dict) else []
+        left = [c for c in clips.names if any(fnmatch(f"{known.get('name')}/{c}", str(g)) for g in globs)]
+        without = f" It has not seen {', '.join(left)}, which its configuration left out." if left else ""
         held = [str(s) for s in known.get("held_out_subjects", [])]
         judged = set(clips.subjects[protocol.test].tolist())
         if judged <= set(held):
@@ -168,5 +173,5 @@ def trained_on(training: dict[str, Any], clips: ClipSet, protocol: Protocol, nam
         else:
             but = f" but {', '.join(held)} (--people {','.join(held)} judges those alone)" if held else ""
             who = f"knows these categories and these people{but}. The figures do not say how it does on new ones."
-        return f"the model was trained {what}: it {who}"
+        return f"the model was trained {what}: it {who}{without}"
     return ""

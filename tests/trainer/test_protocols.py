@@ -144,3 +144,6 @@ def test_what_the_manifest_says_of_the_clips(tmp_path: Path) -> None:
     said = trained_on({"sets": [known]}, clips, by_people(clips.subjects, ["4"]), "renamed")
     assert "not the people judged" in said and "--people" not in said
     assert "--people" not in trained_on({"sets": [known | {"held_out_subjects": []}]}, clips, p, "x")
+    assert "not seen" not in said
+    said = trained_on({"sets": [known], "config": {"exclude": ["theirs/wa[v]*", "mine/walk"]}}, clips, p, "renamed")
+    assert said.endswith("It has not seen wave, which its configuration left out.")
