@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.gpu_floor import ceilings, timed
 from benchmarks.gpu_torch import COMPILED, EAGER, Torch, support, windows
-from builder.profile import BATCH, parse_range
+from builder.profile import BATCH, parse_profile, parse_range
 from edge.bundle import BASE, GRAPH, Bundle, open_bundle
 from edge.console import say
 from edge.engine.machine import this_machine
@@ -67,7 +67,6 @@ class Options:
 def open_engines(bundle: Bundle, batch: str) -> tuple[dict[str, Pipeline], PlanRecord]:
     """A plan for such batches, built into the bundle, opened with and without CUDA graphs."""
     from builder.compile import Wish, build_tensorrt
-    from builder.profile import parse_profile
     from edge.engine.tensorrt import open_plan
 
     built, record = build_tensorrt(bundle, Wish("fp16", parse_profile(batch)))

@@ -8,14 +8,13 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 
 from builder.examples import example_windows
-from builder.operations import OPSET, check_graph, check_whole
+from builder.operations import OPSET, check_export
 from builder.slim import slim
 from builder.tidy import tidy
 from edge.bundle import GRAPH, WEIGHTS, Bundle, write_bundle
@@ -70,9 +69,7 @@ def export(graph: Graph) -> bytes:
             dynamo=False,
         )
     data = tidy(buffer.getvalue())
-    model = onnx.load_from_string(data)
-    check_graph(model)
-    check_whole(model)
+    check_export(data)
     return data
 
 

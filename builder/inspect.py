@@ -17,7 +17,7 @@ from edge.doctor import Finding
 from edge.engine.machine import this_machine
 from edge.engine.places import memory_of
 from edge.engine.plans import choose, misfit
-from edge.engine.record import FOLDER, PLANS, RECORD, again, engine_names, read_plan, read_record, stale
+from edge.engine.record import FOLDER, PLANS, RECORD, again, computed, engine_names, read_plan, read_record, stale
 from edge.engine.tensorrt import room_of
 from edge.errors import BundleError, EngineError
 
@@ -149,7 +149,7 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
     how = "strongly typed" if record.typed else "by flags"
     out = [
         Finding(name, "ok", f"{record.precision} of {record.model}, graph {record.graph[:12]}, {size / 1e6:.2f} MB"),
-        Finding(f"{name}: float32 in", "ok", " ".join(record.islands) or "all of it"),
+        Finding(f"{name}: float32 in", "ok", " ".join(record.islands) if computed(record) == "fp16" else "all of it"),
         Finding(
             f"{name}: gate",
             "ok",

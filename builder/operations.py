@@ -92,10 +92,20 @@ def _type_objections(model: onnx.ModelProto, parser: Parser) -> list[str]:
     return out
 
 
+def check_export(data: bytes) -> onnx.ModelProto:
+    """The model of an export. Raises BundleError for one that a parser refuses, misreads, or compiles in pieces."""
+    import onnx
+
+    model = onnx.load_from_string(data)
+    check_graph(model)
+    check_whole(model)
+    return model
+
+
 def check_whole(model: onnx.ModelProto) -> None:
     """Raises BundleError for what parts the graph: TensorRT 8.6 compiles all of it as one, but over a Clip.
 
-    With two of them a build on an H200 went layer by layer, and was not done after 140 s instead of 6.
+    With two of them a build went layer by layer: benchmarks/results/gpu-h200-2026-11-26.md.
     """
     if parted := [n.name for n in model.graph.node if n.op_type == "Clip"]:
         raise BundleError(

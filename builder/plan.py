@@ -151,20 +151,20 @@ def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, o
         return Layer(layer.name, reads, makes, layer.type in moves, layer.type == trt.LayerType.CONSTANT)
 
     layers = [network.get_layer(i) for i in range(network.num_layers)]
+    described = [seen(layer) for layer in layers]
     inputs = [network.get_input(i).name for i in range(network.num_inputs)]
-    wanted = list(types(map(seen, layers), inputs, order.islands, order.ask))
+    wanted = types(described, inputs, order.islands, order.ask)
     if not any(in_island(layer.name, order.islands) for layer in layers):
         raise EngineError(
             "no layer of the network has a name that the islands know",
             why=f"looked for {' '.join(order.islands)}",
             fix="haad-edge build BUNDLE --target onnx, then again",
         )
-    for layer, kind in zip(layers, wanted, strict=True):
-        made = set(seen(layer).makes)
-        if kind and made and hasattr(layer, "precision") and hasattr(layer, "set_output_type"):
+    for layer, known, kind in zip(layers, described, wanted, strict=True):
+        if kind and known.makes and hasattr(layer, "precision") and hasattr(layer, "set_output_type"):
             layer.precision = getattr(trt, kind)
             for k in range(layer.num_outputs):
-                if layer.get_output(k).name in made:
+                if layer.get_output(k).name in known.makes:
                     layer.set_output_type(k, getattr(trt, kind))
 
 

@@ -70,7 +70,7 @@ def measured(m: Manifest) -> Iterator[str]:
         rate = calibration.get("false_alarms_per_hour")
         if isinstance(rate, int | float):
             least = calibration.get("without_the_worst")
-            yield f"people held out, false alarms a camera-hour: {rate:g}, without the worst 15 % of streams {least}"
+            yield f"people held out, false alarms a camera-hour: {rate:g}, without the worst streams {least}"
         else:
             yield "limits are a guess, and sensitivity has no effect: there was nobody to calibrate on"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
@@ -23,6 +23,8 @@ from edge.outputs import ready_folder
 
 DOMAIN, KEY_BYTES = "haad", 32
 OWN, PEERS = "own", "peers"
+STRANGERS = 100
+"""Of so many keys that are turned away it is told: who makes a new one for each try must not fill a log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +90,16 @@ class _Door:
     known: set[bytes]
     peers: Path
     tell: Callable[[str], None]
+    strangers: set[bytes] = field(default_factory=set)
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether a public key (z85) is let in; one that was added since, too."""
         if key not in self.known:
             with contextlib.suppress(SettingsError):  # a file half written
                 self.known.update(_known(self.peers))
-        if key not in self.known:
+        if key not in self.known and len(self.strangers) < STRANGERS:
+            self.strangers.add(key)
+        if key in self.strangers - self.known:
             self.tell(f"turned away: a peer with the key {key.decode()}; its own.key is not in {self.peers}")
         return key in self.known
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
@@ -62,20 +63,26 @@ def load_sets(data: Path, config: TrainConfig, say: Callable[[str], object] = la
     return sets
 
 
+def sides(s: ClipSet, every: int) -> NDArray[np.int64]:
+    """Clips of each category (2, C): of the people trained on, and of those held out."""
+    test = held_out(s.subjects, every)
+    return np.array([np.bincount(s.label[m], minlength=len(s.names)) for m in (~test, test)])
+
+
 def unseen(sets: Sequence[ClipSet], every: int) -> Iterator[str]:
-    """Of each set in which nothing can be measured on people held out, why, in words."""
+    """Of each set for which `validate` has no figure, why, in words."""
     for s in sets:
-        test = held_out(s.subjects, every)
-        missing = [n for i, n in enumerate(s.names) if not (s.label[test] == i).any()]
+        counts = sides(s, every)
+        missing = [n for n, least in zip(s.names, counts.min(0), strict=True) if not least]
         if not every:
             why = "hold_out is 0"
-        elif not test.any():
+        elif not counts[1].any():
             why = f"hold_out {every} takes every {every}th person, and its clips name {len(set(s.subjects) - {''})}"
         elif missing:
-            why = f"who is held out has no {', '.join(missing[:3])}"
+            why = f"both they and the others need {', '.join(missing[:3])}"
         else:
             continue
-        yield f"nothing will be measured on {s.name}: {why}"
+        yield f"no AUROC on people held out of {s.name}: {why}"
 
 
 NOTHING = "nothing to validate on: held-out subjects must have every category, and so must the others"
@@ -138,7 +145,7 @@ def validate(encoder: Encoder, sets: list[ClipSet], every: int, draws: int = 5, 
     out = {}
     for s in sets:
         test = held_out(s.subjects, every)
-        counts = np.array([[(s.label[m] == c).sum() for c in range(len(s.names))] for m in (~test, test)])
+        counts = sides(s, every)
         if counts.min() < 1 or counts[0].min() < least:
             continue
         names = np.array(s.names)[s.label]

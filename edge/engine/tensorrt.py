@@ -20,7 +20,7 @@ from edge.engine.device import Device, Room, Stream
 from edge.engine.machine import this_machine
 from edge.engine.pipeline import Pipeline
 from edge.engine.plans import choose
-from edge.engine.record import FOLDER, PlanRecord, again
+from edge.engine.record import FOLDER, PlanRecord, again, computed
 from edge.errors import EngineError
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def open_plan(
         m.frames,
         m.embedding,
         max_batch=max_batch,
-        name=f"tensorrt-{record.tensorrt}-{record.precision}",
+        name=f"tensorrt-{record.tensorrt}-{computed(record)}",
         graphs=graphs,
         warm=True,
     )

@@ -17,7 +17,7 @@ from edge.client import PosePublisher
 from edge.endpoint import Endpoint
 from edge.errors import HaadError, SettingsError
 from edge.ingest import ZmqSource
-from edge.keys import make_keys, open_keys
+from edge.keys import STRANGERS, _Door, make_keys, open_keys
 from edge.record_cli import subscribed
 from edge.tap import Tap
 from edge.wire import Limits, decode_pose
@@ -146,3 +146,11 @@ def test_an_incomplete_folder_is_refused_by_name(folders: tuple[Path, Path], tmp
     (tmp_path / "own.key_secret").write_bytes((folders[0] / "own.key_secret").read_bytes())
     with pytest.raises(SettingsError, match="nobody in peers"):
         open_keys(tmp_path)
+
+
+def test_who_makes_a_new_key_for_each_try_does_not_fill_the_log(tmp_path: Path) -> None:
+    told: list[str] = []
+    door = _Door(set(), tmp_path, told.append)
+    for i in [*range(STRANGERS + 50), 0]:
+        assert not door.callback("haad", b"%040d" % i)
+    assert len(told) == STRANGERS + 1 and told[0] == told[-1]

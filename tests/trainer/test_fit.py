@@ -70,7 +70,7 @@ def test_where_nothing_can_be_measured_on_people_held_out_the_reason_is_said(set
     assert "hold_out is 0" in none and f"every {people + 1}th person, and its clips name {people}" in few
     lacking = sets[0].subset(~(held_out(sets[0].subjects, 2) & (sets[0].label == 1)))
     (gone,) = unseen([lacking], 2)
-    assert f"who is held out has no {sets[0].names[1]}" in gone and sets[0].name in gone
+    assert f"both they and the others need {sets[0].names[1]}" in gone and sets[0].name in gone
 
 
 def test_a_run_that_is_told_to_stop_ends_where_an_uninterrupted_one_does(sets: list[ClipSet], tmp_path: Path) -> None:

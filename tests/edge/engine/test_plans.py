@@ -13,7 +13,7 @@ from edge.bundle import BASE, GRAPH, Bundle, open_bundle, write_bundle
 from edge.engine import open_engine
 from edge.engine.machine import Gpu, Machine, ask_driver, tensorrt_version
 from edge.engine.plans import choose, fitting, misfit
-from edge.engine.record import FOLDER, RECORD, Gate, PlanRecord, Profile, plan_names, read_plan
+from edge.engine.record import FOLDER, RECORD, Gate, PlanRecord, Profile, computed, plan_names, read_plan
 from edge.engine.tensorrt import lean_library, open_tensorrt, room_of
 from edge.errors import BundleError, EngineError
 
@@ -196,3 +196,11 @@ def test_a_machine_that_cannot_is_told_before_anything_of_a_plan_is_touched(
 def test_a_lean_runtime_that_is_missing_is_named_with_its_version() -> None:
     with pytest.raises(EngineError, match=r"needs libnvinfer_lean.so.8.*pip install tensorrt-lean==8.6.1"):
         lean_library("8.6.1", "bundle")
+
+
+@pytest.mark.parametrize(
+    ("precision", "embedding", "found"), [("fp16", 6e-4, "fp16"), ("fp16", 2e-7, "fp32"), ("fp32", 2e-7, "fp32")]
+)
+def test_a_plan_is_named_by_what_it_computes_in(bundle: Bundle, precision: str, embedding: float, found: str) -> None:
+    assert computed(record_of(bundle, precision=precision, parity={"embedding": embedding})) == found
+    assert computed(record_of(bundle, precision=precision, parity={})) == precision  # not judged yet
