@@ -186,11 +186,12 @@ def build_plan(bundle: Bundle) -> Bundle:
     words = ["build", str(bundle.root), "--target", "tensorrt"]
     done = subprocess.run([sys.executable, "-m", "edge.cli", *words], capture_output=True, text=True)
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())
+        said, _, then = " ".join((done.stderr or done.stdout).split()).partition(" next: ")
+        said = said.removeprefix("error: ").replace(" why: ", ": ", 1)
         raise EngineError(
             "no plan could be built for this machine",
             why=said[-400:] or f"the builder ended with {done.returncode}",
-            fix=f"haad-edge {' '.join(words)}",
+            fix=then or f"haad-edge {' '.join(words)}",
         )
     return open_bundle(bundle.root)
 
