@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.islands import Layer, in_island, types
+from builder.islands import Does, Layer, in_island, types
 from edge.bundle import replace
 from edge.engine.tensorrt import make_log, start
 from edge.errors import EngineError
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     import tensorrt as trt
 
 Shapes = Mapping[str, Sequence[tuple[int, ...]]]
+_DOES: dict[str, Does] = {
+    "CONCATENATION": "moves",
+    "GATHER": "moves",
+    "SLICE": "moves",
+    "SHUFFLE": "reshapes",
+    "CONSTANT": "is constant",
+}
+"""What TensorRT's kinds of layer do; all others compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +148,7 @@ def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, o
 
     for name in ("FP16", "PREFER_PRECISION_CONSTRAINTS"):
         config.set_flag(getattr(trt.BuilderFlag, name))
-    moves = {getattr(trt.LayerType, n) for n in ("CONCATENATION", "GATHER", "SHUFFLE", "SLICE")}
+    does = {getattr(trt.LayerType, kind): what for kind, what in _DOES.items()}
 
     def floats(tensors: Iterable[trt.ITensor | None]) -> list[str]:
         return [t.name for t in tensors if t is not None and t.dtype == trt.float32]
@@ -148,7 +156,7 @@ def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, o
     def seen(layer: trt.ILayer) -> Layer:
         reads = floats(layer.get_input(k) for k in range(layer.num_inputs))
         makes = floats(layer.get_output(k) for k in range(layer.num_outputs))
-        return Layer(layer.name, reads, makes, layer.type in moves, layer.type == trt.LayerType.CONSTANT)
+        return Layer(layer.name, reads, makes, does.get(layer.type, "computes"))
 
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     described = [seen(layer) for layer in layers]

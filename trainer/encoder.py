@@ -278,7 +278,8 @@ class Match(nn.Module):
         # The softmax relative to the greatest kept cosine: exact in float16 too, where exp(−1/τ) would vanish.
         nearest = (cosine * kept - 2 * (1 - kept)).amax(1, keepdim=True)
         weight = torch.exp(torch.minimum(cosine - nearest, self.zero) / self.temperature) * kept
-        return 1 - ((cosine * weight).sum(1) / (weight.sum(1) + 1e-6)).transpose(0, 1)
+        # Turned last: TensorRT 8 may turn in float16, in which a small distance is finer than a cosine near 1.
+        return (1 - (cosine * weight).sum(1) / (weight.sum(1) + 1e-6)).transpose(0, 1)
 
 
 class Graph(nn.Module):

@@ -7,10 +7,11 @@ import pytest
 
 from builder.export import export, load_graph
 from builder.half import types_of
-from builder.islands import ISLANDS, Layer, types
+from builder.islands import ISLANDS, Does, Layer, types
 from edge.bundle import Bundle
 
-MOVES = {"Concat", "Gather", "Reshape", "Slice", "Transpose", "Unsqueeze"}
+MOVES = {"Concat", "Gather", "Slice"}
+RESHAPES = {"Reshape", "Transpose", "Unsqueeze"}
 
 
 def kinds(layers: list[Layer], ask: bool = True) -> list[str]:
@@ -25,17 +26,32 @@ def test_islands_are_held_and_the_rest_is_asked_for_or_left() -> None:
 
 def test_what_moves_belongs_to_what_it_moves() -> None:
     layers = [
-        Layer("/b/Transpose", ["joints"], ["t"], moves=True),  # of the input itself
+        Layer("/b/Slice", ["joints"], ["t"], "moves"),  # of the input itself
         Layer("/a/Mul", ["t"], ["x"]),
-        Layer("/b/Concat", ["x", "t"], ["c"], moves=True),
-        Layer("(Unnamed Layer* 4) [Shuffle]", ["c"], ["s"], moves=True),
-        Layer("/b/Mul", ["s"], ["y"]),
-        Layer("/b/Reshape", ["y"], ["r"], moves=True),
-        Layer("/b/Concat_1", ["y", "x"], ["d"], moves=True),
-        Layer("(Unnamed Layer* 8) [Shuffle]", ["r"], ["u"], moves=True),
+        Layer("/b/Concat", ["x", "t"], ["c"], "moves"),
+        Layer("/b/Mul", ["c"], ["y"]),
+        Layer("/b/Gather", ["y"], ["r"], "moves"),
+        Layer("/b/Concat_1", ["y", "x"], ["d"], "moves"),
     ]
-    exact = ["float32"] * 4
-    assert kinds(layers) == [*exact, "float16", "", "", ""] and kinds(layers, ask=False) == [*exact, "", "", "", ""]
+    exact = ["float32"] * 3
+    assert kinds(layers) == [*exact, "float16", "", ""] and kinds(layers, ask=False) == [*exact, "", "", ""]
+
+
+def test_where_float16_is_asked_for_only_what_is_given_is_reshaped_in_float32() -> None:
+    layers = [
+        Layer("/b/Reshape", ["joints"], ["r"], "reshapes"),
+        Layer("/a/Transpose", ["r"], ["t"], "reshapes"),
+        Layer("/a/Add/constant_1", [], ["k"], "is constant"),
+        Layer("(Unnamed Layer* 3) [Shuffle]", ["k"], ["s"], "reshapes"),  # a constant's axes, as its reader has them
+        Layer("/a/Add", ["t", "s"], ["x"]),
+        Layer("/a/Reshape", ["x"], ["y"], "reshapes"),
+        Layer("(Unnamed Layer* 6) [Shuffle]", ["x"], ["z"], "reshapes"),
+        Layer("/b/Concat", ["y", "x"], ["c"], "moves"),
+        Layer("/c/Add", ["y"], ["d"]),
+        Layer("/b/Transpose", ["c"], ["e"], "reshapes"),
+    ]
+    assert kinds(layers) == [*["float32"] * 5, "", "", "", "float32", ""]
+    assert kinds(layers, ask=False) == ["float32"] * 10
 
 
 def test_what_the_parser_adds_without_a_name_is_never_asked_for() -> None:
@@ -45,8 +61,12 @@ def test_what_the_parser_adds_without_a_name_is_never_asked_for() -> None:
 
 
 def test_constants_are_held_in_islands_only() -> None:
-    layers = [Layer("/a/Add/constant_1", [], ["k"], constant=True), Layer("weight", [], ["w"], constant=True)]
-    assert kinds([*layers, Layer("/b/Mul/constant_1", [], ["m"], constant=True)]) == ["float32", "", ""]
+    layers = [Layer("/a/Add/constant_1", [], ["k"], "is constant"), Layer("weight", [], ["w"], "is constant")]
+    assert kinds([*layers, Layer("/b/Mul/constant_1", [], ["m"], "is constant")]) == ["float32", "", ""]
+
+
+def does(op: str) -> Does:
+    return "moves" if op in MOVES else "reshapes" if op in RESHAPES else "computes"
 
 
 @pytest.mark.parametrize("ask", [True, False])
@@ -60,15 +80,22 @@ def test_the_export_is_asked_for_as_its_typed_form_is_typed(trained: Bundle, ask
             n.name,
             [i for i in n.input if i in is_float - constant],
             [o for o in n.output if o in is_float],
-            moves=n.op_type in MOVES,
+            does(n.op_type),
         )
         for n in nodes
     ]
     found = dict(
         zip((n.name for n in nodes), types(layers, (i.name for i in model.graph.input), ISLANDS, ask), strict=True)
     )
-    assert {found[n] for n in found if n.startswith(("/encoder/normalise/", "/match/"))} == {"float32"}
+    inside = {n.name for n in nodes if n.name.startswith(("/encoder/normalise/", "/match/"))}
+    free = {n for n in inside if not found[n]}
+    # None of them turns millimetres, of which float16 would lose most.
+    assert free == ({"/encoder/normalise/Reshape_3", "/match/Transpose", "/match/Transpose_1"} if ask else set())
+    assert {found[n] for n in inside - free} == {"float32"}
+    made = {o: n.name for n in nodes for o in n.output}
+    picked = [made[i] for n in nodes if n.name in inside and n.op_type in MOVES for i in n.input if i in made]
+    assert picked and not free & set(picked), "asked for in float32, of what has the type of the whole"
     body = "float16" if ask else ""
     for name in ("blocks.0/first/linear/MatMul", "blocks.0/second/norm/Mul", "leave/MatMul", "leave_head/Gemm"):
         assert found[f"/encoder/{name}"] == body
-    assert found["/encoder/Transpose"] == "float32" and found["/encoder/blocks.0/first/Reshape"] == ""
+    assert found["/encoder/Transpose"] == ("" if ask else "float32") and found["/encoder/blocks.0/first/Reshape"] == ""
