@@ -76,15 +76,15 @@ class Announcer:
                 why = "the engine stopped while this alert stood"
                 self._say(replace(event, type="end", run=self.run, reason=why))
 
-    def _say(self, message: Alert) -> None:
-        """Number an alert and send it on its way."""
+    def _say(self, message: Alert, passing: bool = False) -> None:
+        """Number an alert and send it on its way; `passing`: it says only that its alert still stands."""
         if self._outbox is None:
             message = replace(message, seq=self._sent)
             self._sent += 1
             self._sink.send(encode_event(message))
             return
         message = replace(message, seq=self._outbox.next, journal=self._outbox.journal.id)
-        self._outbox.put(message.id, message.type == "end", encode_event(message))
+        self._outbox.put(message.id, message.type == "end", encode_event(message), passing)
 
     def cause(self, slot: int, cause: Cause) -> None:
         """What a slot's alert, until it ends, is said to differ from."""
@@ -121,7 +121,7 @@ class Announcer:
         )
         if c.type == "end":
             self._cause.pop(c.slot, None)
-        self._say(message)
+        self._say(message, c.type == "update" and not c.raised)
 
     def scores(
         self,

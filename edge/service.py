@@ -19,7 +19,7 @@ from edge.evidence import Evidence, prepare
 from edge.ingest import ZmqSource
 from edge.journal.keep import journal_path, keep
 from edge.journal.outbox import SharedSink
-from edge.journal.store import Bounds
+from edge.journal.trim import Bounds
 from edge.keys import Keys, open_keys
 from edge.notices import Notices
 from edge.page import Page

@@ -67,9 +67,12 @@ class Follower:
         return ([], []) if self.on_record else self.give_up("it has no journal to ask, or no replay")
 
     def filled(
-        self, since: int, alerts: Iterable[Alert], upto: int, first: int, following: int, began: int
+        self, since: int, alerts: Iterable[Alert], upto: int, first: int, following: int, began: int, thinned: int = 0
     ) -> tuple[list[Alert], list[Gap]]:
-        """The record's answer to a question from `since`: all that it holds below `upto`, see `edge.journal.replay`."""
+        """The record's answer to a question from `since`: all that it holds below `upto`, see `edge.journal.replay`.
+
+        What is not there below `thinned` said only that an alert still stood: no gap.
+        """
         if self.next is None or since > self.next:
             return [], []
         if following < since:  # an older state of the journal was put back: what this life of the engine says is new
@@ -82,10 +85,10 @@ class Follower:
         gaps: list[Gap] = []
         for alert in sorted(alerts, key=lambda a: a.seq):
             if self.next <= alert.seq < upto:
-                self._skip(alert.seq, first, gaps)
+                self._skip(alert.seq, first, thinned, gaps)
                 out.append(alert)
                 self.next = alert.seq + 1
-        self._skip(upto, first, gaps)
+        self._skip(upto, first, thinned, gaps)
         self.known = max(self.known, following)
         self.unsure = False
         self._held = {s: a for s, a in self._held.items() if s >= self.next}
@@ -110,12 +113,16 @@ class Follower:
         self.unsure = False
         return out, gaps
 
-    def _skip(self, upto: int, first: int, gaps: list[Gap]) -> None:
+    def _skip(self, upto: int, first: int, thinned: int, gaps: list[Gap]) -> None:
+        """Go on at `upto`: what is missing below `first` has been trimmed, from `thinned` on it never was on disk."""
         assert self.next is not None
-        if self.next < upto:
-            why = "no longer in the journal" if self.next < first else "never written to the journal"
-            gaps.append(Gap(self.row, self.next, upto, why))
-            self.next = upto
+        for start, end, why in (
+            (self.next, min(first, upto), "no longer in the journal"),
+            (max(self.next, first, thinned), upto, "never written to the journal"),
+        ):
+            if start < end:
+                gaps.append(Gap(self.row, start, end, why))
+        self.next = max(self.next, upto)
 
     def _flow(self) -> tuple[list[Alert], list[Gap]]:
         out: list[Alert] = []

@@ -330,7 +330,7 @@ class AlertSubscriber:
             return
         line.ask = -1
         a = answer
-        self._give(*line.follower.filled(line.since, a.alerts, a.upto, a.first, a.next, a.began))
+        self._give(*line.follower.filled(line.since, a.alerts, a.upto, a.first, a.next, a.began, a.thinned))
         line.trying = None  # what is still missing is asked for at once
         self._remember(line.follower)
 

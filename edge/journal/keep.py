@@ -12,7 +12,8 @@ from edge.announce import Announcer
 from edge.endpoint import Endpoint
 from edge.journal.outbox import Outbox, SharedSink
 from edge.journal.replay import ReplayServer
-from edge.journal.store import Bounds, Journal, JournalError
+from edge.journal.store import Journal, JournalError
+from edge.journal.trim import Bounds
 from edge.keys import Keys
 from edge.notices import Notices
 

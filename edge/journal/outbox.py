@@ -57,7 +57,8 @@ class SharedSink:
 class Page:
     """Messages in order: all that is held below `upto`. `first` and `next` are of the whole journal.
 
-    `began` is the number with which this life of the engine began.
+    `began` is the number with which this life of the engine began. Below `thinned` messages that said only that an
+    alert still stands may have been let go of.
     """
 
     messages: list[bytes]
@@ -65,6 +66,7 @@ class Page:
     first: int
     next: int
     began: int
+    thinned: int = 0
 
 
 class Outbox:
@@ -90,10 +92,10 @@ class Outbox:
 
     # ---- the loop's side ---------------------------------------------------------------------------------------
 
-    def put(self, id: str, over: bool, message: bytes) -> None:
+    def put(self, id: str, over: bool, message: bytes, passing: bool = False) -> None:
         """Hand over the message numbered `next`; it is published once it is on disk."""
         with self._wake:
-            self._waiting.append((self._clock(), Entry(self.next, id, over, message)))
+            self._waiting.append((self._clock(), Entry(self.next, id, over, message, passing)))
             self.next += 1
             if self._stuck:
                 self._publish(self.next)
@@ -138,7 +140,7 @@ class Outbox:
             pending = [(e.seq, e.message) for _, e in self._waiting if e.seq < self.published]
             following = self.published
         try:
-            rows, first, high = self.journal.read(since, count, size)
+            rows, first, high, thinned = self.journal.read(since, count, size)
         except JournalError as e:
             if e.damaged:
                 with self._wake:
@@ -150,7 +152,8 @@ class Outbox:
         seqs = sorted(s for s in held if s >= since)[:count]
         following = max(following, high)
         upto = seqs[-1] + 1 if cut or len(seqs) == count else following
-        return Page([held[s] for s in seqs], upto, min([first, *(s for s, _ in pending)]), following, self._began)
+        first = min([first, *(s for s, _ in pending)])
+        return Page([held[s] for s in seqs], upto, first, following, self._began, thinned)
 
     # ---- the thread --------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Alerts again, from a number on: what a subscriber that was away asks for.
 
 subscriber (DEALER) ── replay NUL {v, ask, journal, since} ──► ROUTER, a thread of its own ──► outbox and journal
-                    ◄── replay NUL {v, ask, journal, alerts, upto, first, next, began} ──┘   or {v, ask, error}
+                    ◄── replay NUL {v, ask, journal, alerts, upto, first, next, began, thinned} ──┘   or {v, ask, error}
 
 An answer holds a bounded batch: every alert on record from `since` up to, not including, `upto`. Who wants more asks
 again. The thread spends a bounded share of its time on answers, so that no asker slows the engine down.
@@ -55,6 +55,7 @@ class Answer:
     first: int
     next: int
     began: int
+    thinned: int
     error: str = ""
 
 
@@ -95,7 +96,8 @@ def decode_request(parts: list[bytes]) -> Request:
 
 def encode_answer(ask: int, journal: str, page: Page) -> bytes:
     """The alerts go as the messages that were published, byte for byte."""
-    where = {"upto": page.upto, "first": page.first, "next": page.next, "began": page.began}
+    where = {"upto": page.upto, "first": page.first, "next": page.next}
+    where |= {"began": page.began, "thinned": page.thinned}
     return join(TOPIC, {"v": VERSION, "ask": ask, "journal": journal, "alerts": page.messages, **where})
 
 
@@ -109,13 +111,14 @@ def decode_answer(parts: list[bytes]) -> Answer:
     m = _open(parts, 64 << 20)
     ask, journal, error = _count(m, "ask"), _text(m, "journal"), _text(m, "error")
     if error:
-        return Answer(ask, journal, (), 0, 0, 0, 0, error)
+        return Answer(ask, journal, (), 0, 0, 0, 0, 0, error)
     raw = m.get("alerts")
     if not isinstance(raw, list) or not all(isinstance(x, bytes) for x in raw):
         raise WireError("event", "'alerts' of a replay message is no list of messages")
     alerts = tuple(e for e in (decode_event([x]) for x in raw) if isinstance(e, Alert))
     upto, first, following, began = (_count(m, key) for key in ("upto", "first", "next", "began"))
-    return Answer(ask, journal, alerts, upto, first, following, began)
+    thinned = _count(m, "thinned") if "thinned" in m else 0  # earlier engines thinned nothing
+    return Answer(ask, journal, alerts, upto, first, following, began, thinned)
 
 
 class Record(Protocol):

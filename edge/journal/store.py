@@ -3,9 +3,9 @@
 engine ── append (one commit, one fsync) ──► journal.db ◄── read ── replay
                                              + -wal, -shm, .lock
 
-`journal` names the row of numbers; `seq` goes on in it over restarts. What exceeds a bound is trimmed from the oldest
-end. SQLite in WAL mode with synchronous=FULL: what `append` has returned from survives kill -9 and, if the disk keeps
-its word about flushes, a power cut.
+`journal` names the row of numbers; `seq` goes on in it over restarts. What exceeds a bound goes (trim.py). SQLite in
+WAL mode with synchronous=FULL: what `append` has returned from survives kill -9 and, if the disk keeps its word about
+flushes, a power cut.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from pathlib import Path
 
 from edge.errors import HaadError, SettingsError
 from edge.journal.lock import FileLock
+from edge.journal.trim import Bounds, trim
 
 FORMAT = 1
 APPLICATION = int.from_bytes(b"haad", "big")
 """Marks the file as ours in its header; another program's database is left alone."""
 BUSY_S = 5.0
-CLOCK_SET_NS = 1_577_836_800 * 10**9
-"""2020 began. A row written before is from a machine whose clock was not set yet; those after it date it."""
 _HEAD = b"SQLite format 3\0"
 _OWNER = "PRAGMA application_id"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS alert (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, message BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS passing (seq INTEGER PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS standing (id TEXT PRIMARY KEY, message BLOB NOT NULL) WITHOUT ROWID;
 """
 
@@ -60,21 +60,16 @@ def is_another_file(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One alert message on its way to disk: `message` is what is published, `over` whether it ends its alert."""
+    """One alert message on its way to disk: `message` is what is published, `over` whether it ends its alert.
+
+    `passing`: it says only that its alert still stands.
+    """
 
     seq: int
     id: str
     over: bool
     message: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What the journal keeps at most: messages, bytes of messages, and days."""
-
-    rows: int = 100_000
-    bytes: int = 64 << 20
-    days: float = 30.0
+    passing: bool = False
 
 
 class Journal:
@@ -209,13 +204,15 @@ class Journal:
                 # REPLACE: a commit that failed in its last step may have happened all the same.
                 fresh = [(e.seq, at, e.message) for e in entries]
                 db.executemany("INSERT OR REPLACE INTO alert VALUES (?, ?, ?)", fresh)
+                passing = [(e.seq,) for e in entries if e.passing]
+                db.executemany("INSERT OR REPLACE INTO passing VALUES (?)", passing)
                 for e in entries:
                     if e.over:
                         db.execute("DELETE FROM standing WHERE id = ?", (e.id,))
                     else:
                         db.execute("INSERT OR REPLACE INTO standing VALUES (?, ?)", (e.id, e.message))
                 rows, size = self.rows + len(entries), self.size + sum(len(e.message) for e in entries)
-                rows, size = self._trim(db, rows, size, at, entries[-1].seq + 1)
+                rows, size = trim(db, self._bounds, rows, size, at, entries[-1].seq + 1)
         except sqlite3.Error as e:
             raise self._failed("write", e) from None
         self.rows, self.size, self._at, self.next = rows, size, at, entries[-1].seq + 1
@@ -228,27 +225,10 @@ class Journal:
                 self._open(self.id, self.next)
             assert self._db
             with self._transaction(self._db):
-                rows, size = self._trim(self._db, self.rows, self.size, at, self.next)
+                rows, size = trim(self._db, self._bounds, self.rows, self.size, at, self.next)
         except sqlite3.Error as e:
             raise self._failed("write", e) from None
         self.rows, self.size = rows, size
-
-    def _trim(self, db: sqlite3.Connection, rows: int, size: int, at: int, following: int) -> tuple[int, int]:
-        """Delete from the oldest end what exceeds a bound; returns what is left. `next` outlives the last row."""
-        old = at - round(self._bounds.days * 86_400e9)
-        left, room, upto = rows, size, None
-        for seq, when, n in db.execute("SELECT seq, at, length(message) FROM alert ORDER BY seq"):
-            unset = when < CLOCK_SET_NS < at  # older than the first row whose time is known
-            if left <= self._bounds.rows and room <= self._bounds.bytes and when >= old and not unset:
-                break
-            over = left > self._bounds.rows or room > self._bounds.bytes
-            left, room = left - 1, room - n
-            if over or not unset:
-                rows, size, upto = left, room, seq
-        if upto is not None:
-            db.execute("DELETE FROM alert WHERE seq <= ?", (upto,))
-            db.execute("INSERT OR REPLACE INTO meta VALUES ('next', ?)", (following,))
-        return rows, size
 
     def standing(self) -> list[bytes]:
         """The newest message of each alert that was raised and never ended. Raises JournalError."""
@@ -258,10 +238,11 @@ class Journal:
         except sqlite3.Error as e:
             raise self._failed("read", e) from None
 
-    def read(self, since: int, count: int, size: int) -> tuple[list[tuple[int, bytes]], int, int]:
+    def read(self, since: int, count: int, size: int) -> tuple[list[tuple[int, bytes]], int, int, int]:
         """(seq, message) from `since` on, at most `count` and about `size` bytes; the first and the next `seq` on disk.
 
-        For other threads than the writer's; it never waits for the writer. Raises JournalError.
+        And the one below which passing messages may have been let go of. For other threads than the writer's; it never
+        waits for the writer. Raises JournalError.
         """
         found: list[tuple[int, bytes]] = []
         with self._reading:
@@ -275,8 +256,8 @@ class Journal:
                     # Two queries: SQLite answers min and max from the index only when each is asked for alone.
                     (low,) = self._reader.execute("SELECT min(seq) FROM alert").fetchone()
                     (high,) = self._reader.execute("SELECT max(seq) FROM alert").fetchone()
-                    (kept,) = self._reader.execute("SELECT value FROM meta WHERE key = 'next'").fetchone()
-                    following = max(int(kept), -1 if high is None else high + 1)
+                    meta = dict(self._reader.execute("SELECT key, value FROM meta WHERE key IN ('next', 'thinned')"))
+                    following = max(int(meta["next"]), -1 if high is None else high + 1)
                     rows = self._reader.execute(
                         "SELECT seq, message FROM alert WHERE seq >= ? ORDER BY seq LIMIT ?", (since, count)
                     )
@@ -289,7 +270,7 @@ class Journal:
                     self._reader.execute("ROLLBACK")
             except sqlite3.Error as e:
                 raise self._failed("read", e) from None
-        return found, following if low is None else low, following
+        return found, following if low is None else low, following, int(meta.get("thinned", 0))
 
     def begin_anew(self) -> str:
         """Set a damaged file aside and go on in a new one under the same name and numbers. Returns where the old is."""

@@ -27,7 +27,7 @@ class Station:
         self.folder, self.journal, self.run = folder, journal, "r1"
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.record: list[Alert] = []
-        self.first = self.began = 0
+        self.first = self.began = self.thinned = 0
         self.replay: ReplayServer | None = None
         self.open()
 
@@ -44,7 +44,8 @@ class Station:
         first = max(since, self.first)
         found = self.record[first : first + 4]  # small batches, so that one answer is never enough
         upto = first + len(found) if found else len(self.record)
-        return Page([encode_event(a) for a in found], upto, self.first, len(self.record), self.began)
+        kept = [encode_event(a) for a in found if a.seq >= self.thinned or a.type != "update"]
+        return Page(kept, upto, self.first, len(self.record), self.began, self.thinned)
 
     def joined(self, count: int = 2, again: AlertSubscriber | None = None) -> None:
         """Until `count` subscriptions have come; `again` subscribes again while it is used."""

@@ -60,6 +60,14 @@ def test_what_was_trimmed_or_never_written_is_named() -> None:
     assert "no longer" in gaps[0].why and "never written" in gaps[1].why and "3 alerts missed" in str(gaps[0])
 
 
+def test_what_only_said_that_an_alert_stands_may_be_missing_from_the_record() -> None:
+    f = Follower("j", 0, on_record=True)
+    alerts, gaps = f.filled(0, [a(3), a(5), a(9)], 12, 2, 12, 0, 8)
+    assert [x.seq for x in alerts] == [3, 5, 9] and f.next == 12
+    assert [(g.first, g.after) for g in gaps] == [(0, 2), (8, 9), (10, 12)]
+    assert "no longer" in gaps[0].why and "never written" in gaps[1].why
+
+
 def test_without_a_record_the_missing_are_counted_at_once() -> None:
     f = Follower("r", on_record=False)
     assert seqs(f.heard(a(7))) == [7]

@@ -106,6 +106,16 @@ def test_a_number_that_no_alert_has_is_refused_at_once(since: object) -> None:
         AlertSubscriber("sub+connect:tcp://127.0.0.1:1", since=since)  # type: ignore[arg-type]
 
 
+def test_updates_that_the_journal_thinned_are_not_missed(station: Station) -> None:
+    for n in range(12):
+        station.alert(sent=False, type="new" if n % 6 == 0 else "update")
+    station.thinned = 9
+    with subscribe(station, since=0) as s:
+        station.joined()
+        station.status()
+        assert hear(s, 5) == [0, 6, 9, 10, 11] and s.missed == 0 and not s.gaps
+
+
 def test_what_the_journal_let_go_is_reported(station: Station) -> None:
     for _ in range(6):
         station.alert(sent=False)

@@ -7,14 +7,17 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from edge.alerts import Change
 from edge.announce import Announcer
 from edge.events import Alert, Provenance, Status
 from edge.grid import WindowSpec
 from edge.journal.outbox import Outbox, SharedSink
 from edge.journal.store import Entry, Journal, JournalError
+from edge.journal.trim import Bounds
 from edge.notices import Notices
 from edge.windows import Windows
 
@@ -124,6 +127,33 @@ def test_goodbye_comes_after_every_alert(box: Box) -> None:
     assert kinds == ["Alert"] * 50 + ["Status"]
 
 
+def test_only_an_update_of_what_stands_is_passing(box: Box) -> None:
+    box.announcer._windows.stream[0] = SimpleNamespace(name="cam1")  # type: ignore[call-overload]
+    written: list[Entry] = []
+    real = box.journal.append
+    box.journal.append = lambda entries: (written.extend(entries), real(entries))[1]  # type: ignore[method-assign, func-returns-value]
+    for type, raised in (("new", True), ("update", False), ("end", False), ("update", True), ("end", False)):
+        box.announcer.alert(Change(type, 0, 0, "a", 1, 2, 1.5, 1.5, raised))  # type: ignore[arg-type]
+    box.sink.until(5)
+    assert [(e.seq, e.over, e.passing) for e in written] == [
+        (0, False, False),
+        (1, False, True),
+        (2, True, False),
+        (3, False, False),  # it goes on, and stands again
+        (4, True, False),
+    ]
+
+
+def test_the_record_says_below_which_number_updates_may_be_missing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "k.db", Bounds(rows=4))
+    box = Box(journal, start=False)
+    journal.append([Entry(n, "a", False, b"x", n == 1) for n in range(5)])
+    page = box.outbox.read(0, 10, 10**6)
+    assert (len(page.messages), page.first, page.thinned) == (4, 0, 2)
+    box.outbox.close()
+    journal.close()
+
+
 def test_a_disk_that_fails_delays_nothing_and_is_made_up_for(box: Box) -> None:
     box.alert(id="a")
     box.sink.until(1)
@@ -229,7 +259,7 @@ def test_damage_while_running_begins_a_new_file_under_the_same_numbers(box: Box)
     box.journal.append = damaged  # type: ignore[method-assign, assignment]
     box.alert(id="b")
     box.sink.until(2)
-    assert box.journal.read(0, 9, 10**6)[1:] == (1, 2) and box.journal.id == name
+    assert box.journal.read(0, 9, 10**6)[1:3] == (1, 2) and box.journal.id == name
     assert "set aside" in box.said.getvalue() and box.status().state == "online"
 
 

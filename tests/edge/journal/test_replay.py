@@ -40,7 +40,7 @@ class Shelf:
         self.asked.append((since, count))
         if self.broken:
             raise JournalError("journal: cannot read", damaged=True)
-        return Page(self.held, 5, 4, 5, 2)
+        return Page(self.held, 5, 4, 5, 2, 3)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_what_was_published_comes_back_byte_for_byte(asker: zmq.Socket[bytes], s
     raw = answer(asker)
     got = decode_answer(raw)
     assert (got.ask, got.journal, got.alerts) == (7, "j1", (ALERT,))
-    assert (got.upto, got.first, got.next, got.began) == (5, 4, 5, 2)
+    assert (got.upto, got.first, got.next, got.began, got.thinned) == (5, 4, 5, 2, 3)
     assert msgpack.unpackb(raw[0].split(b"\0", 1)[1])["alerts"] == shelf.held and shelf.asked == [(4, BATCH)]
 
 
@@ -127,6 +127,12 @@ def test_a_hostile_request_is_counted_and_the_next_one_answered(
     asker.send(encode_request(Request(3, "j1", 0)))
     assert decode_answer(answer(asker)).ask == 3
     assert dict(server.answered) == {reason: 1, "ok": 1} and len(shelf.asked) == 1
+
+
+def test_an_engine_of_before_thinned_nothing() -> None:
+    counts = {"upto": 5, "first": 4, "next": 5, "began": 2}
+    found = decode_answer([join("replay", {"v": 1, "ask": 1, "journal": "j1", "alerts": [], **counts})])
+    assert (found.began, found.thinned) == (2, 0)
 
 
 def test_an_answer_that_is_none_is_refused() -> None:

@@ -1,0 +1,68 @@
+"""What the journal lets go of: what is too old; where there is too much, updates before what begins and ends alerts.
+
+An alert that stands says so every second or so: a few of them for a night would take the journal's whole room, and with
+it the beginnings and ends of all others.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass
+
+CLOCK_SET_NS = 1_577_836_800 * 10**9
+"""2020 began. A row written before is from a machine whose clock was not set yet; those after it date it."""
+_PASSING = """
+SELECT alert.seq, length(message) FROM passing JOIN alert ON alert.seq = passing.seq WHERE alert.seq < ?
+ORDER BY alert.seq
+"""
+_ANY = "SELECT seq, length(message) FROM alert WHERE seq < ? ORDER BY seq"
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the journal keeps at most: messages, bytes of messages, and days."""
+
+    rows: int = 100_000
+    bytes: int = 64 << 20
+    days: float = 30.0
+
+
+def trim(db: sqlite3.Connection, bounds: Bounds, rows: int, size: int, at: int, following: int) -> tuple[int, int]:
+    """Delete what exceeds a bound, of `rows` messages of `size` bytes; returns how many are left, and their bytes.
+
+    `at`: the time (ns); `following`: the number after the newest. In the caller's transaction.
+    """
+    old, gone, thinned = at - round(bounds.days * 86_400e9), [], 0
+    aged: list[tuple[int, int]] = []
+    for seq, when, n in db.execute("SELECT seq, at, length(message) FROM alert ORDER BY seq"):
+        unset = when < CLOCK_SET_NS < at  # older than the first row whose time is known
+        if when >= old and not unset:
+            break
+        aged.append((seq, n))
+        if not unset:
+            gone += aged
+            aged.clear()
+    rows, size = rows - len(gone), size - sum(n for _, n in gone)
+    _delete(db, gone)
+    # The newest half stays whole, so that who missed a moment hears all of it again.
+    for query, below in ((_PASSING, following - rows // 2), (_ANY, following)):
+        much: list[tuple[int, int]] = []
+        for seq, n in db.execute(query, (below,)):
+            if rows <= bounds.rows and size <= bounds.bytes:
+                break
+            much.append((seq, n))
+            rows, size = rows - 1, size - n
+        if query is _PASSING and much:
+            thinned = much[-1][0] + 1
+        _delete(db, much)
+        gone += much
+    if gone:
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('next', ?)", (following,))
+    if thinned:
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('thinned', ?)", (thinned,))
+    return rows, size
+
+
+def _delete(db: sqlite3.Connection, found: list[tuple[int, int]]) -> None:
+    for table in ("alert", "passing"):
+        db.executemany(f"DELETE FROM {table} WHERE seq = ?", [(seq,) for seq, _ in found])
