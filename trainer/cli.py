@@ -69,9 +69,12 @@ def register(app: typer.Typer) -> None:
         ready_folder(output)
         checkpoint = new_place(output, MANIFEST)
         settings = load_config(config, steps=steps, seed=seed)
-        sets = load_sets(data, settings, say)
+        hints: list[str] = []
+        sets = load_sets(data, settings, hints.append)
         trainer = Trainer(sets, settings)
         if trainer.chief:
+            for line in hints:
+                say(line)
             for s in sets:
                 say(f"{s.name}: {len(s.clips)} clips, {len(s.names)} categories, {len(set(s.subjects))} subjects")
             for line in unseen(sets, settings.hold_out):

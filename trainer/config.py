@@ -58,6 +58,17 @@ class TrainConfig(BaseModel):
             raise ValueError("seconds is above 0 and at most 60, temperature above 0")
         return e
 
+    @field_validator("augment")
+    @classmethod
+    def _is_possible(cls, a: AugmentConfig) -> AugmentConfig:
+        for name in ("mirror", "hide_joints", "hide_limb", "hide_frames", "flat"):
+            if not 0 <= getattr(a, name) <= 1:
+                raise ValueError(f"{name} is {getattr(a, name)}, not a share from 0 to 1")
+        for name in ("tilt", "bone", "noise", "offset"):
+            if not 0 <= getattr(a, name) < 1:
+                raise ValueError(f"{name} is {getattr(a, name)}, not from 0 to below 1")
+        return a
+
 
 def load_config(path: Path | None, **given: Any) -> TrainConfig:
     """The file's values, then those `given` that are not None. Raises SettingsError that names the field."""

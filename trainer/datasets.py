@@ -67,13 +67,14 @@ def load_set(
 ) -> ClipSet:
     """Read a set. `exclude` are globs on `<set>/<category>`; `merge` maps such globs to a coarser category name.
 
-    A clip that cannot be read raises ClipError, or is left out with `strict=False`.
+    Clips that cannot be read raise one ClipError, or are left out with `strict=False`.
     """
     merge, called = merge or {}, root.resolve().name  # also where it is called `.`
     clips: list[Clip] = []
     paths: list[Path] = []
     label: list[int] = []
     names: list[str] = []
+    broken: dict[Path, ClipError] = {}
     sha = hashlib.sha256()
     for folder, files in categories(root).items():
         key = f"{called}/{folder}"
@@ -84,14 +85,23 @@ def load_set(
             names.append(name)
         for path, clip in iter_clips(files):
             if isinstance(clip, ClipError):
-                if strict:
-                    raise clip
+                broken[path] = clip
                 continue
             sha.update(f"{name}/{path.name} {clip.fps} {clip.subject}\n".encode())
             sha.update(clip.joints.tobytes() + clip.visible.tobytes())
             clips.append(clip)
             paths.append(path)
             label.append(names.index(name))
+    if broken and strict:
+        first, *others = broken.values()
+        if not others:
+            raise first
+        names = [str(p.relative_to(root)) for p in broken]
+        raise ClipError(
+            f"{root}: {len(broken)} of {len(broken) + len(clips)} clips cannot be used",
+            why=f"{', '.join(names[:20])}{', …' if len(names) > 20 else ''}; the first: {first.why}",
+            fix=f"mend or remove them; {first.fix}",
+        )
     return ClipSet(called, clips, paths, np.array(label, np.int64), names, sha.hexdigest())
 
 

@@ -49,6 +49,9 @@ def test_what_made_the_base_model_is_a_valid_configuration() -> None:
         ("encoder: {embedding: 4}", "embedding"),
         ("encoder: {temperature: 0}", "temperature"),
         ("encoder: {seconds: 0}", "seconds"),
+        ("augment: {mirror: 1.5}", "mirror is 1.5"),
+        ("augment: {noise: -0.1}", "noise is -0.1"),
+        ("augment: {tilt: .nan}", "tilt is nan"),
     ],
 )
 def test_a_wrong_field_is_named_with_its_file(tmp_path: Path, text: str, named: str) -> None:

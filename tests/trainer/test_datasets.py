@@ -90,6 +90,9 @@ def test_a_broken_clip_is_named_or_left_out(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match=r"walk/s1_t1\.npz"):
         load_set(tmp_path / "a")
     assert len(load_set(tmp_path / "a", strict=False).clips) == 3
+    (tmp_path / "a/wave/s1_t1.npz").write_bytes(b"")
+    with pytest.raises(ClipError, match=r"2 of 4 clips .*: walk/s1_t1\.npz, wave/s1_t1\.npz; the first: .*zip"):
+        load_set(tmp_path / "a")
 
 
 def test_every_other_subject_in_natural_order_is_for_training() -> None:
