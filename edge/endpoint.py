@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 import re
 import socket as socket_of_os
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
 
-from edge.errors import SettingsError
+from edge.errors import HaadError, SettingsError
+from edge.handshake import watch
 from edge.keys import Keys, open_keys
 
 PATTERNS = {
@@ -91,8 +94,18 @@ class Endpoint:
                 probe.connect(self.address.removeprefix("ipc://"))
                 raise zmq.ZMQError(zmq.EADDRINUSE)
 
-    def open(self, context: zmq.Context[zmq.Socket[bytes]], *, hwm: int, keys: Keys | None = None) -> zmq.Socket[bytes]:
-        """The socket, bound or connected, with `hwm` messages queued at most. Raises SettingsError if it cannot."""
+    def open(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        *,
+        hwm: int,
+        keys: Keys | None = None,
+        refused: Callable[[], None] | None = None,
+    ) -> zmq.Socket[bytes]:
+        """The socket, bound or connected, with `hwm` messages queued at most. Raises SettingsError if it cannot.
+
+        `refused` is called, in another thread, when the other end does not let it in.
+        """
         socket = context.socket(PATTERNS[self.pattern])
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IPV6, int("://[" in self.address))
@@ -103,6 +116,8 @@ class Endpoint:
         if self.mode == "connect":  # a host that lost its power closes no connection
             socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
             socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
+            if refused:
+                watch(socket, lambda address, who: refused())
         try:
             if keys:
                 keys.secure(socket, self.mode)
@@ -126,8 +141,25 @@ class Endpoint:
         return socket
 
 
+def nobody(where: Endpoint, refused: threading.Event, what: str, why: str) -> HaadError:
+    """The error of a client that waited in vain: nobody is there, or who is there has `refused` it."""
+    if refused.is_set():
+        return turned_away(where)
+    fix = "start it: haad-edge run --support DIR; one with keys lets in only its own: --keys, or `keys`"
+    return HaadError(what, why=why, fix=fix)
+
+
+def turned_away(where: Endpoint) -> HaadError:
+    """The error of a client that somebody at `where` does not let in."""
+    return HaadError(
+        f"not let in at {where.address}",
+        why="whoever is there has keys and this end has none, or they do not know each other's",
+        fix="--keys, or `keys`: the client's folder of that engine; docs/operate.md, 'Security'",
+    )
+
+
 def open_alone(
-    where: Endpoint, hwm: int, keys: Path | None, allow_remote: bool
+    where: Endpoint, hwm: int, keys: Path | None, allow_remote: bool, refused: Callable[[], None] | None = None
 ) -> tuple[zmq.Socket[bytes], contextlib.ExitStack]:
     """A socket with a context of its own, and what to close after it."""
     mine = open_keys(keys)
@@ -137,4 +169,4 @@ def open_alone(
         stack.callback(context.term)
         if mine and where.mode == "bind":
             stack.enter_context(mine.guard(context))
-        return where.open(context, hwm=hwm, keys=mine), stack.pop_all()
+        return where.open(context, hwm=hwm, keys=mine, refused=refused), stack.pop_all()

@@ -19,6 +19,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils import z85
 
 from edge.errors import SettingsError
+from edge.handshake import watch
 from edge.outputs import ready_folder
 
 DOMAIN, KEY_BYTES = "haad", 32
@@ -34,6 +35,7 @@ class Keys:
     public: bytes
     secret: bytes
     peers: Path
+    _doors: list[_Door] = field(default_factory=list, compare=False, repr=False)
 
     def secure(self, socket: zmq.Socket[bytes], mode: str) -> None:
         """Encrypt a socket before it binds (as the server, for the peers only) or connects (to the one peer)."""
@@ -41,6 +43,8 @@ class Keys:
         if mode == "bind":
             socket.curve_server = True
             socket.zap_domain = DOMAIN.encode()
+            for door in self._doors:
+                watch(socket, door.failed)
             return
         known = sorted(self.peers.glob("*.key"))
         if len(known) != 1:
@@ -57,15 +61,17 @@ class Keys:
     ) -> Iterator[None]:
         """While open, bound sockets of the context let in the peers and nobody else.
 
-        `tell` gets a line about each that is turned away, in a thread of its own.
+        `tell` gets a line about each that is turned away, in threads of their own.
         """
-        known = _known(self.peers)
+        door = _Door(_known(self.peers), self.peers, tell)
         guard = ThreadAuthenticator(context)
         guard.start()
+        self._doors.append(door)
         try:
-            guard.configure_curve_callback(DOMAIN, _Door(known, self.peers, tell))
+            guard.configure_curve_callback(DOMAIN, door)
             yield
         finally:
+            self._doors.remove(door)
             guard.stop()
 
 
@@ -102,6 +108,11 @@ class _Door:
         if key in self.strangers - self.known:
             self.tell(f"turned away: a peer with the key {key.decode()}; its own.key is not in {self.peers}")
         return key in self.known
+
+    def failed(self, address: str, who: str) -> None:
+        """Told of a peer that came no further than the handshake; `callback` tells of unknown keys."""
+        if who:
+            self.tell(f"turned away at {address}: {who}; docs/operate.md, 'Security', says what a client must have")
 
 
 def open_keys(root: Path | str | None) -> Keys | None:

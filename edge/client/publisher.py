@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import zmq
 from numpy.typing import ArrayLike, NDArray
 
-from edge.endpoint import Endpoint, open_alone
+from edge.endpoint import Endpoint, nobody, open_alone
 from edge.errors import HaadError, WireError
 from edge.skeleton import get_layout
 from edge.wire import Limits, PoseFrame, decode_pose, encode_pose, stream_of
@@ -43,18 +44,16 @@ class PosePublisher:
         self.stream = stream_of(f"pose/{stream}".encode(errors="surrogatepass"), limits)
         self.layout, self.seq, self._limits = get_layout(layout), 0, limits
         self._where = Endpoint.parse(endpoint, ("pub", "push"), example=POSES)
-        self._socket, self._stack = open_alone(self._where, hwm, keys, allow_remote)
+        self._refused = threading.Event()
+        self._socket, self._stack = open_alone(self._where, hwm, keys, allow_remote, self._refused.set)
 
     def wait(self, seconds: float = 10) -> None:
         """Until an engine listens, so that the first frames are not lost. Raises HaadError when none does."""
         self._check_open()
         ready = self._socket.poll(round(seconds * 1000), zmq.POLLOUT if self._where.pattern == "push" else zmq.POLLIN)
         if not ready:
-            raise HaadError(
-                f"nobody listens at {self._where.address}",
-                why=f"no engine subscribed within {seconds:g} s",
-                fix="start it: haad-edge run --support DIR; one with keys lets in only its own: --keys, or `keys`",
-            )
+            what, why = f"nobody listens at {self._where.address}", f"no engine subscribed within {seconds:g} s"
+            raise nobody(self._where, self._refused, what, why)
 
     def send(
         self,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,8 +21,8 @@ import zmq
 
 from edge.client.cursor import Cursor
 from edge.client.follow import Follower, Gap
-from edge.endpoint import Endpoint
-from edge.errors import HaadError, SettingsError, WireError
+from edge.endpoint import Endpoint, nobody, turned_away
+from edge.errors import SettingsError, WireError
 from edge.events import Alert, Event, Provenance, Scores, Status, check_topics, decode_event
 from edge.journal.replay import Request, decode_answer, encode_request
 from edge.keys import open_keys
@@ -94,6 +95,7 @@ class AlertSubscriber:
         self.status = NOBODY
         """The newest that the engine sent, or the one made here when it fell silent."""
         self._statuses, self._told_offline, self._heard = 0, False, clock()
+        self._refused = threading.Event()
         self._lines: dict[str, _Line] = {}
         self._scores: dict[tuple[str, str], int] = {}
         self._ready: deque[Event] = deque()
@@ -112,7 +114,7 @@ class AlertSubscriber:
             stack.callback(self._context.term)
             if self._keys and self._where.mode == "bind":
                 stack.enter_context(self._keys.guard(self._context))
-            self._socket = self._where.open(self._context, hwm=hwm, keys=self._keys)
+            self._socket = self._where.open(self._context, hwm=hwm, keys=self._keys, refused=self._refused.set)
             stack.callback(self._socket.close, 0)
             for topic in {*(set(topics) - set(alerts)), *(["alert/"] if alerts else []), "status"}:
                 self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
@@ -147,11 +149,7 @@ class AlertSubscriber:
                 with contextlib.suppress(ValueError):
                     self._ready.remove(status)
                 return status
-        raise HaadError(
-            "no engine answers",
-            why=f"no status within {seconds:g} s",
-            fix="start it: haad-edge run --support DIR; one with keys lets in only its own: --keys, or `keys`",
-        )
+        raise nobody(self._where, self._refused, "no engine answers", f"no status within {seconds:g} s")
 
     def commit(self) -> None:
         """What `receive` has returned so far is dealt with: the cursor moves past it, on disk when this returns."""
@@ -189,6 +187,7 @@ class AlertSubscriber:
 
     def _take(self, event: Event) -> None:
         self._heard, self._told_offline = self._clock(), False
+        self._refused.clear()
         if isinstance(event, Scores):
             expected = self._scores.get((event.run, event.stream))
             if expected is not None and event.seq > expected:
@@ -267,8 +266,10 @@ class AlertSubscriber:
             self._told_offline = True
             if self.status.state != "offline" or self.status is NOBODY:
                 silence = f"for {self._offline_after:g} s"
-                reason = f"nothing heard {silence} at {self._where.address}: no engine there, or not with these keys"
-                if self.status.run:
+                reason = f"nothing heard {silence} at {self._where.address}: no engine there"
+                if self._refused.is_set():
+                    reason = str(turned_away(self._where))
+                elif self.status.run:
                     reason = f"no heartbeat {silence}"
                 self.status = replace(self.status, state="offline", reason=reason)
                 if self._want_status:
