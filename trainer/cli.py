@@ -96,7 +96,8 @@ def register(app: typer.Typer) -> None:
                 trainer.run(report, checkpoint, stop)
         if trainer.chief:
             say("calibrating, which takes seconds to minutes …")
-            bundle = make_bundle(trainer, output)
+            with out.status("calibrating"):
+                bundle = make_bundle(trainer, output)
             checkpoint.unlink(missing_ok=True)
             say(f"{output}: {bundle.model}, trained in {bundle.manifest.training['minutes']} minutes")
             for line in measured(bundle.manifest):
