@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.skeleton import Float
-from edge.wire import COUNT_LIMIT, FLOAT32, PoseFrame
+from edge.wire import CONFIDENT, COUNT_LIMIT, FLOAT32, PoseFrame
 
 FEW = 4
 """Of fewer bodies at a time each is read on its own: that is cheaper."""
@@ -119,6 +119,8 @@ class Template:
         _, size, c = self.like.joints.shape
         joints = _floats(raw, self._joints).reshape(-1, size, c)
         visible = None if self._visible is None else _floats(raw, self._visible).reshape(-1, size)
+        if visible is not None:
+            good &= ~(visible > CONFIDENT).reshape(len(raw), -1).any(1)
         return Many(self.like, seq.astype(np.int64), t.astype(np.int64), who, joints, visible), good
 
 

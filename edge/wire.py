@@ -24,6 +24,8 @@ VERSION = 1
 FLOAT32 = np.dtype("<f4")
 COUNT_LIMIT = 2**62
 """Of `seq` and `t`: sums of two still fit 64 bits. In ns since 1970 it is the year 2116."""
+CONFIDENT = 10.0
+"""More is no confidence: some trackers go a little beyond 1, others count to 100, and would have all joints seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,14 @@ def _pose(stream: str, m: Mapping[str, Any], limits: Limits, wall: Callable[[], 
     if type(c) is not int or c not in (2, 3):
         raise WireError("field_c", f"'c' is {show(c)}, not 2 or 3", why="a blob needs its number of coordinates")
     visible = m.get("visible")
+    seen = None if visible is None else _floats(visible, (len(ids), layout.size), "visible")
+    if seen is not None and (seen > CONFIDENT).any():
+        raise WireError(
+            "field_visible",
+            f"'visible' reaches {np.nanmax(seen):g}",
+            why="it is a confidence from 0 to 1",
+            fix="of percentages send a hundredth",
+        )
     return PoseFrame(
         stream,
         seq,
@@ -194,7 +204,7 @@ def _pose(stream: str, m: Mapping[str, Any], limits: Limits, wall: Callable[[], 
         layout,
         ids,
         _floats(joints, (len(ids), layout.size, c), "joints"),
-        None if visible is None else _floats(visible, (len(ids), layout.size), "visible"),
+        seen,
         _size(m.get("size")),
         end,
         stamped,

@@ -101,10 +101,11 @@ def test_values_that_are_refused_alone_are_not_good() -> None:
     large[at + 1] = 0xFF
     late = body(replace(pose([1 << 40, 1 << 41]), t=(1 << 62) - 1))
     late = late.replace(b"\x3f" + b"\xff" * 7, b"\x40" + b"\0" * 7)
-    bodies = [example, bytes(twice), bytes(large), late]
+    percent = body(replace(pose([1 << 40, 1 << 41]), visible=np.full((2, 17), [0.5] * 16 + [88], np.float32)))
+    bodies = [example, bytes(twice), bytes(large), late, percent]
     assert template.matches(raw(bodies)).all()
-    assert template.read(raw(bodies))[1].tolist() == [True, False, False, False]
-    assert [alone(b) is not None for b in bodies] == [True, False, False, False]
+    assert template.read(raw(bodies))[1].tolist() == [True, False, False, False, False]
+    assert [alone(b) is not None for b in bodies] == [True, False, False, False, False]
 
 
 @pytest.mark.parametrize(

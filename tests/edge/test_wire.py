@@ -145,6 +145,7 @@ WRONG: list[tuple[str, Any]] = [
     ("joints", DEEP),
     *(("visible", x) for x in (b"", b"\0" * 135, 1, "ab", {}, [], [1.0] * 34, [["x"] * 17] * 2, DEEP)),
     *(("size", x) for x in (5, [], [640], [640, 480, 3], [0, 480], [640, -1], [1e7, 480], ["640", "480"], DEEP)),
+    *(("visible", np.full((2, 17), x, "<f4").tobytes()) for x in (93, float("inf"))),
     ("size", [float("nan"), 480]),
     ("size", [True, 480]),
 ]
