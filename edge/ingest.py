@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,8 +14,10 @@ from edge.endpoint import Endpoint
 from edge.keys import Keys
 from edge.windows import Stream
 
-DRAIN = 1024
-"""Messages read from one socket before the next has its turn."""
+LEAST, DRAIN = 16, 1024
+"""Messages read from one socket before the next has its turn: so many as keep the caller busy for LONG_S at most."""
+FIRST = 64
+LONG_S = 0.25
 DRAIN_BYTES = 8 << 20
 """… and how much, so that large messages wait in the socket, whose queue is bounded, and not here."""
 RESTART_BEHIND = 1000
@@ -33,7 +37,11 @@ class Source(Protocol):
 
 
 class ZmqSource:
-    """SUB or PULL sockets, drained in turns; of a SUB socket what begins with `topic`."""
+    """SUB or PULL sockets, drained in turns; of a SUB socket what begins with `topic`.
+
+    What is taken at a time follows from how long the caller was with the last: where it waits for the engine, messages
+    wait in the socket, and the caller comes back to its heartbeat, and to SIGTERM.
+    """
 
     def __init__(
         self,
@@ -42,7 +50,10 @@ class ZmqSource:
         hwm: int,
         keys: Keys | None = None,
         topic: bytes = b"pose/",
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock, self._returned, self._taken, self._most = clock, clock(), 0, FIRST
         self._poller = zmq.Poller()
         self._sockets: list[zmq.Socket[bytes]] = []
         try:
@@ -59,10 +70,17 @@ class ZmqSource:
     def receive(self, timeout: float) -> list[list[bytes]]:
         """See `Source`."""
         out: list[list[bytes]] = []
+        if self._taken:
+            took = self._clock() - self._returned
+            if took > LONG_S:
+                self._most = max(LEAST, min(self._most, self._taken) // 2)
+            elif took < LONG_S / 4:
+                self._most = min(DRAIN, 2 * self._most)
+        self._taken = 0
         for socket, _ in self._poller.poll(max(0, round(timeout * 1000))):
-            receive, size = socket.recv, 0
+            receive, size, before = socket.recv, 0, len(out)
             try:
-                for _ in range(DRAIN):
+                for _ in range(self._most):
                     part = receive(zmq.NOBLOCK)
                     # Asking whether there is more costs as much as receiving. A part with something behind a NUL is a
                     # message, whatever comes with it; one that could be a topic alone is asked about.
@@ -77,6 +95,8 @@ class ZmqSource:
                         break
             except zmq.Again:
                 pass
+            self._taken = max(self._taken, len(out) - before)
+        self._returned = self._clock()
         return out
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edge.endpoint import Endpoint
 from edge.errors import SettingsError
-from edge.ingest import DRAIN, RESTART_BEHIND, Ledger, ZmqSource
+from edge.ingest import DRAIN, FIRST, LEAST, RESTART_BEHIND, Ledger, ZmqSource
 from edge.windows import Stream
 
 
@@ -111,14 +111,44 @@ def test_a_complete_part_is_a_message_and_what_could_be_a_topic_takes_its_parts_
 
 def test_a_flood_on_one_socket_does_not_keep_the_other_waiting(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     endpoints = [Endpoint.parse(f"pull+bind:inproc://{name}") for name in ("loud", "quiet")]
-    source = ZmqSource(context, endpoints, hwm=10_000)
+    now = [0.0]
+    source = ZmqSource(context, endpoints, hwm=10_000, clock=lambda: now[0])
     loud, quiet = (Endpoint("push", "connect", e.address).open(context, hwm=10_000) for e in endpoints)
-    for _ in range(3 * DRAIN):
+    for _ in range(5 * DRAIN):
         loud.send(b"pose/loud\0")
     quiet.send(b"pose/quiet\0")
     first = source.receive(5)
-    assert first.count([b"pose/loud\0"]) == DRAIN and [b"pose/quiet\0"] in first
-    assert len(gather(source, 2 * DRAIN)) == 2 * DRAIN
+    assert first.count([b"pose/loud\0"]) == FIRST and [b"pose/quiet\0"] in first
+
+    def taken_after(seconds: float) -> int:
+        now[0] += seconds
+        return len(source.receive(5))
+
+    # As much as the caller is done with at once; less when it was busy for long.
+    assert [taken_after(0.01) for _ in range(5)] == [128, 256, 512, DRAIN, DRAIN]
+    assert [taken_after(s) for s in (0.1, 0.3, 5, 5, 5, 5, 5, 5, 5, 0.01)] == [
+        *(DRAIN, 512, 256, 128, 64, 32, LEAST, LEAST, LEAST),
+        2 * LEAST,
+    ]
+    source.close()
+
+
+def test_few_messages_that_took_long_are_fewer_the_next_time(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    endpoint, now = Endpoint.parse("pull+bind:inproc://slow"), [0.0]
+    source = ZmqSource(context, [endpoint], hwm=1000, clock=lambda: now[0])
+    sender = Endpoint("push", "connect", endpoint.address).open(context, hwm=1000)
+    for _ in range(40):
+        sender.send(b"pose/a\0")
+    assert len(source.receive(5)) == 40
+    for _ in range(100):
+        sender.send(b"pose/a\0")
+    now[0] += 1
+    assert len(source.receive(5)) == 20
+    assert source.receive(5) and not [source.receive(0) for _ in range(9)][-1]
+    now[0] += 100  # nothing was taken: it was busy with nothing
+    for _ in range(100):
+        sender.send(b"pose/a\0")
+    assert len(source.receive(5)) > 20
     source.close()
 
 
