@@ -34,7 +34,8 @@ LONGEST_S = 10.0
 PARTS_MOST = 8
 """Files of one alert: one that comes and goes for hours must not push all others out."""
 WAITING_MOST = 256
-KNOWN_MOST = 4096
+KNOWN_MOST, HELD_MOST = 4096, 512
+"""Alerts of which it is known how far their files go; and those whose clip is in memory, up to 60 kB each."""
 CLOSE_S = 2.0
 
 
@@ -53,12 +54,12 @@ class Exhibit:
 
 @dataclass(slots=True)
 class _Part:
-    """One file being written: its number, and what it holds so far."""
+    """One file being written: its number, how far it goes (ns), and whether it is as long as it may be."""
 
     number: int
     category: str
-    clip: Clip
     end: int
+    full: bool
 
 
 class Evidence:
@@ -71,6 +72,7 @@ class Evidence:
         self.lost = 0
         self._root, self._rate, self._most, self._notices = root, rate, most, notices
         self._parts: OrderedDict[str, _Part] = OrderedDict()
+        self._clips: OrderedDict[str, Clip] = OrderedDict()
         self._waiting: deque[Exhibit] = deque()
         self._wake, self._closing = threading.Condition(), False
         self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
@@ -109,14 +111,15 @@ class Evidence:
                 self._lose(str(e))
 
     def _keep(self, x: Exhibit) -> None:
-        part = self._parts.pop(x.id, None)
+        part, clip = self._parts.pop(x.id, None), self._clips.pop(x.id, None)
         rows = round((x.end - part.end) / SECOND * self._rate) if part else 0
-        if part and 0 < rows <= len(x.joints):
-            if part.clip.seconds >= LONGEST_S:
-                self._parts[x.id], part.end = part, x.end
-                return
-            joints = np.concatenate([part.clip.joints, x.joints[-rows:]])
-            visible = np.concatenate([part.clip.visible, x.visible[-rows:]])
+        joins = 0 < rows <= len(x.joints)
+        if part and joins and part.full:
+            self._parts[x.id], part.end = part, x.end
+            return
+        if part and joins and clip:
+            joints = np.concatenate([clip.joints, x.joints[-rows:]])
+            visible = np.concatenate([clip.visible, x.visible[-rows:]])
             number = part.number
         elif part and part.number == PARTS_MOST:
             self._parts[x.id] = part
@@ -135,9 +138,14 @@ class Evidence:
             "category": category,
         }
         clip = Clip(joints, visible, self._rate, f"{x.stream}/{x.track}", json.dumps(about, ensure_ascii=False))
-        self._parts[x.id] = _Part(number, category, clip, x.end)
+        full = clip.seconds >= LONGEST_S
+        self._parts[x.id] = _Part(number, category, x.end, full)
+        if not full:
+            self._clips[x.id] = clip
         if len(self._parts) > KNOWN_MOST:
             self._parts.popitem(last=False)
+        if len(self._clips) > HELD_MOST:
+            self._clips.popitem(last=False)
         path = self._root / f"{x.id}{f'-{number}' if number > 1 else ''}.npz"
         fresh = not path.exists()
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)  # these are people's movements

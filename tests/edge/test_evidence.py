@@ -78,6 +78,22 @@ def test_what_does_not_join_is_a_second_file_and_length_and_number_are_bounded(t
     assert len(find(tmp_path / "2", "cc33")) == 8
 
 
+def test_memory_holds_the_newest_clips_that_may_still_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.evidence.HELD_MOST", 2)
+    e = Evidence(tmp_path, RATE, 100, notices())
+    for id in ("aa11", "bb22", "cc33"):
+        put(e, id, 10)
+    put(e, "aa11", 11)  # let go of: what follows is a second file
+    put(e, "cc33", 11)
+    for end in range(12, 20):
+        put(e, "cc33", end)
+    e.close()
+    assert [p.name for p, _, _ in find(tmp_path, "aa11")] == ["aa11.npz", "aa11-2.npz"]
+    assert [len(c.joints) for _, c, _ in find(tmp_path, "cc33")] == [T + 9 * 24]
+    assert list(e._clips) == ["aa11"], "what is as long as it may be grows no more"
+    assert list(e._parts) == ["bb22", "aa11", "cc33"]
+
+
 def test_a_disk_that_refuses_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     e = Evidence(tmp_path / "file" / "e", RATE, 3, notices())
