@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from edge.support import REFINED, SupportSet
 
+RETRY_S = 30.0
 Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
@@ -32,8 +34,8 @@ class SupportWatcher:
     """Loads the folder anew in a thread of its own when it changes; `take` hands the result over between batches.
 
     `seen` is the fingerprint from before the support in use was loaded. A folder must look the same twice in a row
-    before it is read, so that a copy in progress is not. When the new state cannot be used, the old support stays and
-    the reason is said.
+    before it is read, so that a copy in progress is not. When the new state cannot be used, the old support stays, the
+    reason is said and stands in `trouble`, and it is tried again every `retry` seconds: the trouble may be elsewhere.
     """
 
     def __init__(
@@ -43,7 +45,10 @@ class SupportWatcher:
         every: float,
         say: Callable[[str, str | None], None],
         seen: Fingerprint,
+        *,
+        retry: float = RETRY_S,
     ) -> None:
+        self.trouble, self._retry = "", retry
         self._root, self._load, self._every, self._say, self._seen = root, load, every, say, seen
         self._ready: SupportSet | None = None
         self._lock = threading.Lock()
@@ -67,16 +72,20 @@ class SupportWatcher:
             self._thread.join(timeout=5)
 
     def _watch(self) -> None:
-        before = self._seen
+        before, tried, again = self._seen, None, 0.0
         while not self._stop.wait(self._every):
             now = fingerprint(self._root)
-            if now != self._seen and now == before:
-                self._seen = now
+            if now == self._seen:
+                self.trouble = ""
+            elif now == before and (now != tried or time.monotonic() >= again):
+                tried = now
                 try:
                     loaded = self._load()
                 except Exception as e:  # whatever it is, the folder may be mended: the watch must go on
-                    self._say(text := f"the changed support folder is not used: {e}", text)
-                    continue
-                with self._lock:
-                    self._ready = loaded
+                    self.trouble, again = f"the changed support folder is not used: {e}", time.monotonic() + self._retry
+                    self._say(self.trouble, self.trouble)
+                else:
+                    self._seen, self.trouble = now, ""
+                    with self._lock:
+                        self._ready = loaded
             before = now

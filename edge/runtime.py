@@ -47,7 +47,9 @@ DRAIN_S = 2.0
 
 
 class SupportFeed(Protocol):
-    """Hands over a newly loaded support set, once."""
+    """Hands over a newly loaded support set, once. `trouble`: why the folder as it is now is not in use."""
+
+    trouble: str
 
     def take(self) -> SupportSet | None: ...
 
@@ -96,7 +98,7 @@ class Runtime:
         self._arrivals = Arrivals(self.windows, self.ledger, self.notices, self.dispatch.stage, self._release)
         self._pace = Pace(self.notices)
         self.state: Literal["online", "degraded", "draining", "offline"] = "online"
-        self.reason = ""
+        self.reason = self._not_taken = ""
         self.stopping = False
         self._beat, self._started, self._received = float("-inf"), clock(), clock()
         self._swap(support)
@@ -234,7 +236,8 @@ class Runtime:
         if load.reason:
             self.notices.say(load.reason, "overload")
         if self.state == "online":
-            self.reason = load.reason
+            support = self._not_taken or (self._feed.trouble if self._feed else "")
+            self.reason = "; ".join(filter(None, (load.reason, support)))
 
     def status(self) -> Status:
         """The engine's state now."""
@@ -280,8 +283,10 @@ class Runtime:
         try:
             self._swap(fresh)
         except EngineError as e:
-            self.notices.say(f"support {fresh.version} is not taken: {e}")
+            self._not_taken = f"support {fresh.version} is not taken: {e}"
+            self.notices.say(self._not_taken)
         else:
+            self._not_taken = ""
             self.notices.say(f"support {fresh.version}: {fresh.summary}")
 
     def _swap(self, support: SupportSet) -> None:

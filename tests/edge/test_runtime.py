@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import EngineError
-from edge.events import Scores
+from edge.events import Scores, Status
 from edge.skeleton import Float
 from edge.support import SupportSet
 
@@ -161,11 +161,31 @@ def test_a_support_set_that_the_engine_refuses_is_said_and_the_old_one_stays() -
     b.play(stand("cam", 3, {1: 0.5}))
     assert {e.by.support for e in b.sink.events if isinstance(e, Scores)} == {"old"}
     assert b.runtime.support.version == "old" and b.runtime.counts.swaps == 1
+    assert b.runtime.state == "online" and "new is not taken: the support set has 2" in b.runtime.status().reason
+    feed.next = support_of("calm", version="newer")
+    for _ in range(60):
+        b.runtime.step(0.05)
+    assert b.runtime.support.version == "newer" and b.runtime.status().reason == ""
+
+
+def test_a_support_folder_that_cannot_be_used_stands_in_the_status() -> None:
+    feed = Feed()
+    b = bench(HeightEngine(), feed=feed)
+    feed.trouble = "the changed support folder is not used: no clips"
+    for _ in range(30):
+        b.runtime.step(0.05)
+    assert [e for e in b.sink.events if isinstance(e, Status)][-1].reason == feed.trouble
+    assert b.runtime.state == "online"
+    feed.trouble = ""
+    for _ in range(30):
+        b.runtime.step(0.05)
+    assert b.runtime.status().reason == ""
 
 
 class Feed:
     def __init__(self) -> None:
         self.next: SupportSet | None = None
+        self.trouble = ""
 
     def take(self) -> SupportSet | None:
         found, self.next = self.next, None

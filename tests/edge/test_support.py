@@ -184,9 +184,48 @@ def test_a_folder_that_became_unusable_is_said_and_nothing_handed_over(folder: P
         for path in folder.glob("*/*.npz"):
             path.unlink()
         assert w.spoke.wait(20)
-        assert "not used" in w.said[0] and w.watcher.take() is None
+        assert "not used" in w.said[0] and w.watcher.take() is None and w.watcher.trouble == w.said[0]
     finally:
         w.watcher.close()
+
+
+def until(true: Callable[[], bool], seconds: float = 20) -> None:
+    tick = threading.Event()
+    for _ in range(int(seconds / 0.01)):
+        if true():
+            return
+        tick.wait(0.01)
+    raise AssertionError("it never was")
+
+
+def test_a_folder_that_is_put_back_is_no_trouble(folder: Path, engine: Engine, tmp_path: Path) -> None:
+    w = Watched(folder, lambda: load(folder, engine))
+    try:
+        folder.rename(tmp_path / "away")
+        until(lambda: bool(w.watcher.trouble))
+        (tmp_path / "away").rename(folder)
+        until(lambda: not w.watcher.trouble)
+        assert w.watcher.take() is None, "it is what is in use"
+    finally:
+        w.watcher.close()
+
+
+def test_what_failed_for_another_reason_is_tried_again(folder: Path, engine: Engine) -> None:
+    tries: list[int] = []
+
+    def third() -> SupportSet:
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError("too many open files")
+        return load(folder, engine)
+
+    seen = fingerprint(folder)
+    save_clip(folder / "wave" / "0.npz", make_motion("wave", seconds=3))
+    watcher = SupportWatcher(folder, third, 0.01, lambda text, key: None, seen, retry=0.05)
+    try:
+        assert "wave" in taken(watcher).names and len(tries) == 3 and watcher.trouble == ""
+    finally:
+        watcher.close()
 
 
 def test_the_fingerprint_sees_added_removed_and_rewritten_clips(folder: Path) -> None:
