@@ -126,7 +126,7 @@ class FeatureCache:
             found: Float = np.load(path, allow_pickle=False)
             if found.dtype == np.float32 and found.shape == (len(found) or 1, width) and np.isfinite(found).all():
                 return found
-        except (OSError, ValueError, EOFError, TypeError):
+        except Exception:  # whatever numpy raises over a damaged file: tokenize.TokenError, BadZipFile …
             pass
         made = make()
         buffer = io.BytesIO()

@@ -57,7 +57,7 @@ class Fallback:
     @property
     def ready(self) -> bool:
         """See `Engine.ready`. Of an engine that was lost with nobody to take over, nothing is."""
-        return bool(self._done) if self._kept else bool(self._under) and self._engine.ready
+        return bool(self._under) and (self._kept is not None or self._engine.ready)
 
     @property
     def pending(self) -> int:

@@ -17,7 +17,7 @@ from edge.errors import SupportError
 from edge.motion import make_motion
 from edge.reload import SupportWatcher, fingerprint
 from edge.score import match
-from edge.support import FeatureCache, SupportSet, clip_windows, load_support
+from edge.support import RULE, FeatureCache, SupportSet, clip_windows, load_support
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +103,33 @@ def test_a_damaged_cache_is_made_anew(folder: Path, engine: Engine) -> None:
     np.testing.assert_array_equal(load(folder, engine).features, first.features)
 
 
+@pytest.mark.parametrize(
+    "head", [b"\x93NUMPY\x01\x00v\x00\xd7'descr': '<f4', }" + b" " * 99 + b"\n", b"PK\3\4 nor this"]
+)
+def test_no_damage_of_the_cache_is_an_error(tmp_path: Path, head: bytes) -> None:
+    cache, made = FeatureCache(tmp_path), np.ones((2, 3), np.float32)
+    (tmp_path / "k.npy").write_bytes(head)
+    np.testing.assert_array_equal(cache.get("k", 3, lambda: made), made)
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(folder: Path, engine: Engine) -> None:
+    nowhere = folder / "walk" / "0.npz"
+    np.testing.assert_array_equal(load(folder, engine, nowhere).features, load(folder, engine).features)
+
+
+def test_what_is_kept_is_of_one_encoder_and_one_window(folder: Path, engine: Engine) -> None:
+    load(folder, engine)
+    m = open_bundle().manifest
+    kinds = {path.name.rpartition("-")[0] for path in (folder.parent / "cache").iterdir()}
+    assert kinds == {f"{m.encoder[:16]}-{RULE}-{m.frames}x{m.seconds:g}"}
+
+
 def test_the_version_is_the_contents(folder: Path, engine: Engine, tmp_path: Path) -> None:
     before = load(folder, engine).version
     assert load(folder.rename(tmp_path / "elsewhere"), engine).version == before
+    (tmp_path / "elsewhere" / "walk").rename(tmp_path / "elsewhere" / "stroll")
+    assert load(tmp_path / "elsewhere", engine).version != before, "a category's name is part of it"
+    (tmp_path / "elsewhere" / "stroll").rename(tmp_path / "elsewhere" / "walk")
     save_clip(tmp_path / "elsewhere" / "walk" / "0.npz", make_motion("walk", seconds=3, seed=7))
     assert load(tmp_path / "elsewhere", engine).version != before
 
@@ -133,8 +157,32 @@ def test_a_folder_without_a_usable_clip_is_refused(tmp_path: Path, engine: Engin
 
 
 def test_a_very_long_recording_is_thinned_evenly(tmp_path: Path, engine: Engine) -> None:
-    save_clip(tmp_path / "s" / "walk" / "0.npz", make_motion("walk", seconds=90))
+    clip = make_motion("walk", seconds=90)
+    save_clip(tmp_path / "s" / "walk" / "0.npz", clip)
     assert load(tmp_path / "s", engine).mask.sum() == 256
+    joints, _ = clip_windows(clip, 48, 2.0)
+    for k, start in ((0, 0.0), (-1, 87.75)):
+        np.testing.assert_allclose(joints[k], clip.at(start + np.arange(48) / 24)[0], atol=1e-4)
+
+
+def test_a_long_clip_does_not_crowd_out_the_short_ones(folder: Path, engine: Engine) -> None:
+    save_clip(folder / "walk" / "0.npz", make_motion("walk", seconds=90))
+    assert load(folder, engine).mask.sum(1).tolist() == [13, 256 // 3 + 2 * 13]
+
+
+def test_the_nearest_clip_is_the_one_that_a_window_was_cut_from(folder: Path, engine: Engine) -> None:
+    support = load(folder, engine)
+    assert [support.nearest_clip(row, 1) for row in support.features[1][[0, 14, 38]]] == ["0.npz", "1.npz", "2.npz"]
+    away = -support.features[1, :39].mean(0)  # what pads the rows is no clip, though it is nearer than all of them
+    best = int((support.features[1, :39] @ away).argmax())
+    assert (support.features[1, :39] @ away).max() < 0 and support.nearest_clip(away, 1) == f"{best // 13}.npz"
+
+
+def test_wider_margins_lower_all_scores_alike(folder: Path, engine: Engine) -> None:
+    support = load(folder, engine)
+    wide = support.widened(2.0)
+    np.testing.assert_allclose(wide.limit, 2 * support.limit)
+    np.testing.assert_allclose(wide.limit * wide.usual, support.limit * support.usual, rtol=1e-12)
 
 
 class Watched:
@@ -254,13 +302,15 @@ def test_a_category_without_a_clip_is_named(folder: Path, engine: Engine) -> Non
     assert any("category 'jump' holds no .npz" in p for p in load(folder, engine).problems)
 
 
-@pytest.mark.parametrize("damage", ["narrow", "empty", "nan"])
+@pytest.mark.parametrize("damage", ["narrow", "empty", "nan", "double"])
 def test_a_cached_array_of_another_form_is_made_anew(folder: Path, engine: Engine, damage: str) -> None:
     first = load(folder, engine)
     for path in (folder.parent / "cache").iterdir():
         a = np.load(path)
-        np.save(path, {"narrow": a[:, :5], "empty": a[:0], "nan": a * np.float32("nan")}[damage])
+        spoilt = {"narrow": a[:, :5], "empty": a[:0], "nan": a * np.float32("nan"), "double": a.astype(float)}
+        np.save(path, spoilt[damage])
     np.testing.assert_array_equal(load(folder, engine).features, first.features)
+    assert {np.load(path).dtype.str for path in (folder.parent / "cache").iterdir()} == {"<f4"}
 
 
 def test_the_bytes_that_were_hashed_are_the_ones_embedded(

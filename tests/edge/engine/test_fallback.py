@@ -117,6 +117,48 @@ def test_the_buffer_that_is_being_filled_stays_the_same_when_another_takes_over(
     np.testing.assert_allclose(f.run(4)[1], want[1], rtol=1e-4, atol=1e-5)
 
 
+def test_a_support_set_that_meets_the_loss_is_the_one_that_is_used() -> None:
+    f, device, second, _ = relay()
+    device.lost = True
+    fresh = support(1)
+    f.bind(*fresh)
+    assert f.name == "plain" and second.bound[0] is fresh[0]
+
+
+def test_what_the_next_engine_computed_is_ready_and_the_buffer_being_filled_stays_till_it_is_handed_in() -> None:
+    f, device, second, _ = relay()
+    want = [expected(*fill(f, 4, 0), *support(0))]  # type: ignore[arg-type]
+    f.submit(4)
+    place = f.staging
+    want.append(expected(*fill(f, 3, 1), *support(0)))  # type: ignore[arg-type]
+    device.lost = True
+    np.testing.assert_allclose(f.collect()[1], want[0][1], rtol=1e-4, atol=1e-5)
+    assert f.staging is place and not f.ready
+    f.submit(3)
+    assert f.ready and f.full and f.pending == 1
+    np.testing.assert_allclose(f.collect()[1], want[1][1], rtol=1e-4, atol=1e-5)
+    assert f.staging is second.staging and not f.ready
+
+
+def test_an_engine_that_was_never_needed_is_closed_too() -> None:
+    f, _, second, _ = relay()
+    f.close()
+    assert second.closed
+
+
+def test_a_batch_under_way_when_a_single_run_meets_the_loss_can_be_collected_at_once() -> None:
+    """As when an alert is explained: who collects only what is ready would never have it, nor room for the next."""
+    f, device, _, _ = relay()
+    want = expected(*fill(f, 4, 0), *support(0))  # type: ignore[arg-type]
+    f.submit(4)
+    fill(f, 2, 1)  # type: ignore[arg-type]
+    device.lost = True
+    f.run(2)
+    assert f.ready and f.pending == 1
+    np.testing.assert_allclose(f.collect()[1], want[1], rtol=1e-4, atol=1e-5)
+    assert not f.ready and not f.full
+
+
 def test_without_another_engine_the_loss_is_raised_every_time() -> None:
     pipeline, device, _ = make()
     f = Fallback([pipeline])
@@ -264,6 +306,10 @@ def test_a_missing_plan_is_built_only_when_told() -> None:
     assert first("tensorrt,onnx", o)[0].name == "onnx" and o.built == 0
     f, told = first("tensorrt,onnx", o, build_missing=True)
     assert (f.name, o.built, told) == ("tensorrt", 1, [])
+    o = Openers()
+    with pytest.raises(EngineError, match="no onnx"):
+        first("onnx", o, build_missing=True)
+    assert o.built == 0, "it would not help"
 
 
 def test_a_damaged_bundle_counts_as_an_engine_that_cannot_be_opened() -> None:
