@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,12 @@ def at(x: float, since: float, until: float, stream: str = "cam") -> Place:
     return Place(stream, round(since * SECOND), round(until * SECOND), middle, middle, 1.7)
 
 
+def followed(places: dict[int, Place], **given: float) -> AlertBook:
+    """A book that knows where its tracks are."""
+    options = {"threshold": 1.0, "release": 0.8, "raise_after": 2, "clear_after": 3, "update_every": 9.0, **given}
+    return AlertBook(8, place=places.__getitem__, **options)  # type: ignore[arg-type]
+
+
 def lost_and_found(second: Place, *, closed: bool = True) -> list[Change]:
     """Track 1 alarms and is lost at 12 s; track 2 alarms at 15 s, being where `second` says."""
     places = {1: at(0.0, 5, 12), 2: second}
@@ -158,8 +165,75 @@ def test_another_person_has_an_alert_of_their_own(second: Place) -> None:
     assert [c.type for c in changes] == ["new", "end", "new", "end"] and len({c.id for c in changes}) == 2
 
 
+def test_a_track_that_overlaps_the_lost_one_goes_on_with_its_alert_and_the_larger_of_both_is_the_measure() -> None:
+    child = Place("cam", round(11.6 * SECOND), 15 * SECOND, *[np.array([1.5, 1, 0], np.float32)] * 2, 0.5)
+    for second in (at(0.8, 11.6, 15), child):
+        changes = lost_and_found(second)
+        assert [c.type for c in changes] == ["new", "end", "update", "end"] and len({c.id for c in changes}) == 1
+
+
+def test_an_alert_goes_on_in_one_track_only_and_the_other_ends_nothing() -> None:
+    places = {1: at(0.0, 5, 12), 2: at(0.5, 12.5, 15), 3: at(-0.5, 12.5, 15)}
+    for closed in (True, False):
+        b = followed(places)
+        (first,) = feed(b, 1, [2.0])
+        if closed:
+            b.close([1])
+        second, third = (feed(b, slot, [2.0], start=15)[0] for slot in (2, 3))
+        if not closed:  # it goes on where it stands: 2 took it from 1, and 3 finds it in 2, which is elsewhere in time
+            assert not b.raised[1] and b.close([1]) == []
+        assert (second.type, second.id) == ("update", first.id)
+        assert third.type == "new" and third.id != first.id
+
+
+def test_what_had_ended_long_before_its_track_was_lost_does_not_go_on_elsewhere() -> None:
+    for left, kind in ((13, "update"), (40, "new")):
+        places = {1: at(0.0, 5, left), 2: at(0.5, left + 1, left + 3)}
+        b = followed(places, cool_down=3)
+        ended = feed(b, 1, [2.0, 0.1, 0.1, 0.1])[-1]
+        assert ended.type == "end" and b.tells([1]) and not b.tells([2])
+        b.close([1])
+        assert not b.tells([1])
+        assert feed(b, 2, [2.0], start=left + 3)[0].type == kind
+
+
+def test_a_cool_down_begins_where_the_alert_ended_however_long_it_stood() -> None:
+    b = book(cool_down=2.0, update_every=100)
+    changes = feed(b, 1, [*[1.5] * 40, 0.1, 0.1, 0.1, 0.1, 1.5, 1.5])
+    assert [c.type for c in changes] == ["new", "end", "update"]
+
+
+def test_what_begins_within_the_cool_down_goes_on_also_when_it_is_raised_after_it() -> None:
+    b = book(cool_down=2.0, update_every=100, raise_after=4)
+    changes = feed(b, 1, [2.1, 2.1, 0.1, 0.1, 0.1, *[1.05] * 20])
+    assert [c.type for c in changes] == ["new", "end", "update"] and changes[2].end - changes[1].end > 2 * SECOND
+
+
+def test_a_peak_is_the_alerts_own_and_so_is_its_start_while_it_stands() -> None:
+    b = book(update_every=1.0)
+    first = feed(b, 1, [3.0, 0.1, 0.1, 0.1])
+    second = feed(b, 1, [1.5, 0.9, 0.9, 0.9, 0.9, 1.5, 0.9, 0.9, 0.9], start=60)
+    assert [c.type for c in second] == ["new", "update", "update"] and second[0].id != first[0].id
+    assert {c.start for c in second} == {60 * SECOND} and second[-1].peak == np.float32(1.5)
+
+
+def test_lost_alerts_are_forgotten_by_the_clock_of_their_own_camera() -> None:
+    places = {1: at(0.0, 5, 12), 2: at(0.5, 12.5, 15), 3: at(0.0, 9000, 9003, stream="other")}
+    b = followed(places)
+    (first,) = feed(b, 1, [2.0])
+    b.close([1])
+    feed(b, 3, [2.0], start=9002)
+    b.close([3])
+    assert feed(b, 2, [2.0], start=15)[0].id == first.id
+    for n in range(1, 20):
+        places[4] = at(0.0, 100 * n, 100 * n + 3)
+        feed(b, 4, [2.0], start=100 * n + 2)
+        b.close([4])
+    assert len(b._lost) == 2, "the last of each camera"
+
+
 def test_what_begins_again_at_once_is_the_same_alert() -> None:
-    # The alert ends at 11.25 s; it comes again at 12.25 s or at 14.25 s.
+    # The alert ends at 11 s; it comes again at 12 s or at 14 s.
     for calm, kinds in ((3, ["new", "end", "update", "end"]), (11, ["new", "end", "new", "end"])):
         b = book(cool_down=2.0, update_every=100)
         changes = feed(b, 1, [1.5, 1.5, 0.1, 0.1, 0.1, *[0.1] * calm, 1.5, 1.5, 0.1, 0.1, 0.1])
@@ -184,7 +258,7 @@ def test_who_cannot_be_judged_is_counted_and_keeps_the_alert() -> None:
 def test_a_subscriber_of_one_stream_alone_is_heard_by_the_sink(tmp_path: Path) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     sink = ZmqSink(context, [Endpoint.parse(f"pub+bind:ipc://{tmp_path}/out")], 10)
-    subscriber = context.socket(zmq.SUB)
+    subscriber, another = context.socket(zmq.SUB), context.socket(zmq.SUB)
     try:
         subscriber.connect(f"ipc://{tmp_path}/out")
         assert not sink.wanted(b"score/")
@@ -193,7 +267,18 @@ def test_a_subscriber_of_one_stream_alone_is_heard_by_the_sink(tmp_path: Path) -
             pass
         assert sink.wanted(b"score/") and sink.wanted(b"score/good") and not sink.wanted(b"score/other")
         assert not sink.wanted(b"alert/good")
+        another.connect(f"ipc://{tmp_path}/out")
+        another.setsockopt(zmq.SUBSCRIBE, b"score/good")
+        while not sink.newcomers():  # told of though the topic was wanted before
+            pass
+        for one in (subscriber, another):
+            one.setsockopt(zmq.UNSUBSCRIBE, b"score/good")
+        until = time.monotonic() + 20
+        while sink.wanted(b"score/good") and time.monotonic() < until:
+            assert not sink.newcomers()
+        assert not sink.wanted(b"score/good")
     finally:
         subscriber.close(0)
+        another.close(0)
         sink.close()
         context.term()

@@ -51,3 +51,43 @@ def test_who_goes_on_under_another_id_does_not_depend_on_how_busy_the_engine_is(
     for seed in range(5):
         for chance in (0.0, 0.3):
             assert told(LateEngine(HeightEngine(1), seed=seed, chance=chance)) == usual
+
+
+def test_while_the_engine_has_work_a_batch_grows_beyond_its_deadline() -> None:
+    engine = LateEngine(HeightEngine(8), chance=0.0)
+    b = bench(engine, batch_deadline=0.02)
+    b.source.queue = [[m] for m in stand("cam", 4, dict.fromkeys(range(3), 0.1))]
+    b.source.chunk = 1
+    while b.source.queue:
+        b.runtime.step(0.0)
+        b.clock.now += 0.05
+    b.runtime.dispatch.flush()
+    first, *others, _ = engine.inner.batches
+    assert first < 8 and others == [8, 8], "27 windows: the engine was idle for the first of them only"
+
+
+@pytest.mark.parametrize("size", [2, 8], ids=["under way", "staged"])
+def test_who_goes_is_judged_first_and_by_name(size: int) -> None:
+    engine = LateEngine(HeightEngine(size), chance=0.0)
+    b = bench(engine, batch_deadline=1.0)
+    b.source.queue = [[m] for m in stand("cam", 2.0, {7: 0.1, 8: 0.1})]
+    while b.source.queue:
+        b.runtime.step(0.0)
+    assert engine.pending == (size == 2) and b.sink.scores() == {}
+    b.runtime._release(list(b.runtime.windows.streams["cam"].slots.values()))
+    assert {(stream, track) for stream, track, _ in b.sink.scores()} == {("cam", 7), ("cam", 8)}
+
+
+def test_nobody_is_staged_before_those_who_wait_already() -> None:
+    engine = LateEngine(HeightEngine(1), chance=0.0)
+    b = bench(engine, overload="drop-oldest")
+    b.source.queue = [[m] for m in stand("cam", 2.0, dict.fromkeys(range(4), 0.1))]
+    while b.source.queue:
+        b.runtime.step(0.0)
+    dispatch, windows = b.runtime.dispatch, b.runtime.windows
+    assert engine.full and dispatch.overload.backlog.n == 2
+    dispatch._land()
+    slots = np.array([3])
+    dispatch.stage(slots, windows.ends(slots), 0.0)
+    assert dispatch.overload.backlog.n == 2 and dispatch.batch.n == 0 and not engine.full
+    assert dispatch.overload.backlog.take(2) == [2, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_every_message_is_as_if_alone_and_in_its_place(seed: int, bad: bool) -> 
 
 
 def test_what_is_refused_leaves_the_others_in_order() -> None:
-    good = frames(5)
+    good = frames(5, bad=True)
     messages = [[encode_pose(f)] for f in good]
     wrong = [[b"pose/x\0junk"], [b"pose/x\0\x81\xa1v\x02"], [b"\0"], [b"a", b"b", b"c"], [b"pose/\xff\0x"]]
     mixed = list(messages)
@@ -74,7 +75,14 @@ def test_what_is_refused_leaves_the_others_in_order() -> None:
     assert Counter(e.reason for e in refused) == {"msgpack": 1, "version": 1, "topic": 2, "parts": 1}
     assert drain.seq == [f.seq for f in good] and drain.ends == {i for i, f in enumerate(good) if f.end}
     assert [mixed[i] for i in drain.message] == messages
-    np.testing.assert_array_equal(drain.joints, decode(messages).joints)
+    same(drain, decode(messages))
+
+
+def same(drain: Drain, other: Drain) -> None:
+    for column in ("stream", "seq", "t", "ids", "first", "ends", "bad", "unstamped"):
+        assert getattr(drain, column) == getattr(other, column), column
+    for array in ("people", "joints", "visible"):
+        np.testing.assert_array_equal(getattr(drain, array), getattr(other, array))
 
 
 def test_a_value_out_of_range_among_many_alike_is_refused_by_its_name() -> None:
@@ -104,3 +112,40 @@ def test_nothing_drained_or_nobody_in_view() -> None:
     empty = PoseFrame("a", 0, 1, LAYOUTS["core15"], np.zeros(0, np.int64), np.zeros((0, 15, 3), np.float32))
     drain = decode([[encode_pose(empty)]] * 5)
     assert len(drain) == 5 and drain.joints.shape == (0, 15, 3) and drain.visible.shape == (0, 15) and not drain.bad
+
+
+def alike(people: int, k: int, **changes: Any) -> PoseFrame:
+    joints = np.full((people, 15, 3), 1.0 + k, np.float32)
+    return PoseFrame(**{"stream": f"s{k}", "seq": 9, "t": k, "layout": LAYOUTS["core15"], "ids": np.arange(people),
+                        "joints": joints, **changes})  # fmt: skip
+
+
+def test_people_of_one_kind_in_messages_of_many_lengths_keep_their_places() -> None:
+    made = [alike(1 + k % 3, k) for k in range(30)]
+    drain = decode([[encode_pose(f)] for f in made])
+    np.testing.assert_array_equal(drain.joints[:, 0, 0], np.repeat(1.0 + np.arange(30), [1, 2, 3] * 10))
+
+
+def test_many_cameras_that_end_together_all_end() -> None:
+    drain = decode([[encode_pose(alike(1, k, stream="abcdefghij"[k], end=True))] for k in range(10)])
+    assert drain.ends == set(range(10)) and drain.unstamped == 0
+
+
+def test_people_with_and_without_confidences_come_together() -> None:
+    unsure = np.full((1, 15), 0.1, np.float32)
+    drain = decode([[encode_pose(alike(1, k, visible=unsure if k % 2 else None))] for k in range(20)])
+    np.testing.assert_array_equal(drain.visible, np.repeat([[1.0], [0.0]] * 10, 15, 1))
+
+
+def test_joints_at_no_real_place_are_counted_over_all_people_of_a_message() -> None:
+    frame = alike(3, 1)
+    frame.joints[[0, 2], 5] = np.nan
+    drain = decode([[encode_pose(alike(1, 0))], [encode_pose(frame)]])
+    assert drain.bad == {1: 2} and drain.unstamped == 0
+
+
+def test_names_without_end_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.drain.NAMES", 4)
+    decoder = Decoder(Limits(), 0.3, pytest.fail)
+    drain = decoder([[encode_pose(alike(1, k % 7))] for k in range(40)])
+    assert len(decoder._names) <= 4 and drain.stream == [f"s{k % 7}" for k in range(40)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,50 @@ def test_memory_holds_the_newest_clips_that_may_still_grow(tmp_path: Path, monke
     assert [len(c.joints) for _, c, _ in find(tmp_path, "cc33")] == [T + 9 * 24]
     assert list(e._clips) == ["aa11"], "what is as long as it may be grows no more"
     assert list(e._parts) == ["bb22", "aa11", "cc33"]
+
+
+def test_windows_that_only_touch_join_too(tmp_path: Path) -> None:
+    e = Evidence(tmp_path, RATE, 3, notices())
+    put(e, "aa11", 10)
+    put(e, "aa11", 12)
+    e.close()
+    [(_, clip, _)] = find(tmp_path, "aa11")
+    np.testing.assert_allclose(clip.joints[:, 3, 1], 12 - np.arange(2 * T)[::-1] / RATE, atol=1e-4)
+
+
+def test_no_more_files_than_asked_for_and_they_are_for_their_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.evidence.KNOWN_MOST", 2)
+    e = Evidence(tmp_path / "e", RATE, 2, notices())
+    for n in range(5):
+        put(e, f"aa1{n}", 10 + n)
+    e.close()
+    assert sorted(p.name for p in (tmp_path / "e").iterdir()) == ["aa13.npz", "aa14.npz"]
+    assert list(e._parts) == ["aa13", "aa14"]
+    assert (tmp_path / "e").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_disk_that_hangs_fills_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.evidence.WAITING_MOST", 3)
+    entered, go = threading.Event(), threading.Event()
+    keep = Evidence._keep
+
+    def hang(self: Evidence, x: Exhibit) -> None:
+        entered.set()
+        assert go.wait(20)
+        keep(self, x)
+
+    monkeypatch.setattr(Evidence, "_keep", hang)
+    e = Evidence(tmp_path, RATE, 100, notices())
+    put(e, "aa10", 10)
+    assert entered.wait(20)
+    for n in range(1, 6):
+        put(e, f"aa1{n}", 10)
+    assert e.lost == 2
+    go.set()
+    e.close()
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_disk_that_refuses_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge import ingest
 from edge.endpoint import Endpoint
 from edge.errors import SettingsError
 from edge.ingest import DRAIN, FIRST, LEAST, RESTART_BEHIND, Ledger, ZmqSource
@@ -152,6 +153,19 @@ def test_few_messages_that_took_long_are_fewer_the_next_time(context: zmq.Contex
     source.close()
 
 
+@pytest.mark.parametrize("parts", [[b"pose/a\0" + b"x" * 50], [b"pose/a", b"x" * 50]], ids=["one part", "two"])
+def test_large_messages_wait_in_the_socket(
+    context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch, parts: list[bytes]
+) -> None:
+    monkeypatch.setattr(ingest, "DRAIN_BYTES", 100)
+    source = ZmqSource(context, [Endpoint.parse("pull+bind:inproc://large")], hwm=100)
+    sender = Endpoint.parse("push+connect:inproc://large").open(context, hwm=100)
+    for _ in range(5):
+        sender.send_multipart(parts)
+    assert [len(source.receive(5)) for _ in range(3)] == [2, 2, 1]
+    source.close()
+
+
 def test_a_subscriber_takes_pose_topics_only(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     source = ZmqSource(context, [Endpoint.parse("sub+bind:inproc://poses")], hwm=100)
     with Endpoint.parse("pub+connect:inproc://poses").open(context, hwm=100) as pub:
@@ -202,3 +216,18 @@ def test_scattered_late_messages_are_no_restart() -> None:
         if seq % 20 == 19:
             ledger.enter(stream, seq - 5)
     assert ledger.restarts == 0 and ledger.out_of_order == 20
+
+
+def test_two_cameras_of_one_name_are_late_without_end_and_no_restart() -> None:
+    ledger, stream = Ledger(), Stream("cam")
+    for k in range(100):
+        ledger.enter(stream, 500 + k)
+        ledger.enter(stream, 100 + k)
+    assert (ledger.restarts, ledger.out_of_order, ledger.lost) == (0, 100, 0)
+
+
+def test_old_messages_in_any_order_are_late_and_no_restart() -> None:
+    ledger, stream = Ledger(), Stream("cam")
+    for seq in [400, *range(300, 0, -3)]:
+        ledger.enter(stream, seq)
+    assert (ledger.restarts, ledger.out_of_order) == (0, 100)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.judge import Judge
+from edge.judge import Judge, book_of
 from edge.settings import Settings
 from edge.windows import Place
 from tests.edge.harness import HeightEngine, bench, message, person, support_of
@@ -74,6 +74,28 @@ def test_between_two_normal_actions_nothing_is_said_and_where_one_is_normal_it_i
     v = j(np.array([1]), np.array([10**12]), np.array([[2.5, 1.9, 0.4]], np.float32), np.ones(1, np.float32))
     assert v.nearest.tolist() == [1] and v.score[0] == pytest.approx(0.4), "it is said to be the nearer of the two"
     assert news(j, [2.5, 1.9, 0.4], slot=0) == 1, "nobody waves at the gate"
+
+
+def test_a_window_between_two_actions_is_judged_by_what_is_usual_there() -> None:
+    usual = np.array([0.9, 0.9, 0.3])
+    j = judge()
+    j.use(replace(support_of("walk", "wave"), limit=np.ones(3), turns=np.array([[0, 1]]), usual=usual))
+    distance, one = np.array([[2.5, 1.9, 0.4]], np.float32), np.ones(1, np.float32)
+    scores = [float(j(np.array([0]), np.array([0]), distance, one).score[0]) for _ in range(60)]
+    assert scores[-1] == pytest.approx(0.3, rel=0.1), "that is its level, and not the 0.9 of the category it counts as"
+
+
+def test_people_of_one_number_at_two_cameras_have_alerts_of_their_own() -> None:
+    b = bench(HeightEngine(), raise_after=2)
+    both = zip(*([message(cam, k, 1 + k / 24, {5: person(9.0)}) for k in range(72)] for cam in "ab"), strict=True)
+    b.play([m for pair in both for m in pair])
+    ids = {(a.stream, a.id) for a in b.sink.alerts()}
+    assert len(ids) == len({id for _, id in ids}) == 2
+
+
+def test_an_alert_is_raised_and_ended_after_as_many_windows_as_are_set() -> None:
+    book = book_of(Settings(raise_after=2, clear_after=7), 1)
+    assert (book.raise_after, book.clear_after) == (2, 7)
 
 
 def test_a_change_that_lasts_is_none() -> None:

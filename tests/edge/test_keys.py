@@ -175,6 +175,7 @@ def test_with_keys_an_address_may_be_reached_from_other_hosts(folders: tuple[Pat
 
 
 def test_secrets_are_for_their_owner_only_and_never_overwritten(folders: tuple[Path, Path]) -> None:
+    assert [side.stat().st_mode & 0o777 for side in folders] == [0o700, 0o700]
     for side in folders:
         assert (side / "own.key_secret").stat().st_mode & 0o077 == 0
         assert not list((side / "peers").glob("*_secret"))
@@ -189,6 +190,21 @@ def test_an_incomplete_folder_is_refused_by_name(folders: tuple[Path, Path], tmp
     (tmp_path / "own.key_secret").write_bytes((folders[0] / "own.key_secret").read_bytes())
     with pytest.raises(SettingsError, match="nobody in peers"):
         open_keys(tmp_path)
+
+
+def test_who_connects_knows_one_key_of_the_other_side(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    client = Path(shutil.copytree(folders[1], tmp_path / "client"))
+    (client / "peers" / "another.key").write_bytes((client / "own.key").read_bytes())
+    keys = open_keys(client)
+    assert keys is not None
+    expected = pytest.raises(SettingsError, match="2 public keys")
+    with zmq.Context() as context, context.socket(zmq.SUB) as socket, expected:
+        keys.secure(socket, "connect")
+
+
+def test_a_file_half_written_lets_nobody_in_and_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "half.key").write_text("metadata\n")
+    assert not _Door(set(), tmp_path, lambda text: None).callback("haad", b"x" * 40)
 
 
 def test_who_makes_a_new_key_for_each_try_does_not_fill_the_log(tmp_path: Path) -> None:

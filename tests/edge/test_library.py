@@ -251,6 +251,32 @@ def test_a_half_done_change_that_cannot_be_completed_keeps_the_folder_from_being
         assert (root / "wave" / "a.npz").exists()
 
 
+def test_what_is_damaged_in_the_history_is_put_right_by_whoever_has_it(root: Path) -> None:
+    library.add(root, "wave", [("a", clip())])
+    digest = library.versions(root)[0][-1].files["wave/a.npz"]
+    stored = root / history.FOLDER / "objects" / digest
+    whole = stored.read_bytes()
+    stored.write_bytes(b"x")
+    library.remove(root, "wave")
+    library.add(root, "wave", [("a", clip())])
+    assert stored.read_bytes() == whole == (root / "wave" / "a.npz").read_bytes()
+
+
+def test_a_clip_that_is_being_written_by_hand_is_no_version_yet(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history.History, "now", lambda self: {"walk/0.npz": "0" * 64})  # what it was a moment ago
+    with pytest.raises(SupportError, match=r"walk/0\.npz: is being written"):
+        library.add(root, "wave", [("a", clip())])
+    assert library.versions(root)[0] == []
+
+
+def test_a_hidden_folder_is_no_category_of_any_version(root: Path) -> None:
+    save_clip(root / ".old" / "0.npz", clip(5))
+    version, _ = library.add(root, "wave", [("a", clip())])
+    assert version.categories == 3 and not any(name.startswith(".") for name in version.files)
+    library.undo(root, None)
+    assert (root / ".old" / "0.npz").exists()
+
+
 def test_damaged_history_is_named_and_old_versions_are_forgotten(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(history, "VERSIONS_MOST", 3)
     for k in range(5):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from edge.counts import Counts
 from edge.engine import Staging
 from edge.events import Status
+from edge.overload import Overload
 from edge.skeleton import Float
 
 from .harness import Bench, FakeClock, HeightEngine, bench, message, person
@@ -211,3 +214,28 @@ def test_what_waits_has_its_turn_also_when_the_engine_was_emptied_meanwhile() ->
     for _ in range(40):
         b.runtime.step(0.05)
     assert dispatch.overload.backlog.n == 0 and b.runtime.counts.windows == before + 20
+
+
+def test_the_stride_is_at_most_eight_times_as_wide_and_narrows_after_five_calm_seconds() -> None:
+    windows, counts = SimpleNamespace(widen=1, widened=0), Counts()
+    load, found = Overload("widen-stride", windows, counts), []  # type: ignore[arg-type,var-annotated]
+    for k in range(4 + 15):
+        counts.skipped["overload"] += 3 * (k < 4)
+        load.every_second()
+        found.append(windows.widen)
+        assert (f"the stride is {windows.widen} times as wide" in load.reason) == (windows.widen > 1)
+        assert ("3 windows in the last second" in load.reason) == (k < 4)
+    assert found == [2, 4, 8, 8, *[8] * 4, *[4] * 5, *[2] * 5, 1] and load.reason == ""
+
+
+def test_a_window_that_has_just_become_whole_has_its_turn_and_one_cut_by_a_gap_is_counted() -> None:
+    b = bench(HeightEngine(8), overload="drop-oldest")
+    b.play([message("cam", k, 5 + k / 24, {1: person()}) for k in range(48)])
+    load, (slot,) = b.runtime.dispatch.overload, b.runtime.windows.streams["cam"].slots.values()
+    assert b.runtime.windows.rows[slot] == 48
+    load.put(np.array([slot]))
+    assert load.take(8) == [slot] and not b.runtime.counts.skipped
+    load.put(np.array([slot]))
+    b.play([message("cam", 48, 8, {1: person()})])
+    assert b.runtime.windows.fate["gaps"] == 1
+    assert load.backlog.n == 0 and b.runtime.counts.skipped == {"overload": 1}

@@ -204,6 +204,17 @@ def test_a_support_swap_falls_between_batches_and_results_name_it() -> None:
     assert b.runtime.ledger.lost == 0 and len(engine.bound) == 2
 
 
+def test_score_messages_are_numbered_by_stream_and_an_end_says_why() -> None:
+    b = bench(HeightEngine(1))
+    heights = [5.0] * 96 + [0.1] * 120
+    b.play([message(cam, k, 5 + k / 24, {1: person(h)}) for k, h in enumerate(heights) for cam in "ab"], chunk=2)
+    for cam in "ab":
+        numbers = [e.seq for e in b.sink.events if isinstance(e, Scores) and e.stream == cam]
+        assert numbers == list(range(len(numbers))) and len(numbers) > 5
+    ends = [a for a in b.sink.alerts() if a.type == "end"]
+    assert sorted(a.stream for a in ends) == ["a", "b"] and all(a.reason.startswith("normal again after") for a in ends)
+
+
 def test_the_end_of_a_stream_ends_its_alerts_and_frees_its_tracks() -> None:
     frames = stand("cam", 4, {1: 5.0})
     b = bench(HeightEngine()).play([*frames, message("cam", len(frames), 10.0, {}, end=True)])

@@ -86,6 +86,8 @@ def test_level_and_margin_are_the_calibrations_formula() -> None:
     cohort = calibration["cohort"].astype(np.float32)
     x = spreads(clips, cohort, TAU)
     assert level_of(clips, calibration, TAU) == pytest.approx(np.exp(-0.3 + 0.6 * x[0] + 0.2 * x[1] + 0.1 * x[2]))
+    x = spreads(clips[:2], cohort, TAU)
+    assert level_of(clips[:2], calibration, TAU) == pytest.approx(np.exp(-0.3 + 0.6 * x[0] + 0.2 * x[1] + 0.1 * x[2]))
     x = spreads(clips[:1], cohort, TAU)
     assert level_of(clips[:1], calibration, TAU) == pytest.approx(np.exp(-0.1 + 0.9 * x[0] + 0.3 * x[1]))
     # Between measured numbers of clips on logarithms of both, beyond them the nearest.
@@ -139,6 +141,16 @@ def test_usual_in_any_batching_is_the_rule_a_window_at_a_time(
         np.testing.assert_allclose(np.array(found)[mine], by_hand, rtol=1e-4)
 
 
+def test_a_long_watch_is_the_rule_too_bounds_memory_and_all() -> None:
+    rng = np.random.default_rng(0)
+    for level in (0.05, 0.7, 1.8):
+        scores = (level * np.exp(rng.normal(0, 0.2, 1500))).astype(np.float32)
+        usual, one = Usual(1), np.ones(1)
+        found = [float(usual(np.array([0]), scores[i : i + 1], 0.6 * one, one)[0]) for i in range(len(scores))]
+        by_hand = usual_by_hand(scores.astype(float).tolist(), 0.6, [1.0] * len(scores))
+        np.testing.assert_allclose(found, by_hand, rtol=1e-4)
+
+
 def test_people_who_repeat_themselves_closely_or_loosely_end_with_the_same_scores() -> None:
     rng = np.random.default_rng(0)
     noise = np.exp(rng.normal(0, 0.15, 400))
@@ -174,6 +186,8 @@ def test_a_limb_hidden_for_a_moment_is_no_alarm_and_one_that_always_is_costs_not
 def test_only_categories_that_are_normal_here_count() -> None:
     here = NormalHere({"gate*": ["walk", "nonsense"], "yard": ["nonsense"]}, ["walk", "wave"])
     assert [here.of(n).tolist() for n in ("gate1", "yard", "hall")] == [[True, False], [True, True], [True, True]]
+    ordered = NormalHere({"gate1": ["wave"], "gate*": ["walk"]}, ["walk", "wave"])
+    assert ordered.of("gate1").tolist() == [False, True], "the first rule that fits holds"
     distance = np.array([[0.9, 0.1], [0.9, 0.1]], np.float32)
     found = Scorer(np.ones(2))(distance, np.stack([here.of("gate1"), here.of("hall")]))
     np.testing.assert_allclose(found.score, [0.9, 0.1])

@@ -12,6 +12,7 @@ from edge.clip import Clip, save_clip
 from edge.engine import Engine, embed, open_engine
 from edge.motion import make_motion
 from edge.score import level_of, margin_of
+from edge.skeleton import CORE15
 from edge.support import FeatureCache, SupportSet, load_support
 from edge.turns import BLEND_S, TurnPlan, chosen, paired, repeated, turn_windows
 
@@ -80,6 +81,31 @@ def test_a_short_clip_goes_round_and_a_hidden_joint_stays_hidden() -> None:
     assert visible[3, -1, 5] == 0 and visible[3, -1, 4] == 1 and visible[0, 0, 5] == 1
 
 
+def test_where_a_round_ended_is_held_while_the_other_action_begins() -> None:
+    joints = np.zeros((31, 15, 3), np.float32)
+    joints[..., 1] = np.linspace(1, 3, 31)[:, None]
+    a, b = Clip(joints, np.ones((31, 15), np.float32), 30.0), slide(0, 0, 9.0, 8)
+    heights = turn_windows(a, b, 48, 2.0)[0][3, :, 0, 1]
+    share = np.clip(np.arange(48) / 24 / BLEND_S, 0, 1)
+    np.testing.assert_allclose(heights, a.looped(np.array([1.0]))[0][0, 0, 1] * (1 - share) + 9 * share, atol=1e-4)
+
+
+def test_hidden_joints_do_not_say_where_somebody_stands_or_looks() -> None:
+    a, b = slide(0, 0, 1.0, 8), slide(50, 0, 2.0, 8)
+    left, right = CORE15.index("l_hip"), CORE15.index("r_hip")
+    for clip, way in ((a, 1), (b, -1)):  # b faces the other way, by the hips; the shoulders of one are hidden
+        clip.joints[:, left, 0] -= way * 0.1
+        clip.joints[:, right, 0] += way * 0.1
+    b.joints[:, 5], b.visible[:, 5] = 77, 0
+    for joint in ("l_shoulder", "r_shoulder"):
+        b.joints[:, CORE15.index(joint)] += 5 * (joint[0] == "l")
+    a.visible[:, CORE15.index("l_shoulder")] = 0
+    joints, visible = turn_windows(a, b, 48, 2.0)
+    last = joints[3, -1]
+    assert visible[3, -1, 5] == 0 and last[0, 0] == pytest.approx(5 / 14, abs=1e-4)
+    assert last[left, 0] == pytest.approx(last[right, 0] - 0.2, abs=1e-4), "turned round, to face as the first does"
+
+
 def test_clips_are_paired_evenly_and_the_fewer_come_again() -> None:
     assert paired("a", "x") == [("a", "x")]
     assert paired("ab", "xyz") == [("a", "x"), ("b", "y"), ("a", "z")]
@@ -100,6 +126,10 @@ def test_pairs_that_no_stream_has_together_are_left_out_and_of_too_many_the_like
     rows, (said,) = chosen(TurnPlan({}, 9, room=4), names, centre)
     assert rows.tolist() == [[0, 2]] and "room for 4" in said
     assert chosen(TurnPlan({}, 9, room=3), names, centre)[0].shape == (0, 2)
+    assert chosen(TurnPlan({}, 9, room=2), names, centre)[0].shape == (0, 2)
+    # Alike is what points the same way, whatever its length; and pairs come in the order of their categories.
+    away = np.array([[9, 0], [0.1, 0], [0, 5]], np.float32)
+    assert chosen(TurnPlan({}, 3), names, away)[0].tolist() == [[0, 0], [0, 2], [1, 2]]
     rows, problems = chosen(TurnPlan({}, 0), names, centre)
     assert len(rows) == 0 and not problems, "who wants none is not told that there are none"
 

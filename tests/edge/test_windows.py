@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge.grid import SECOND, WindowSpec, phase_of
 from edge.skeleton import Float
-from edge.windows import Windows
+from edge.windows import Windows, _previous
 
 T, ROWS = 48, 48 / 2.0
 
@@ -161,6 +161,30 @@ def test_the_fate_of_a_frame_by_its_time(t: float, fate: str | None) -> None:
     assert counted == ({fate: 1} if fate else {})
 
 
+def test_late_frames_do_not_turn_the_clock_back_bit_by_bit() -> None:
+    r = Recorder(spec(max_gap=0.5))
+    for t in (1.0, 0.7, 0.4):
+        r.push(t, {1: pose(t)})
+    assert (r.windows.fate["late"], r.windows.fate["clock_jumps"]) == (1, 1), "0.4 is 0.6 before the newest"
+
+
+def test_who_was_seen_at_about_the_time_that_a_clock_is_set_to_is_late_and_keeps_its_window() -> None:
+    r = Recorder(spec(max_gap=0.5))
+    r.push(10.0, {1: pose(0), 2: pose(0)})
+    r.push(10.4, {2: pose(0)})
+    r.push(9.8, {1: pose(0), 2: pose(0)})
+    assert (r.windows.fate["late"], r.windows.fate["clock_jumps"]) == (1, 1)
+
+
+def test_a_first_frame_and_the_next_after_just_the_longest_gap_may_come_together() -> None:
+    r = Recorder(spec(max_gap=0.5))
+    stream = r.windows.stream_named("cam")
+    assert stream is not None
+    slots = np.repeat(r.windows.slots_of(stream, [1]), 2)
+    r.take(slots, np.array([0, SECOND // 2]), np.zeros((2, 15, 3), np.float32), np.ones((2, 15), np.float32))
+    assert r.windows.rows[slots[0]] == 13 and not any(r.windows.fate.values())
+
+
 def test_a_late_frame_changes_nothing() -> None:
     a, b = Recorder(spec()), Recorder(spec())
     for k in range(80):
@@ -205,6 +229,7 @@ def test_a_reused_slot_starts_with_an_empty_window() -> None:
     for k in range(40):
         r.push(k / 30, {1: pose(k / 30)})
     r.windows.release([0])
+    assert r.windows.who(0) == ("", -1) and r.windows.place(0) is None, "nobody's in between"
     for k in range(40, 90):
         r.push(k / 30, {2: pose(k / 30)})
     assert r.found == {}, "50 frames of 1/30 s are no window of 2 s"
@@ -214,8 +239,12 @@ def test_more_tracks_or_streams_than_the_caps_are_dropped_and_counted() -> None:
     r = Recorder(spec(), tracks=2, streams=2)
     r.push(0, {i: pose(0) for i in range(5)})
     assert r.windows.live == 2 and r.windows.fate["tracks_full"] == 3
+    r.push(0.1, {i: pose(0) for i in range(5)})
+    assert r.windows.fate["tracks_full"] == 6, "those who found no room are looked for anew with each frame"
     assert r.windows.stream_named("b") is not None
     assert r.windows.stream_named("c") is None and r.windows.fate["streams_full"] == 1
+    r.windows.drop_stream(r.windows.streams["b"])
+    assert r.windows.stream_named("c") is not None
 
 
 def test_the_same_track_id_in_two_streams_is_two_people() -> None:
@@ -258,6 +287,11 @@ def test_a_track_has_a_place_where_it_began_and_where_it_is() -> None:
     np.testing.assert_allclose(place.last, [2.9 + 15 / 14, 1, 0], rtol=1e-5)
     assert place.size == pytest.approx(15, rel=1e-5)
     assert r.windows.place(slot + 1 if slot < 7 else 0) is None
+    r.push(7.0, {7: pose(0)})
+    assert r.windows.fate["gaps"] == 1
+    after = r.windows.place(slot)
+    assert after is not None and (after.since, after.until) == (3 * SECOND, 7 * SECOND), "a gap is no beginning"
+    np.testing.assert_array_equal(after.first, place.first)
 
 
 @given(seed=st.integers(0, 10**6), stride=st.sampled_from([0.05, 0.25, 0.6, 3.0]))
@@ -294,3 +328,28 @@ def test_frames_pushed_together_are_as_if_one_after_the_other(seed: int, stride:
         for (_, j0, v0), (_, j1, v1) in zip(windows, other, strict=True):
             np.testing.assert_allclose(j1, j0, atol=1e-6)
             np.testing.assert_allclose(v1, v0, atol=1e-6)
+
+
+def test_a_wider_stride_leaves_first_windows_alone_and_half_the_people_take_turns_with_the_others() -> None:
+    r = Recorder(spec(0.25), tracks=12)
+    r.windows.widen = 2
+    for k in range(120):
+        r.push(k / 30, {i: pose(k / 30) for i in range(12)})
+    ends = [np.array([end for end, *_ in r.found[i]]) / SECOND for i in range(12)]
+    assert all(e[0] == pytest.approx(47 / 24, abs=1e-6) for e in ends)
+    for e in ends:
+        np.testing.assert_allclose(np.diff(e[1:]), 0.5, atol=1e-6)
+    strides = np.ceil((np.concatenate([e[1:] - e[0] for e in ends]) - 1e-6) / 0.25).astype(int)
+    assert max(np.bincount(strides)) <= 8, "in each stride about half of the people, not all of them in every second"
+
+
+def test_the_end_of_a_window_that_waited_is_its_newest_row() -> None:
+    r = Recorder(spec())
+    for k in range(60):
+        r.push(1 + k / 24, {1: pose(k / 24)})
+    (slot,) = r.windows.streams["cam"].slots.values()
+    assert r.windows.ends(np.array([slot])) == [SECOND + round(59 / 24 * SECOND)]
+
+
+def test_the_same_slot_is_found_again_whatever_its_number() -> None:
+    assert _previous(np.array([-1, 65535, -1, 65535])).tolist() == [-1, -1, 0, 1]

@@ -127,6 +127,15 @@ def test_unknown_fields_are_ignored() -> None:
     assert same(frame, decode_pose([join("pose/a", body())], LIMITS))
 
 
+def test_an_extension_type_is_refused_wherever_it_is() -> None:
+    for odd in (msgpack.ExtType(5, b"x"), msgpack.Timestamp(1)):
+        assert refused([join("pose/a", body(note=odd))]).reason == "msgpack"
+
+
+def test_joints_of_nobody_are_refused_for_the_ids_that_lack() -> None:
+    assert refused([join("pose/a", body(ids=None))]).reason == "field_ids"
+
+
 DEEP: Any = None
 for _ in range(400):
     DEEP = [DEEP]

@@ -15,7 +15,7 @@ from edge.clip import Clip
 from edge.score import level_of, margin_of, match, threshold_of
 from edge.support import clip_windows
 from tests.trainer.made import tiny
-from trainer.calibrate import COHORT, DEFAULTS, TARGET, TRIMMED, Episode, calibrate, fit
+from trainer.calibrate import COHORT, DEFAULTS, LEAST, TARGET, TRIMMED, Episode, calibrate, fit
 from trainer.datasets import ClipSet
 from trainer.streaming.watch import Run, alerts, follow
 
@@ -77,6 +77,7 @@ def test_it_covers_every_category_person_and_number_of_clips(calibrated) -> None
     assert arrays["margin"][:, 0].tolist() == [1, 3, 5, 10] and (arrays["margin"][:, 1] > 1).all()
     assert (arrays["rates"][1:, 1] < arrays["rates"][:-1, 1]).all(), "a higher score, fewer alarms"
     assert threshold_of(arrays, "low") >= 1 >= threshold_of(arrays, "high")
+    assert arrays["error"].tolist() == [figures[k]["error"] for k in ("level", "level_one")]
 
 
 def test_the_cohort_is_even_and_of_the_training_subjects_alone(calibrated) -> None:  # type: ignore[no-untyped-def]
@@ -145,6 +146,34 @@ def test_windows_that_what_lies_between_explains_widen_no_limit() -> None:
     known = [replace(e, between=(e.known, q.run.score)) for e, q in zip(plain, quiet, strict=True)]
     margins = [fit(episodes)[0]["margin"][0, 1] for episodes in (quiet, plain, known)]
     assert margins[1] > 1.3 * margins[0] and margins[2] == pytest.approx(margins[0], rel=0.05)
+
+
+@pytest.mark.parametrize("held_out", [["4"], []], ids=["held out", "nobody held out"])
+def test_a_support_is_of_the_category_watched_and_of_other_people(
+    held_out: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s, takes, pools = marked_set(categories=2, subjects=4), [], []  # type: ignore[var-annotated]
+    make = calibrate_module.make_takes
+
+    def made(*args: object, **given: object) -> list[object]:
+        takes.extend(make(*args, **given))  # type: ignore[arg-type]
+        return takes
+
+    monkeypatch.setattr(calibrate_module, "make_takes", made)
+    monkeypatch.setattr(calibrate_module, "_episodes", lambda watched, pool, *rest: pools.append(pool) or [])
+    calibrate([s], [np.isin(s.subjects, held_out)], embed, tiny())
+    assert {take.person for take in takes} == set(held_out or "1234")
+    for take, pool in zip(takes, pools, strict=True):
+        assert {s.names[k] for k in s.label[pool]} == {take.normal[0]}
+        assert set(s.subjects[pool]) == set("1234") - {take.person}
+
+
+def test_rates_begin_where_they_are_highest_and_never_rise_nor_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {0.0: 1, 0.1: 9, 0.2: 4, 0.3: 6, 0.4: 0}
+    monkeypatch.setattr(calibrate_module, "_count", lambda runs, x: np.array([counts[x]]))
+    hour = Run(np.array([0.0, 3600.0]), np.ones(2, np.float32), np.ones(2))
+    grid, rate = calibrate_module._falling([hour], np.array(list(counts)))
+    assert grid.tolist() == [0.1, 0.2, 0.3, 0.4] and rate.tolist() == [9, 4, 4, LEAST]
 
 
 def test_without_held_out_subjects_the_figures_say_so() -> None:

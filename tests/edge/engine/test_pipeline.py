@@ -16,7 +16,7 @@ from edge.engine.places import DEPTH, buckets, memory_of
 from edge.errors import EngineError
 from edge.skeleton import Float, J
 
-from .fake import FakeDevice, FakeProgram, Misuse, expected
+from .fake import FakeDevice, FakeProgram, FakeRun, Misuse, expected
 
 T, D = 4, 5
 ROOM = Room((1, 16), (1, 3), (1, 4))
@@ -115,6 +115,35 @@ def test_two_batches_are_under_way_at_a_time() -> None:
     p.submit(2)
     assert device.calls["synchronize"] == before
     assert sum(map(len, device.queues.values())) > 10  # nothing has run yet
+
+
+def test_ready_is_what_the_oldest_batch_is() -> None:
+    p, device, _ = make()
+    p.bind(*support(0))
+    assert not p.ready, "nothing was submitted"
+    fill(p, 2, 0)
+    p.submit(2)
+    device.drain()
+    fill(p, 2, 1)
+    p.submit(2)
+    assert p.ready
+    p.collect()
+    assert not p.ready
+
+
+def test_an_error_that_is_no_loss_leaves_the_device_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    p, *_ = make()
+    p.bind(*support(0))
+    want = expected(*fill(p, 2, 0), *support(0))
+
+    def refuse(*_: object) -> None:
+        raise EngineError("TensorRT refuses joints")
+
+    with monkeypatch.context() as m, pytest.raises(EngineError, match="refuses joints"):
+        m.setattr(FakeRun, "point", refuse)
+        p.submit(2)
+    assert p.pending == 0
+    np.testing.assert_allclose(p.run(2)[1], want[1], rtol=1e-5, atol=1e-6)
 
 
 def test_only_distances_come_back_unless_embeddings_are_asked_for() -> None:
@@ -223,6 +252,13 @@ def test_a_support_without_room_is_refused_and_the_old_one_stays() -> None:
         assert not e.value.lost
     want = expected(*fill(p, 2, 0), *support(0))
     np.testing.assert_allclose(p.run(2)[1], want[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_support_smaller_than_the_plan_takes_is_refused_too() -> None:
+    p, *_ = make(room=Room((1, 16), (2, 3), (2, 4)))
+    for g, k, said in ((1, 2, "1 categories.*2 to 3"), (2, 1, "1 windows.*2 to 4")):
+        with pytest.raises(EngineError, match=said):
+            p.admit(support(0, g, k)[0])
 
 
 def test_batches_are_as_large_as_asked_and_as_the_program_takes() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from edge.alerts import Change
 from edge.announce import Announcer
+from edge.errors import SettingsError
 from edge.events import Alert, Provenance, Status
 from edge.grid import WindowSpec
 from edge.journal.outbox import Outbox, SharedSink
@@ -154,6 +157,58 @@ def test_the_record_says_below_which_number_updates_may_be_missing(tmp_path: Pat
     journal.close()
 
 
+def slow(journal: Journal, go: threading.Event, seconds: float) -> threading.Event:
+    """Appends wait for `go`, so long at most; the event returned says that one does."""
+    real, entered = journal.append, threading.Event()
+
+    def append(entries: list[Entry]) -> None:
+        entered.set()
+        go.wait(seconds)
+        real(entries)
+
+    journal.append = append  # type: ignore[method-assign, assignment]
+    return entered
+
+
+def test_goodbye_waits_for_the_disk(box: Box) -> None:
+    slow(box.journal, threading.Event(), 0.2)
+    box.alert(id="a")
+    box.status(state="offline", reason="stopped")
+    assert box.sink.on_disk == [[0], [0]]
+
+
+def test_goodbye_waits_so_long_and_nothing_is_unheard_then(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.announce.DRAIN_S", 0.05)
+    slow(box.journal, go := threading.Event(), 20)
+    box.alert(id="a")
+    box.status(state="offline", reason="stopped")
+    go.set()
+    assert [type(e).__name__ for e in box.sink.events] == ["Alert", "Status"]
+
+
+def test_a_journal_is_not_let_go_of_while_its_thread_may_still_write(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.journal.outbox.PATIENCE_S", 0.05)
+    entered = slow(box.journal, go := threading.Event(), 20)
+    box.alert(id="a")
+    assert entered.wait(20)
+    box.outbox.close()
+    assert "1 alerts could not be written" in box.said.getvalue()
+    with pytest.raises(SettingsError, match="in use"):
+        Journal(box.journal.path)
+    go.set()
+    box.outbox.close()
+    with contextlib.closing(Journal(box.journal.path)) as again:
+        assert again.next == 1
+
+
+def test_what_was_heard_already_is_not_late_however_long_the_disk_fails(box: Box) -> None:
+    fail(box.journal)
+    box.alert(id="a")
+    box.sink.until(1)
+    box.clock.now += 5
+    assert "disk is full" in box.status().reason
+
+
 def test_a_disk_that_fails_delays_nothing_and_is_made_up_for(box: Box) -> None:
     box.alert(id="a")
     box.sink.until(1)
@@ -175,6 +230,56 @@ def test_a_disk_that_fails_delays_nothing_and_is_made_up_for(box: Box) -> None:
         assert box.outbox._wake.wait_for(lambda: not box.outbox._waiting, 20)
     assert [s for s, _ in box.journal.read(0, 10, 10**6)[0]] == [0, 1, 2, 3]
     assert box.status().state == "online"
+
+
+def test_a_disk_that_fails_is_tried_again_after_a_rest_and_fills_no_memory(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.journal.outbox.UNSAVED_MOST", 5)
+    monkeypatch.setattr("edge.journal.outbox.RETRY_S", 20)
+    fail(box.journal)
+    box.alert(id="a0")
+    box.sink.until(1)
+    time.sleep(0.05)
+    assert box.outbox.failures == 1
+    for n in range(1, 50):
+        box.alert(id=f"a{n}")
+    box.sink.until(50)
+    with box.outbox._wake:
+        assert box.outbox._wake.wait_for(lambda: len(box.outbox._waiting) == 5, 20)
+    assert box.outbox.unwritten == 45
+
+
+def test_a_replay_gives_what_was_published_page_by_page_and_nothing_before(box: Box) -> None:
+    for n in range(5):
+        box.alert(id=f"a{n}")
+    box.sink.until(5)
+    entered = slow(box.journal, go := threading.Event(), 20)
+    box.alert(id="b")
+    assert entered.wait(20)
+    pages = [box.outbox.read(since, 100, 1) for since in range(6)]
+    go.set()
+    assert [len(p.messages) for p in pages] == [1, 1, 1, 1, 1, 0] and [p.upto for p in pages] == [1, 2, 3, 4, 5, 5]
+
+
+def test_damage_that_is_met_while_reading_begins_a_new_file(box: Box) -> None:
+    box.alert(id="a")
+    box.sink.until(1)
+    real, failed = box.journal.read, []
+
+    def read(since: int, count: int, size: int) -> tuple[list[tuple[int, bytes]], int, int]:
+        if not failed:
+            failed.append(1)
+            raise JournalError("journal: cannot read", why="database disk image is malformed", damaged=True)
+        return real(since, count, size)
+
+    box.journal.read = read  # type: ignore[method-assign]
+    with pytest.raises(JournalError, match="cannot read"):
+        box.outbox.read(0, 10, 10**6)
+    box.alert(id="b")
+    box.sink.until(2)
+    page = box.outbox.read(0, 10, 10**6)
+    assert "set aside" in box.said.getvalue() and (len(page.messages), page.first, page.next) == (1, 1, 2)
 
 
 def test_a_disk_that_hangs_holds_alerts_back_for_a_second_only(box: Box) -> None:
@@ -200,6 +305,9 @@ def test_a_disk_that_hangs_holds_alerts_back_for_a_second_only(box: Box) -> None
         assert box.outbox._wake.wait_for(lambda: not box.outbox._waiting, 20)
     assert [a.id for a in box.sink.alerts()] == ["a", "b"], "published once"
     assert box.status().state == "online"
+    box.alert(id="c")
+    box.sink.until(3)
+    assert 2 in box.sink.on_disk[-1], "on disk first, as before"
 
 
 def test_a_disk_that_hangs_for_hours_fills_no_memory(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,6 +369,57 @@ def test_damage_while_running_begins_a_new_file_under_the_same_numbers(box: Box)
     box.sink.until(2)
     assert box.journal.read(0, 9, 10**6)[1:3] == (1, 2) and box.journal.id == name
     assert "set aside" in box.said.getvalue() and box.status().state == "online"
+
+
+def test_damage_from_before_is_found_at_the_start(journal: Journal) -> None:
+    box, found = Box(journal, start=False), []
+
+    def check() -> None:
+        if not found:
+            found.append(1)
+            raise JournalError("journal: damaged", damaged=True)
+
+    journal.check = check  # type: ignore[method-assign]
+    box.outbox.start()
+    box.alert(id="a")
+    box.sink.until(1)
+    assert "set aside" in box.said.getvalue()
+    box.outbox.close()
+
+
+def test_what_is_too_old_goes_also_when_nothing_happens(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.journal.outbox.TIDY_S", 0.01)
+    tidied, box = threading.Event(), Box(journal, start=False)
+    monkeypatch.setattr(journal, "tidy", tidied.set)
+    box.outbox.start()
+    assert tidied.wait(20)
+    box.outbox.close()
+
+
+def test_two_threads_are_never_in_the_sink_together() -> None:
+    entered, go, inside = threading.Event(), threading.Event(), list[str]()
+
+    class Slow(MemorySink):
+        def send(self, message: bytes) -> None:
+            entered.set()
+            go.wait(20)
+            inside.append("send")
+
+        def newcomers(self) -> bool:
+            inside.append("newcomers")
+            return False
+
+    shared = SharedSink(Slow())
+    first = threading.Thread(target=shared.send, args=(b"",))
+    first.start()
+    assert entered.wait(20)
+    second = threading.Thread(target=shared.newcomers)
+    second.start()
+    second.join(0.05)
+    go.set()
+    first.join()
+    second.join()
+    assert inside == ["send", "newcomers"]
 
 
 def test_alerts_that_an_earlier_run_left_standing_are_ended(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from edge.journal.replay import (
     decode_answer,
     decode_request,
     encode_answer,
+    encode_refusal,
     encode_request,
 )
 from edge.journal.store import JournalError
@@ -133,6 +134,17 @@ def test_an_engine_of_before_thinned_nothing() -> None:
     counts = {"upto": 5, "first": 4, "next": 5, "began": 2}
     found = decode_answer([join("replay", {"v": 1, "ask": 1, "journal": "j1", "alerts": [], **counts})])
     assert (found.began, found.thinned) == (2, 0)
+
+
+def test_who_knows_no_journal_yet_is_told_which_it_is(asker: zmq.Socket[bytes], server: ReplayServer) -> None:
+    asker.send(encode_request(Request(1, "", 0)))
+    assert decode_answer(answer(asker)).journal == "j1" and server.answered == {"ok": 1}
+    server.close()
+    assert [s.closed for s in server._sockets] == [True]
+
+
+def test_a_long_reason_is_cut_to_what_an_asker_takes() -> None:
+    assert decode_answer([encode_refusal(1, "j1", "x" * 500)]).error == "x" * 200
 
 
 def test_an_answer_that_is_none_is_refused() -> None:

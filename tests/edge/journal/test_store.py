@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def test_numbers_and_name_go_on_after_a_restart(tmp_path: Path) -> None:
     assert again.standing() == [b"0000000001"]  # what 'a' said last ended it
     again.close()
     assert (tmp_path / "deep" / "j.db").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "deep").stat().st_mode & 0o777 == 0o700, "alerts are about people"
 
 
 def test_a_batch_is_cut_by_its_bytes_but_never_empty(tmp_path: Path) -> None:
@@ -200,3 +202,31 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="another program's"):
         Journal(path)
     assert path.read_bytes() == before and not list(tmp_path.glob("*damaged*"))
+
+
+def test_a_commit_is_flushed_and_readers_are_not_in_its_way(tmp_path: Path) -> None:
+    """What a power cut shows and no test can; see https://sqlite.org/pragma.html#pragma_synchronous."""
+    with contextlib.closing(Journal(tmp_path / "j.db")) as journal:
+        assert journal._db
+        asked = [journal._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("synchronous", "journal_mode")]
+        assert asked == [2, "wal"]
+
+
+def test_what_failed_in_the_middle_leaves_nothing_open(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path / "j.db")) as journal:
+        with pytest.raises(JournalError, match="NOT NULL"):
+            journal.append([entry(0), Entry(1, "b", False, None)])  # type: ignore[arg-type]
+        assert (held(journal), journal.next) == ([], 0)
+        journal.append([entry(0)])
+        assert held(journal) == [0]
+
+
+def test_a_journal_that_cannot_be_opened_is_nobodys(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    with contextlib.closing(Journal(path)) as journal:
+        assert journal._db
+        journal._db.execute("UPDATE meta SET value = 99 WHERE key = 'format'")
+    with pytest.raises(JournalError, match="of format 99"):
+        Journal(path)
+    path.unlink()
+    Journal(path).close()

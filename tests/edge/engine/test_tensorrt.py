@@ -1,0 +1,154 @@
+"""A plan behind the pipeline's `Program`, with a TensorRT that is made up; `test_gpu.py` has the real one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edge.bundle import Bundle
+from edge.engine.device import Stream
+from edge.engine.record import PlanRecord
+from edge.engine.tensorrt import TensorrtProgram, lean_library, make_log, name_of
+from edge.errors import EngineError
+
+from .fake import FakeDevice
+from .test_plans import bundle, record_of  # noqa: F401  (a fixture)
+
+
+class Context:
+    """Takes every shape and address but those in `refused`, and runs if it `runs`."""
+
+    active_optimization_profile = 0
+    device_memory = 0
+
+    def __init__(self) -> None:
+        self.refused, self.runs = set[str](), True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        return name not in self.refused
+
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        return name not in self.refused
+
+    def execute_async_v3(self, stream: int) -> bool:
+        return self.runs
+
+
+class Plan:
+    """What a plan that is as its record says is deserialised to; a test spoils it."""
+
+    def __init__(self, record: PlanRecord) -> None:
+        p = record.profile
+        self.name, self.device_memory_size, self.device_memory_size_v2 = name_of(record.graph), 40, 400
+        self.shapes, self.kinds, self.inputs = {**record.inputs, **record.outputs}, dict[str, str](), set(record.inputs)
+        self.profile = {
+            "joints": [[n, *record.inputs["joints"][1:]] for n in p.batch],
+            "support": [[g, k, 128] for g, k in zip(p.categories, p.shots, strict=True)],
+        }
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self.shapes)
+
+    def get_tensor_name(self, i: int) -> str:
+        return list(self.shapes)[i]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "in" if name in self.inputs else "out"
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return self.kinds.get(name, "float32")
+
+    def get_tensor_shape(self, name: str) -> list[int]:
+        return self.shapes[name]
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[list[int]]:
+        return self.profile[name]
+
+    def create_execution_context_without_device_memory(self) -> Context:
+        return Context()
+
+
+@pytest.fixture
+def trt(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The module; `plan` is what it reads."""
+    logger = type("ILogger", (), {"INTERNAL_ERROR": 0, "ERROR": 1})
+    found = SimpleNamespace(ILogger=logger, __version__="10.3.0", float32="float32", plan=None, asked=[])
+    found.TensorIOMode = SimpleNamespace(INPUT="in")
+    found.Runtime = lambda log: SimpleNamespace(
+        deserialize_cuda_engine=lambda data: found.plan, load_runtime=lambda path: found.asked.append(path)
+    )
+    monkeypatch.setitem(sys.modules, "tensorrt", found)
+    make_log.cache_clear()
+    yield found
+    make_log.cache_clear()
+
+
+def opened(trt: SimpleNamespace, record: PlanRecord, device: FakeDevice | None = None) -> TensorrtProgram:
+    trt.plan = trt.plan or Plan(record)
+    return TensorrtProgram(b"", record, "here", "build it", device or FakeDevice())
+
+
+def test_what_tensorrt_refuses_is_said_and_a_batch_that_fails_is_a_loss(bundle: Bundle, trt: SimpleNamespace) -> None:  # noqa: F811
+    device = FakeDevice()
+    program = opened(trt, record_of(bundle), device)
+    assert [m.nbytes for m in device.memory.values()] == [400], "the most that any of its contexts asks for"
+    run = program.new_run()
+    assert isinstance(run.context, Context)
+    run.point({"joints": (1, 2)}, {"joints": 4096})
+    run.enqueue(Stream(0))
+    run.context.refused.add("joints")
+    for shapes, places, said in (({"joints": (9,)}, {}, "of shape"), ({}, {"joints": 1}, "the place of joints")):
+        with pytest.raises(EngineError, match=said) as e:
+            run.point(shapes, places)
+        assert not e.value.lost
+    run.context.runs = False
+    with pytest.raises(EngineError, match="GPU is lost") as e:
+        run.enqueue(Stream(0))
+    assert e.value.lost
+    program.close()
+    for use in (program.new_run, lambda: run.enqueue(Stream(0))):
+        with pytest.raises(RuntimeError, match="closed"):
+            use()
+
+
+SPOILT: dict[str, tuple[Any, str]] = {
+    "name": (lambda p: setattr(p, "name", "haad-other"), "named 'haad-other'"),
+    "kind": (lambda p: p.kinds.update(joints="float16"), "joints is not float32"),
+    "shape": (lambda p: p.shapes.update(visible=[-1, 7]), r"visible has shape \[-1, 7\]"),
+    "direction": (lambda p: p.inputs.discard("support_mask"), "it takes"),
+    "profile": (lambda p: p.profile["support"].reverse(), "its profile for support"),
+}
+
+
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_plan_that_is_not_as_recorded_is_refused(bundle: Bundle, trt: SimpleNamespace, how: str) -> None:  # noqa: F811
+    spoil, said = SPOILT[how]
+    trt.plan = Plan(record_of(bundle))
+    spoil(trt.plan)
+    with pytest.raises(EngineError, match=said) as e:
+        opened(trt, record_of(bundle))
+    assert e.value.fix == "build it"
+
+
+def test_only_a_plan_of_another_version_needs_that_versions_runtime(
+    bundle: Bundle,  # noqa: F811
+    trt: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library = tmp_path / "libnvinfer_lean.so.8"
+    library.touch()
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
+    assert lean_library("8.6.1", "here") == str(library)
+    opened(trt, record_of(bundle, version_compatible=True))
+    assert trt.asked == []
+    with pytest.raises(EngineError, match="refuses the plan"):  # this one's loader comes to nothing
+        opened(trt, record_of(bundle, version_compatible=True, tensorrt="8.6.1"))
+    assert trt.asked == [str(library)]

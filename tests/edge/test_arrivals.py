@@ -1,0 +1,61 @@
+"""What comes in one drain: each person in their own window, whatever else the drain holds."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from edge import arrivals
+from edge.events import Scores
+from edge.notices import Notices
+
+from .harness import Bench, HeightEngine, bench, message, person, stand
+
+
+def heard(b: Bench) -> dict[tuple[str, int], set[float]]:
+    """The heights that each track's windows were judged at."""
+    found: dict[tuple[str, int], set[float]] = {}
+    for e in b.sink.events:
+        if isinstance(e, Scores):
+            for track, distance in zip(e.track, e.distance, strict=True):
+                found.setdefault((e.stream, track), set()).add(round(distance, 3))
+    return found
+
+
+def test_a_camera_too_many_does_not_move_the_others_people() -> None:
+    cameras = [stand(name, 3, {k: 0.1 * k}) for k, name in enumerate("abcd", 1)]
+    messages = [m for ms in zip(*cameras, strict=True) for m in ms]
+    b = bench(HeightEngine(), max_streams=2).play([*messages[-2:], *messages])
+    assert heard(b) == {("c", 3): {0.3}, ("d", 4): {0.4}}, "the two that came first, the other two among them"
+    assert b.runtime.windows.fate["streams_full"] == 2 * 72
+
+
+def test_what_comes_behind_the_end_of_a_stream_is_its_own() -> None:
+    first, other = stand("a", 3, {1: 0.1}), stand("b", 6, {2: 0.2})
+    ended = message("a", len(first), 8.0, {1: person(0.1)}, end=True)
+    again = stand("a", 3, {1: 0.4}, start=20.0)
+    b = bench(HeightEngine()).play([*other[:70], *first, ended, *other[70:], *again])
+    assert heard(b) == {("a", 1): {0.1, 0.4}, ("b", 2): {0.2}}
+    assert not any(b.runtime.windows.fate.values()) and b.runtime.ledger.restarts == 0
+
+
+def test_a_large_drain_is_written_in_parts_and_is_judged_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = stand("a", 3, {i: 0.1 * i for i in range(5)})
+    whole = bench(HeightEngine(64)).play(messages)
+    monkeypatch.setattr(arrivals, "PEOPLE", 12)
+    parts = bench(HeightEngine(64))
+    sizes, push = [], parts.runtime.windows.push
+    monkeypatch.setattr(parts.runtime.windows, "push", lambda s, *rest: (sizes.append(len(s)), push(s, *rest))[1])
+    parts.play(messages)
+    assert parts.sink.scores() == whole.sink.scores() and max(sizes) == 15, "three frames of five"
+
+
+def test_lost_and_late_messages_are_told_apart_in_words() -> None:
+    said = io.StringIO()
+    b = bench(HeightEngine())
+    b.runtime._arrivals._notices = Notices(said)
+    frames = stand("a", 1, {1: 0.1})
+    b.play([frames[0], frames[3], frames[2]])
+    assert "stream a: 2 messages lost before seq 3" in said.getvalue()
+    assert "stream a: seq 2 comes late; do two cameras share the name?" in said.getvalue()
