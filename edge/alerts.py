@@ -36,6 +36,7 @@ STEP = float(np.log(1.2))
 LOST_FOR, OVERLAP, APART = 2 * SECOND, SECOND // 2, 1.0
 """A track continues another that was lost so long before it appeared, or overlaps it so much (ns), within so many times
 the body's size."""
+LOST_MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,7 @@ class AlertBook:
                 self._lost = [x for x in self._lost if x[0].stream != place.stream or _recent(x[0], place)]
                 if self.raised[s] or place.until - past.end <= self.cool_down:
                     self._lost.append((place, past))
+                    del self._lost[:-LOST_MOST]  # of streams that never come again, too
             self._clear(s)
             self._past.pop(s, None)
             self._poor[s] = False

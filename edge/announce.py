@@ -39,7 +39,8 @@ NONE = Cause("")
 class Announcer:
     """Turns what the loop found into messages. `run` names this process's life; `by` what judged.
 
-    `trouble` is why there is no journal although one was asked for; `replay` where the alerts before can be asked for.
+    `trouble` is why there is no journal although one was asked for; `replay` where the alerts before can be asked for;
+    `threshold` the score from which a window speaks for an alert.
     """
 
     def __init__(self, sink: Sink, windows: Windows) -> None:
@@ -48,6 +49,7 @@ class Announcer:
         self.by = Provenance("", "", "")
         self.status_seq = 0
         self.trouble = self.replay = ""
+        self.threshold = 1.0
         self.replays: Counter[str] = Counter()
         self._sent = 0
         self._outbox: Outbox | None = None
@@ -96,9 +98,10 @@ class Announcer:
         assert stream is not None, "an alert ends before its track is released"
         cause = self._cause.get(c.slot, NONE)
         lasted = (c.end - c.start) / SECOND
+        still = "still abnormal" if c.score >= self.threshold else "not yet normal again"
         reason = {
             "new": f"unlike '{cause.category}', the nearest of what is normal here",
-            "update": f"{'still abnormal' if c.score >= 1 else 'not yet normal again'} after {lasted:.1f} s",
+            "update": f"{still} after {lasted:.1f} s",
             "end": "the track is gone" if c.index < 0 else f"normal again after {lasted:.1f} s",
         }[c.type]
         message = Alert(

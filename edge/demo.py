@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -123,20 +124,41 @@ def process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A `haad-edge` process of its own, stopped at the end; what it says goes to `log`."""
     command = [sys.executable, "-m", "edge.cli", *arguments]
     own = {"HAAD_JOURNAL": f"{log}.journal.db", "HAAD_REPLAY": f"router+bind:ipc://{log.with_suffix('.r')}"}
-    with log.open("wb") as f:
-        p = subprocess.Popen(
-            command, stdout=f, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **own}
-        )
-    try:
+    with contextlib.ExitStack() as stack:
+        with _later(), log.open("wb") as f:
+            p = subprocess.Popen(
+                command, stdout=f, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **own}
+            )
+            stack.callback(_end, p)
         yield p
+
+
+def _end(p: subprocess.Popen[bytes]) -> None:
+    if p.poll() is None:
+        p.send_signal(signal.SIGTERM)
+    try:
+        p.wait(10)
+    except subprocess.TimeoutExpired:
+        p.kill()
+        p.wait()
+
+
+@contextlib.contextmanager
+def _later() -> Iterator[None]:
+    """Signals that come meanwhile are heeded afterwards: a process just begun, that nobody ends yet, would go on."""
+    came: list[int] = []
+    kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    mine = threading.current_thread() is threading.main_thread()
+    before = {n: h for n in kinds if mine and callable(h := signal.getsignal(n))}
+    try:
+        for n in before:
+            signal.signal(n, lambda number, _: came.append(number))
+        yield
     finally:
-        if p.poll() is None:
-            p.send_signal(signal.SIGTERM)
-        try:
-            p.wait(10)
-        except subprocess.TimeoutExpired:
-            p.kill()
-            p.wait()
+        for n, handler in before.items():
+            signal.signal(n, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _stopped(log: Path) -> HaadError:

@@ -54,9 +54,10 @@ class Exhibit:
 
 @dataclass(slots=True)
 class _Part:
-    """One file being written: its number, how far it goes (ns), and whether it is as long as it may be."""
+    """One file being written: its number and track, how far it goes (ns), and whether it is as long as it may be."""
 
     number: int
+    track: int
     category: str
     end: int
     full: bool
@@ -113,7 +114,7 @@ class Evidence:
     def _keep(self, x: Exhibit) -> None:
         part, clip = self._parts.pop(x.id, None), self._clips.pop(x.id, None)
         rows = round((x.end - part.end) / SECOND * self._rate) if part else 0
-        joins = 0 < rows <= len(x.joints)
+        joins = part is not None and part.track == x.track and 0 < rows <= len(x.joints)
         if part and joins and part.full:
             self._parts[x.id], part.end = part, x.end
             return
@@ -139,7 +140,7 @@ class Evidence:
         }
         clip = Clip(joints, visible, self._rate, f"{x.stream}/{x.track}", json.dumps(about, ensure_ascii=False))
         full = clip.seconds >= LONGEST_S
-        self._parts[x.id] = _Part(number, category, x.end, full)
+        self._parts[x.id] = _Part(number, x.track, category, x.end, full)
         if not full:
             self._clips[x.id] = clip
         if len(self._parts) > KNOWN_MOST:

@@ -82,6 +82,7 @@ class Runtime:
         self.judge = Judge(s, bundle.calibration(), s.max_tracks, self.windows)
         self.book = self.judge.book
         self.announcer = Announcer(sink, self.windows)
+        self.announcer.threshold = self.book.threshold
         limits = Limits(s.max_message_bytes, s.max_people)
         self._decode = Decoder(limits, s.min_confidence, self._refuse, lambda: self.wall())
         self.ledger, self.counts = Ledger(), Counts()

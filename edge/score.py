@@ -239,6 +239,9 @@ class Passing:
         self._last[np.asarray(slots, np.intp)] = -1
 
 
+KNOWN_MOST = 1000
+
+
 class NormalHere:
     """Which categories count as normal on which stream: `rules` maps streams, or patterns of them, to categories.
 
@@ -261,6 +264,8 @@ class NormalHere:
         if row is None:
             wanted = next((w for pattern, w in self._rules.items() if fnmatchcase(stream, pattern)), None)
             categories = self._categories(wanted)
+            if len(self._known) >= KNOWN_MOST:  # names may come without end
+                self._known.clear()
             row = self._known[stream] = np.append(categories, categories[self._turns].all(1))
         return row
 

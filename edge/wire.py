@@ -146,7 +146,9 @@ def stream_of(topic: bytes, limits: Limits) -> str:
         text = ""
     if kind != b"pose" or not text.isprintable() or not 0 < len(text) <= limits.name_chars:
         raise WireError(
-            "topic", f"topic {topic[:40]!r}", fix="use 'pose/<stream>', a printable name of ≤ 128 characters"
+            "topic",
+            f"topic {topic[:40]!r}",
+            fix=f"use 'pose/<stream>', a printable name of ≤ {limits.name_chars} characters",
         )
     return text
 

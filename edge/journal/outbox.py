@@ -152,7 +152,6 @@ class Outbox:
         seqs = sorted(s for s in held if s >= since)[:count]
         following = max(following, high)
         upto = seqs[-1] + 1 if cut or len(seqs) == count else following
-        first = min([first, *(s for s, _ in pending)])
         return Page([held[s] for s in seqs], upto, first, following, self._began, thinned)
 
     # ---- the thread --------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ flushes, a power cut.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
 import threading
@@ -280,7 +281,11 @@ class Journal:
         return aside
 
     def _set_aside(self) -> str:
-        name = f"{self.path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        first = name = f"{self.path}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        for n in itertools.count(2):
+            if not Path(name).exists():
+                break
+            name = f"{first}-{n}"
         for end in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{self.path}{end}").rename(f"{name}{end}")

@@ -232,6 +232,17 @@ def test_lost_alerts_are_forgotten_by_the_clock_of_their_own_camera() -> None:
     assert len(b._lost) == 2, "the last of each camera"
 
 
+def test_cameras_that_never_come_again_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.alerts.LOST_MOST", 5)
+    places: dict[int, Place] = {}
+    b = followed(places)
+    for n in range(20):
+        places[1] = at(0.0, 5, 12, stream=f"cam{n}")
+        feed(b, 1, [2.0])
+        b.close([1])
+    assert [place.stream for place, _ in b._lost] == [f"cam{n}" for n in range(15, 20)]
+
+
 def test_what_begins_again_at_once_is_the_same_alert() -> None:
     # The alert ends at 11 s; it comes again at 12 s or at 14 s.
     for calm, kinds in ((3, ["new", "end", "update", "end"]), (11, ["new", "end", "new", "end"])):

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from edge import demo
 from edge.bundle import BASE
 from edge.clip import BRIDGE_S, Clip, load_clip, save_clip
 from edge.demo import CLIPS, NORMAL, SCRIPT, SHOTS, Camera, _picture, generated_scene, real_scene
@@ -205,3 +206,22 @@ def mine(folder: Path) -> list[str]:
             if str(folder).encode() in p.read_bytes():
                 found.append(p.parent.name)
     return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_while_a_process_begins_ends_that_one_too(
+    short: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
+
+    class Struck(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: object, **given: object) -> None:
+            super().__init__([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+            begun.append(self)
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(subprocess, "Popen", Struck)
+    expected = KeyboardInterrupt if number == signal.SIGINT else SystemExit
+    with pytest.raises(expected), demo._stoppable(), demo.process(short / "log", "run"):
+        raise AssertionError("it went on")
+    assert begun[0].poll() is not None

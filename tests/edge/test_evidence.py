@@ -95,6 +95,15 @@ def test_memory_holds_the_newest_clips_that_may_still_grow(tmp_path: Path, monke
     assert list(e._parts) == ["bb22", "aa11", "cc33"]
 
 
+def test_another_track_begins_a_file_of_its_own(tmp_path: Path) -> None:
+    e = Evidence(tmp_path, RATE, 3, notices())
+    for end, track in ((10, 7), (11, 7), (11.5, 8), (12.5, 8)):
+        e.put(Exhibit("aa11", "cam/1", track, round(end * SECOND), "walk", *window(end)))
+    e.close()
+    found = find(tmp_path, "aa11")
+    assert [(about["track"], len(c.joints)) for _, c, about in found] == [(7, T + 24), (8, T + 24)]
+
+
 def test_windows_that_only_touch_join_too(tmp_path: Path) -> None:
     e = Evidence(tmp_path, RATE, 3, notices())
     put(e, "aa11", 10)

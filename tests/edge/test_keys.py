@@ -202,9 +202,14 @@ def test_who_connects_knows_one_key_of_the_other_side(folders: tuple[Path, Path]
         keys.secure(socket, "connect")
 
 
-def test_a_file_half_written_lets_nobody_in_and_stops_nothing(tmp_path: Path) -> None:
-    (tmp_path / "half.key").write_text("metadata\n")
-    assert not _Door(set(), tmp_path, lambda text: None).callback("haad", b"x" * 40)
+def test_a_file_half_written_lets_nobody_in_and_keeps_nobody_out(tmp_path: Path) -> None:
+    public = zmq.auth.load_certificate(Path(zmq.auth.create_certificates(tmp_path, "whole")[0]))[0]
+    for name in ("a_half", "z_half"):
+        (tmp_path / f"{name}.key").write_text("metadata\n")
+    told: list[str] = []
+    door = _Door(set(), tmp_path, told.append)
+    assert not door.callback("haad", b"x" * 40) and door.callback("haad", public)
+    assert [name in "".join(told) for name in ("a_half.key", "z_half.key", "whole.key")] == [True, True, False]
 
 
 def test_who_makes_a_new_key_for_each_try_does_not_fill_the_log(tmp_path: Path) -> None:

@@ -204,6 +204,12 @@ def test_a_support_swap_falls_between_batches_and_results_name_it() -> None:
     assert b.runtime.ledger.lost == 0 and len(engine.bound) == 2
 
 
+def test_an_update_says_what_it_is_by_the_threshold_that_is_set() -> None:
+    b = bench(HeightEngine(), threshold=0.5).play(stand("cam", 8, {1: 0.7}))
+    said = {a.reason.partition(" after")[0] for a in b.sink.alerts() if a.type == "update"}
+    assert said == {"still abnormal"}
+
+
 def test_score_messages_are_numbered_by_stream_and_an_end_says_why() -> None:
     b = bench(HeightEngine(1))
     heights = [5.0] * 96 + [0.1] * 120

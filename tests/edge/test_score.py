@@ -188,6 +188,9 @@ def test_only_categories_that_are_normal_here_count() -> None:
     assert [here.of(n).tolist() for n in ("gate1", "yard", "hall")] == [[True, False], [True, True], [True, True]]
     ordered = NormalHere({"gate1": ["wave"], "gate*": ["walk"]}, ["walk", "wave"])
     assert ordered.of("gate1").tolist() == [False, True], "the first rule that fits holds"
+    for n in range(3000):
+        assert ordered.of(f"gate{n}").tolist() == [n != 1, n == 1]
+    assert len(ordered._known) <= 1000, "names may come without end"
     distance = np.array([[0.9, 0.1], [0.9, 0.1]], np.float32)
     found = Scorer(np.ones(2))(distance, np.stack([here.of("gate1"), here.of("hall")]))
     np.testing.assert_allclose(found.score, [0.9, 0.1])

@@ -230,3 +230,12 @@ def test_a_journal_that_cannot_be_opened_is_nobodys(tmp_path: Path) -> None:
         Journal(path)
     path.unlink()
     Journal(path).close()
+
+
+def test_what_was_set_aside_stays_also_when_it_happens_twice_in_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "strftime", lambda form: "20270101-000000")
+    with contextlib.closing(Journal(tmp_path / "j.db")) as journal:
+        asides = {journal.begin_anew() for _ in range(3)}
+    assert len(asides) == 3 and all(Path(p).exists() for p in asides)
