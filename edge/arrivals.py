@@ -17,6 +17,7 @@ from edge.drain import Drain
 from edge.ingest import Ledger
 from edge.notices import Notices
 from edge.windows import Slots, Stream, Windows
+from edge.wire import Form
 
 PEOPLE = 4096
 """People that are written together at most, so that what it takes is bounded."""
@@ -52,7 +53,8 @@ class Arrivals:
         windows, ledger = self._windows, self._ledger
         full, places = windows.fate["tracks_full"], list[bytes]()
         first, people = 0, 0  # the frame that `places` begins with, and how many are in them
-        for i, (name, seq, t, ids) in enumerate(zip(drain.stream, drain.seq, drain.t, drain.ids, strict=True)):
+        frames = zip(drain.stream, drain.seq, drain.t, drain.ids, drain.form, strict=True)
+        for i, (name, seq, t, ids, form) in enumerate(frames):
             stream = windows.streams.get(name) or self._newcomer(name)
             if stream is None:
                 places.append(b"\xff" * len(ids))
@@ -65,10 +67,11 @@ class Arrivals:
                     self._notices.say(
                         f"stream {name}: seq {seq} comes late; do two cameras share the name?", f"{name} late"
                     )
-            if windows.advance(stream, t):
+            mixed = form is not None and form != stream.form and self._mixed(stream, form)
+            if windows.advance(stream, t) or mixed:
                 self._write(drain, first, places, now)
                 first, people, places = i, 0, []
-                self._release(windows.gone(stream))
+                self._release(list(stream.slots.values()) if mixed else windows.gone(stream))
             places.append(windows.places(stream, ids))
             people += len(ids) // 8
             if drain.bad and (bad := drain.bad.get(i)):
@@ -84,6 +87,19 @@ class Arrivals:
         self._write(drain, first, places, now)
         if windows.fate["tracks_full"] > full:
             self._notices.say(f"no room for another track: max_tracks is {len(windows.rows)}", "tracks_full")
+
+    def _mixed(self, stream: Stream, form: Form) -> bool:
+        """Whether a stream that has sent other poses sends these now, which no window holds together."""
+        before, stream.form = stream.form, form
+        if before is None:
+            return False
+        self._windows.fate["mixed"] += 1
+        was, now = (f"{name}, c {c}{', with size' if sized else ''}" for name, c, sized in (before, form))
+        self._notices.say(
+            f"stream {stream.name}: its poses were {was}, and are {now}: its tracks begin anew; do two send it?",
+            f"{stream.name} mixed",
+        )
+        return True
 
     def _newcomer(self, name: str) -> Stream | None:
         """A stream that was not there, or None when there is no room for it."""

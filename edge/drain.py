@@ -19,7 +19,7 @@ from edge.errors import WireError
 from edge.mapping import core15
 from edge.skeleton import Float, J
 from edge.template import FEW, Many, Templates
-from edge.wire import Limits, PoseFrame, pose_of, split, stream_of
+from edge.wire import Form, Limits, PoseFrame, pose_of, split, stream_of
 
 NAMES = 4096
 """Topics whose names are remembered: a camera's comes thirty times a second."""
@@ -33,7 +33,8 @@ class Drain:
 
     stream, seq, t (ns), ids: lists of F; an `ids` is the bytes of (n,) int64. people (F,) counts them, `first` is where
     each frame's begin. `message` is which of those drained each was, `ends` the places of those that end their streams.
-    joints (P, 15, 3), visible (P, 15); `bad` counts, by place, the joints claimed visible at no real place.
+    `form` is the kind of its poses, None where it has none. joints (P, 15, 3), visible (P, 15); `bad` counts, by place,
+    the joints claimed visible at no real place.
     """
 
     stream: list[str]
@@ -43,6 +44,7 @@ class Drain:
     people: NDArray[np.int64]
     first: list[int]
     message: list[int]
+    form: list[Form | None]
     joints: Float
     visible: Float
     ends: set[int] = field(default_factory=set)
@@ -141,6 +143,7 @@ class _Work:
         self.stream, self.body = [""] * n, [b""] * n
         self._ids: list[bytes | None] = [None] * n
         self._seq, self._t, self._people = (np.zeros(n, np.int64) for _ in range(3))
+        self._form: list[Form | None] = [None] * n
         self._ends: set[int] = set()
         self._unstamped = 0
         self._kinds: dict[Kind, tuple[PoseFrame, list[_Part]]] = {}
@@ -148,6 +151,7 @@ class _Work:
     def add(self, i: int, f: PoseFrame) -> None:
         """One message."""
         self._seq[i], self._t[i], self._people[i], self._ids[i] = f.seq, f.t, len(f.ids), f.ids.tobytes()
+        self._form[i] = f.form
         self._unstamped += not f.stamped
         if f.end:
             self._ends.add(i)
@@ -157,9 +161,10 @@ class _Work:
         """Messages like one example."""
         self._seq[places], self._t[places] = many.seq, many.t
         people = self._people[places] = many.ids.shape[1]
-        ids, size = many.ids.tobytes(), 8 * people
+        ids, size, form = many.ids.tobytes(), 8 * people, many.like.form
         for k, i in enumerate(places.tolist()):
             self._ids[i] = ids[k * size : (k + 1) * size]
+            self._form[i] = form
         if many.like.end:
             self._ends.update(places.tolist())
         self._keep(many.like, _Part(places, people, many.joints, many.visible))
@@ -204,6 +209,7 @@ class _Work:
             people=self._people if everything else self._people[kept],
             first=(first if everything else first[kept]).tolist(),
             message=kept,
+            form=self._form if everything else [self._form[i] for i in kept],
             joints=joints,
             visible=visible,
             ends={place[i] for i in self._ends},

@@ -29,9 +29,10 @@ from numpy.typing import NDArray
 from edge.clip import blend
 from edge.grid import WindowSpec, phase_of
 from edge.skeleton import Float, J
+from edge.wire import Form
 
 Slots = NDArray[np.intp]
-FATES = ("gaps", "repeated", "late", "clock_jumps", "tracks_full", "streams_full")
+FATES = ("gaps", "repeated", "late", "clock_jumps", "tracks_full", "streams_full", "mixed")
 
 
 @dataclass(slots=True)
@@ -49,6 +50,7 @@ class Stream:
     heard: float = 0.0
     ids: bytes = b""
     places: bytes = b""
+    form: Form | None = None
 
 
 @dataclass(frozen=True, slots=True)

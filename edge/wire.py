@@ -27,6 +27,9 @@ COUNT_LIMIT = 2**62
 CONFIDENT = 10.0
 """More is no confidence: some trackers go a little beyond 1, others count to 100, and would have all joints seen."""
 
+Form = tuple[str, int, bool]
+"""What kind of poses a message has: their layout, the numbers of a joint, and whether the image's size comes along."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -54,6 +57,11 @@ class PoseFrame:
     size: tuple[float, float] | None = None
     end: bool = False
     stamped: bool = True
+
+    @property
+    def form(self) -> Form | None:
+        """None where nobody is."""
+        return (self.layout.name, self.joints.shape[2], self.size is not None) if len(self.ids) else None
 
     def core15(self, min_confidence: float = 0.3) -> tuple[Float, Float, int]:
         """joints (P, 15, 3) y-up, visible (P, 15) in [0, 1], and how many joints were not finite."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from edge import arrivals
 from edge.events import Scores
 from edge.notices import Notices
+from edge.wire import Limits, decode_pose, encode_pose
 
 from .harness import Bench, HeightEngine, bench, message, person, stand
 
@@ -59,3 +62,31 @@ def test_lost_and_late_messages_are_told_apart_in_words() -> None:
     b.play([frames[0], frames[3], frames[2]])
     assert "stream a: 2 messages lost before seq 3" in said.getvalue()
     assert "stream a: seq 2 comes late; do two cameras share the name?" in said.getvalue()
+
+
+def flat(data: bytes, sized: bool = True) -> bytes:
+    """The same pose in 2-D."""
+    f = decode_pose([data], Limits())
+    return encode_pose(replace(f, joints=f.joints[..., :2].copy(), size=(640.0, 480.0) if sized else None))
+
+
+def test_a_stream_that_mixes_kinds_of_poses_is_told_of_and_not_judged_by_both_together() -> None:
+    said = io.StringIO()
+    b = bench(HeightEngine())
+    b.runtime._arrivals._notices = Notices(said)
+    frames, other = stand("a", 6, {1: 5.0}), stand("b", 6, {2: 0.2})
+    mixed = [flat(m) if k % 3 == 0 else m for k, m in enumerate(frames)]
+    b.play([m for pair in zip(mixed, other, strict=True) for m in pair])
+    assert heard(b) == {("b", 2): {0.2}} and b.sink.alerts() == []
+    assert b.runtime.windows.fate["mixed"] == 2 * 144 // 3 - 1
+    assert "stream a: its poses were core15, c 2, with size, and are core15, c 3: its tracks begin" in said.getvalue()
+
+
+def test_a_stream_that_goes_on_in_another_kind_begins_anew_once() -> None:
+    frames = stand("a", 12, {1: 5.0})
+    empty = message("a", 144, 5 + 144 / 24, {})
+    b = bench(HeightEngine()).play([*frames[:144], empty, *(flat(m, sized=False) for m in frames[145:])])
+    assert b.runtime.windows.fate["mixed"] == 1 and b.runtime.ledger.lost == 0
+    assert next((a.type, a.reason) for a in b.sink.alerts() if a.type == "end") == ("end", "the track is gone")
+    ends = sorted(end for e in b.sink.events if isinstance(e, Scores) for end in e.end)
+    assert 2e9 < max(b - a for a, b in pairwise(ends)) < 2.5e9, "a window's length without any"
