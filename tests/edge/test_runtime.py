@@ -266,3 +266,53 @@ def test_stopping_judges_what_has_arrived_and_says_offline() -> None:
     b.runtime.run()
     assert b.sink.states()[-2:] == ["draining", "offline"]
     assert len(b.sink.scores()) == 5
+
+
+def test_while_the_engine_is_waited_for_nobody_is_taken_for_gone() -> None:
+    class Slow(HeightEngine):
+        def run(self, n: int) -> tuple[Float, Float]:
+            b.clock.now += 3
+            return super().run(n)
+
+    b = bench(Slow(4), track_timeout=2.0)
+    b.play(stand("cam", 8, {1: 5.0}), chunk=8)
+    assert [a.type for a in b.sink.alerts() if a.type != "update"] == ["new"], "what has come meanwhile is not read yet"
+
+
+def test_a_silent_stream_itself_is_forgotten_after_ten_times_as_long() -> None:
+    b = bench(HeightEngine(), track_timeout=2.0).play(stand("cam", 4, {1: 0.1}))
+    for seconds, there in ((15, True), (6, False)):
+        for _ in range(20 * seconds):
+            b.runtime.step(0.05)
+        assert b.runtime.windows.live == 0 and ("cam" in b.runtime.windows.streams) == there
+
+
+@pytest.mark.parametrize(("hidden", "skipped"), [(0, set()), (1, {"too_few_joints"})])
+def test_as_many_joints_as_are_asked_for_are_enough(hidden: int, skipped: set[str]) -> None:
+    visible = np.ones((1, 15), np.float32)
+    visible[0, :hidden] = 0
+    frames = [message("cam", k, 5 + k / 24, {1: person()}, visible=visible) for k in range(72)]
+    b = bench(HeightEngine(), min_visible=1.0).play(frames)
+    assert set(b.runtime.counts.skipped) == skipped and (b.runtime.counts.windows > 0) == (not skipped)
+
+
+@pytest.mark.parametrize(("visible", "reason"), [(1.0, "not_finite"), (0.0, "too_few_joints")])
+def test_one_distance_that_is_no_number_is_enough_and_is_counted_once(visible: float, reason: str) -> None:
+    class Odd(HeightEngine):
+        def run(self, n: int) -> tuple[Float, Float]:
+            z, distance = super().run(n)
+            distance[:, 1] = np.nan
+            return z, distance
+
+    seen = np.full((1, 15), visible, np.float32)
+    frames = [message("cam", k, 5 + k / 24, {1: person()}, visible=seen) for k in range(60)]
+    b = bench(Odd(), support_of("calm", "other")).play(frames)
+    assert set(b.runtime.counts.skipped) == {reason} and b.runtime.counts.windows == 0
+    assert b.runtime.counts.skipped[reason] == sum(b.runtime.engine.batches)  # type: ignore[attr-defined]
+
+
+def test_the_moment_of_an_alert_lies_in_its_window() -> None:
+    frames = [message("cam", k, 5 + k / 24, {1: person(40.0 if k >= 84 else 0.0)}) for k in range(96)]
+    alert = bench(HeightEngine(), raise_after=1).play(frames).sink.alerts()[0]
+    first, last = (round((t - 5e9) / 1e9, 2) for t in alert.moment)
+    assert 3.2 < first < last <= (alert.end - 5e9) / 1e9 + 0.01 and last - first < 0.5
