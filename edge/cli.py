@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from edge import __version__
-from edge.console import Commands, Config, Keys, Remote, err, fail, out, say
+from edge.console import Commands, Config, Keys, Remote, err, fail, number, out, say
 from edge.errors import HaadError
 from edge.settings import Settings, is_table
 
@@ -85,15 +85,15 @@ def publish(
     paths: Annotated[list[Path], typer.Argument(help="clip files, or folders of them")],
     to: Annotated[str, typer.Option(help="where the engine listens")] = "pub+connect:tcp://127.0.0.1:5555",
     stream: Annotated[str, typer.Option(help="the camera's name")] = "cam1",
-    fps: Annotated[float | None, typer.Option(min=1, max=240, help="frames a second; none: the clip's own")] = None,
-    speed: Annotated[float, typer.Option(min=0, help="pace of the wall clock; 0: as fast as it goes")] = 1.0,
+    fps: Annotated[float | None, number("frames a second; none: the clip's own", min=1, max=240)] = None,
+    speed: Annotated[float, number("pace of the wall clock; 0: as fast as it goes", min=0, step=0.001)] = 1.0,
     people: Annotated[int, typer.Option(min=1, max=64, help="persons in view at a time")] = 1,
     seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="play each clip so long, looping it; none: its length, at least 4")
+        float | None, number("play each clip so long, looping it; none: its length, at least 4", min=0.1)
     ] = None,
     as_one: Annotated[bool, typer.Option(help="one person plays all clips, instead of a new person each")] = False,
-    start: Annotated[int | None, typer.Option(help="capture time of the first frame in ns; none: now")] = None,
-    wait: Annotated[float, typer.Option(help="seconds to wait for an engine")] = 10.0,
+    start: Annotated[int | None, typer.Option(min=0, help="capture time of the first frame in ns; none: now")] = None,
+    wait: Annotated[float, number("seconds to wait for an engine", min=0)] = 10.0,
     keys: Keys = None,
     allow_remote: Remote = False,
 ) -> None:
@@ -123,8 +123,8 @@ def listen(
     scores: Annotated[bool, typer.Option(help="scores too, not only alerts")] = False,
     status: Annotated[bool, typer.Option(help="the engine's heartbeat too")] = False,
     stream: Annotated[str, typer.Option(help="only streams whose name begins so")] = "",
-    count: Annotated[int, typer.Option(help="stop after so many messages; 0: never")] = 0,
-    timeout: Annotated[float | None, typer.Option(help="stop after so many seconds of silence")] = None,
+    count: Annotated[int, typer.Option(min=0, help="stop after so many messages; 0: never")] = 0,
+    timeout: Annotated[float | None, number("stop after so many seconds of silence", min=0)] = None,
     since: Annotated[int | None, typer.Option(min=0, help="alerts on record too, from this number on")] = None,
     cursor: Annotated[
         Path | None, typer.Option(help="file that remembers how far it came; the next one goes on")
@@ -250,8 +250,8 @@ def demo(
     data: Annotated[
         Path | None, typer.Option(help="play clips of yours DIR/<category>/*.npz, not the generated ones")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=5, help="how long")] = 60.0,
-    speed: Annotated[float, typer.Option(min=0.1, help="pace of the wall clock")] = 1.0,
+    seconds: Annotated[float, number("how long", min=5)] = 60.0,
+    speed: Annotated[float, number("pace of the wall clock", min=0.1)] = 1.0,
     bundle: BundleOption = None,
 ) -> None:
     """An engine, three simulated cameras and a listener, live in this terminal."""

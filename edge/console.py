@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +18,9 @@ from edge.errors import HaadError, MissingExtra, SettingsError
 Keys = Annotated[Path | None, typer.Option(help="folder of CURVE keys (haad-edge keys makes them)")]
 Config = Annotated[Path | None, typer.Option(help="the YAML file with settings that `run` gets")]
 Remote = Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")]
+
+MOST = 1_000_000
+"""Of the number in an option, unless it says otherwise. As seconds, eleven days: ZeroMQ cannot wait for a month."""
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -47,6 +51,22 @@ def need(extra: str, *modules: str) -> None:
             why="the plain install is what a device needs, and no more",
             fix=f"pip install 'haad-edge[{extra}]'",
         )
+
+
+def number(help: str, *, min: float, max: float = MOST, step: float = 0.0) -> Any:
+    """An option for a float from `min` to `max`; with `step`, nothing between 0 and that. Every float option is one.
+
+    typer's own bounds let nan through, and what has none lets inf through.
+    """
+
+    def check(value: float | None) -> float | None:
+        if value is not None and math.isnan(value):
+            raise typer.BadParameter("nan is not a number.")
+        if value is not None and 0 < value < step:
+            raise typer.BadParameter(f"{value:g} is neither 0 nor at least {step:g}.")
+        return value
+
+    return typer.Option(help=help, min=min, max=max, callback=check)
 
 
 class Commands(TyperGroup):

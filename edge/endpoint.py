@@ -7,6 +7,7 @@ CURVE keys, or an explicit `allow_remote`.
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import socket as socket_of_os
 import threading
@@ -35,6 +36,8 @@ SOCKET_MESSAGE_CAP = 16 << 20
 """libzmq cuts off a peer that sends more than this; smaller excess is read, counted and named."""
 
 HEARTBEAT_MS = 5000
+LONGEST_MS = 2**31 - 1
+"""ZeroMQ takes no longer wait, and a negative one is for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,11 @@ class Endpoint:
                 else "check the address",
             ) from None
         return socket
+
+
+def milliseconds(seconds: float) -> int:
+    """Of a wait, as a poll takes it: none if it is over or no number, and no longer than `LONGEST_MS`."""
+    return math.ceil(min(max(0.0, 1000 * seconds), LONGEST_MS))
 
 
 def nobody(where: Endpoint, refused: threading.Event, what: str, why: str) -> HaadError:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import zmq
 
-from edge.endpoint import Endpoint, open_alone
+from edge.endpoint import Endpoint, milliseconds, open_alone
 from edge.errors import HaadError, RecordingError, WireError
 from edge.grid import SECOND
 from edge.ingest import Ledger, Source
@@ -145,7 +145,7 @@ def replay(
     sent = 0
     with stack:
         try:
-            if not socket.poll(round(wait * 1000), zmq.POLLOUT if where.pattern == "push" else zmq.POLLIN):
+            if not socket.poll(milliseconds(wait), zmq.POLLOUT if where.pattern == "push" else zmq.POLLIN):
                 other = f"{'pull' if where.pattern == 'push' else 'sub'}+bind:{where.address}"
                 raise HaadError(
                     f"nobody listens at {where.address}",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.console import Keys, Remote, err, say
+from edge.console import Keys, Remote, err, number, say
 
 if TYPE_CHECKING:
     from edge.ingest import ZmqSource
@@ -21,13 +21,11 @@ POSES_OUT = "sub+connect:tcp://127.0.0.1:5558"
 def record(
     output: Annotated[Path, typer.Option("--out", help="the recording to write")],
     source: Annotated[str, typer.Option("--from", help="the engine's poses_out, or where trackers send")] = POSES_OUT,
-    seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="from the first message on; none: until Ctrl-C")
-    ] = None,
+    seconds: Annotated[float | None, number("from the first message on; none: until Ctrl-C", min=0.1)] = None,
     stream: Annotated[str, typer.Option(help="only this stream; none: all")] = "",
     max_mib: Annotated[int, typer.Option(min=1, help="end when the file is so large")] = 1024,
     wait: Annotated[
-        float | None, typer.Option(min=0, help="give up if no first message comes for so many seconds; none: never")
+        float | None, number("give up if no first message comes for so many seconds; none: never", min=0)
     ] = None,
     keys: Keys = None,
     allow_remote: Remote = False,
@@ -57,8 +55,8 @@ def record(
 def replay(
     recording: Annotated[Path, typer.Argument(help="what record wrote")],
     to: Annotated[str, typer.Option(help="where the engine listens")] = "pub+connect:tcp://127.0.0.1:5555",
-    speed: Annotated[float, typer.Option(min=0, help="2: twice as fast; 0: as fast as it goes, best with push")] = 1.0,
-    wait: Annotated[float, typer.Option(min=0, help="seconds to wait for an engine")] = 10.0,
+    speed: Annotated[float, number("2: twice as fast; 0: as fast as it goes, best with push", min=0, step=0.001)] = 1.0,
+    wait: Annotated[float, number("seconds to wait for an engine", min=0)] = 10.0,
     keys: Keys = None,
     allow_remote: Remote = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.console import Config, Keys, Remote, out, say
+from edge.console import MOST, Config, Keys, Remote, number, out, say
 from edge.record_cli import POSES_OUT, subscribed
 
 if TYPE_CHECKING:
@@ -35,13 +35,14 @@ def add(
     support: Support,
     stream: Annotated[str, typer.Option("--from-stream", help="the camera; none: the recording's only one")] = "",
     track: Annotated[int | None, typer.Option(help="the person's track id; none: the only one in view")] = None,
-    seconds: Annotated[float, typer.Option(min=1, max=120, help="how long")] = 6.0,
+    seconds: Annotated[float, number("how long", min=1, max=120)] = 6.0,
     recording: Annotated[Path | None, typer.Option("--from", help="take it from a recording, not live")] = None,
     at: Annotated[
-        float | None, typer.Option(help="seconds after the recording's start; negative: before its end; none: its last")
+        float | None,
+        number("seconds after the recording's start; negative: before its end; none: its last", min=-MOST),
     ] = None,
     poses: Annotated[str, typer.Option(help="the engine's poses_out, where live poses are heard")] = POSES_OUT,
-    wait: Annotated[float, typer.Option(min=0, help="seconds until the person must be in view")] = 10.0,
+    wait: Annotated[float, number("seconds until the person must be in view", min=0)] = 10.0,
     config: Config = None,
     keys: Keys = None,
     allow_remote: Remote = False,

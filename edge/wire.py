@@ -109,7 +109,8 @@ def show(value: Any) -> str:
     return reprlib.repr(value)[:40]
 
 
-def _int(m: Mapping[str, Any], key: str) -> int:
+def whole_number(m: Mapping[str, Any], key: str) -> int:
+    """One of `seq` and `t`. Raises WireError that names it."""
     value = m.get(key)
     if type(value) is not int or not 0 <= value < COUNT_LIMIT:
         raise WireError(f"field_{key}", f"'{key}' is {show(value)}, not an integer from 0 to 2^62 − 1")
@@ -181,8 +182,8 @@ def pose_of(stream: str, body: bytes, limits: Limits, wall: Callable[[], int] = 
 def _pose(stream: str, m: Mapping[str, Any], limits: Limits, wall: Callable[[], int]) -> PoseFrame:
     if m.get("v") != VERSION or type(m["v"]) is not int:
         raise WireError("version", f"'v' is {show(m.get('v'))}", why=f"this program reads {VERSION}")
-    seq, stamped, end = _int(m, "seq"), m.get("t") is not None, m.get("end", False)
-    t = _int(m, "t") if stamped else wall()
+    seq, stamped, end = whole_number(m, "seq"), m.get("t") is not None, m.get("end", False)
+    t = whole_number(m, "t") if stamped else wall()
     if type(end) is not bool:
         raise WireError("field_end", f"'end' is {show(end)}, not a boolean")
     name = m.get("layout", "core15" if end else None)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from edge.console import need, out, say
+from edge.console import need, number, out, say
 from edge.outputs import ready_file, ready_folder
 
 
@@ -128,7 +128,7 @@ def register(app: typer.Typer) -> None:
             bool,
             typer.Option("--streaming", help="long streams with anomalies in them, through the device's own logic"),
         ] = False,
-        minutes: Annotated[float, typer.Option(min=0.2, help="--streaming: of normal activity before anomalies")] = 2.0,
+        minutes: Annotated[float, number("--streaming: of normal activity before anomalies", min=0.2, max=1440)] = 2.0,
         normals: Annotated[int, typer.Option(min=1, help="--streaming: categories that are normal at a time")] = 1,
         faults: Annotated[
             bool, typer.Option("--faults", help="--streaming: lost frames, changing rates, noise, hidden limbs")

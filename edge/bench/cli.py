@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edge.cli import MODEL, BundleOption
-from edge.console import out, say
+from edge.console import number, out, say
 from edge.errors import SettingsError
 from edge.outputs import ready_file
 
@@ -26,9 +26,9 @@ def register(app: typer.Typer) -> None:
 def bench(
     cameras: Annotated[int, typer.Option(min=1, max=65536, help="cameras of the made site")] = 64,
     people: Annotated[int, typer.Option(min=1, max=200, help="people that each camera sees all the time")] = 4,
-    fps: Annotated[float, typer.Option(min=1, max=240, help="frames a second of each camera")] = 30.0,
-    seconds: Annotated[float, typer.Option(min=1, help="how long the paced load lasts")] = 30.0,
-    stride: Annotated[float, typer.Option(min=0.01, max=10, help="seconds between two windows of a person")] = 0.25,
+    fps: Annotated[float, number("frames a second of each camera", min=1, max=240)] = 30.0,
+    seconds: Annotated[float, number("how long the paced load lasts", min=1)] = 30.0,
+    stride: Annotated[float, number("seconds between two windows of a person", min=0.01, max=10)] = 0.25,
     max_batch: Annotated[int, typer.Option(min=1, max=4096, help="windows per inference at most")] = 64,
     engine: Annotated[str, typer.Option(help="inference back end")] = "onnx",
     threads: Annotated[int, typer.Option(min=1, max=64, help="threads of the back end")] = 1,
@@ -38,7 +38,7 @@ def bench(
     ] = 10_000,
     scores: Annotated[bool, typer.Option(help="listen to every window's score; if not, to alerts alone")] = True,
     only: Annotated[str, typer.Option(help="sections, with commas between: " + ", ".join((*SECTIONS, *NAMED)))] = "",
-    capture: Annotated[float, typer.Option(min=1, help="seconds of the cameras' time that soak sends")] = 3600.0,
+    capture: Annotated[float, number("seconds of the cameras' time that soak sends", min=1)] = 3600.0,
     seed: Annotated[int, typer.Option(min=0, help="of the made people")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
     plot: Annotated[Path | None, typer.Option(help="write a picture here, SVG")] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.console import Keys, Remote, need
+from edge.console import Keys, Remote, need, number
 from edge.errors import SettingsError
 from edge.settings import MQTT_PASSWORD, WEBHOOK_SECRET
 
@@ -98,7 +98,7 @@ def webhook(
     cursor: Cursor,
     source: From = ENGINE,
     secret_file: Annotated[Path | None, typer.Option(help=f"file with the secret; or in {WEBHOOK_SECRET}")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="seconds to wait for an answer")] = 10.0,
+    timeout: Annotated[float, number("seconds to wait for an answer", min=0.1)] = 10.0,
     since: Since = None,
     stream: Stream = "",
     replay: Replay = None,

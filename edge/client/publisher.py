@@ -14,10 +14,10 @@ import numpy as np
 import zmq
 from numpy.typing import ArrayLike, NDArray
 
-from edge.endpoint import Endpoint, nobody, open_alone
+from edge.endpoint import Endpoint, milliseconds, nobody, open_alone
 from edge.errors import HaadError, WireError
 from edge.skeleton import get_layout
-from edge.wire import Limits, PoseFrame, decode_pose, encode_pose, stream_of
+from edge.wire import Limits, PoseFrame, decode_pose, encode_pose, stream_of, whole_number
 
 POSES = "pub+connect:tcp://127.0.0.1:5555"
 IMAGE_LAYOUTS = ("coco17", "halpe26", "body25")
@@ -50,7 +50,7 @@ class PosePublisher:
     def wait(self, seconds: float = 10) -> None:
         """Until an engine listens, so that the first frames are not lost. Raises HaadError when none does."""
         self._check_open()
-        ready = self._socket.poll(round(seconds * 1000), zmq.POLLOUT if self._where.pattern == "push" else zmq.POLLIN)
+        ready = self._socket.poll(milliseconds(seconds), zmq.POLLOUT if self._where.pattern == "push" else zmq.POLLIN)
         if not ready:
             what, why = f"nobody listens at {self._where.address}", f"no engine subscribed within {seconds:g} s"
             raise nobody(self._where, self._refused, what, why)
@@ -108,6 +108,7 @@ class PosePublisher:
             None if size is None else _array("size", size, None).ravel().tolist(),
             end,
         )
+        whole_number({"t": now}, "t")  # msgpack has 64 bits, and would raise an error of its own
         message = encode_pose(frame)
         decode_pose([message], self._limits)
         self.seq += 1
@@ -140,6 +141,9 @@ class PosePublisher:
 def _array(name: str, value: object, kind: type[np.float32] | None) -> NDArray[Any]:
     """What numpy makes of it. Raises WireError."""
     try:
-        return np.asarray(value, kind)
+        array = np.asarray(value, kind)
+        if array.dtype.hasobject:
+            raise TypeError("numpy has no kind of number for what is in it")
+        return array
     except (TypeError, ValueError, OverflowError) as e:
         raise WireError(f"field_{name}", f"'{name}' is {value!r:.40}, no array of numbers", why=str(e)) from None

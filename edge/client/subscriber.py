@@ -21,7 +21,7 @@ import zmq
 
 from edge.client.cursor import Cursor
 from edge.client.follow import Follower, Gap
-from edge.endpoint import Endpoint, nobody, turned_away
+from edge.endpoint import Endpoint, milliseconds, nobody, turned_away
 from edge.errors import SettingsError, WireError
 from edge.events import Alert, Event, Provenance, Scores, Status, check_topics, decode_event
 from edge.journal.replay import Request, decode_answer, encode_request
@@ -174,7 +174,7 @@ class AlertSubscriber:
         asked = {line.socket: line for line in self._lines.values() if line.socket}
         for socket in asked:
             poller.register(socket, zmq.POLLIN)
-        found = dict(poller.poll(None if seconds == math.inf else math.ceil(max(0.0, seconds) * 1000)))
+        found = dict(poller.poll(milliseconds(seconds)))
         for socket, line in asked.items():
             if socket in found:
                 self._answered(line, socket)

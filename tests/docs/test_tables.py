@@ -115,7 +115,7 @@ def test_reasons_and_fates() -> None:
     source = (ROOT / "edge/wire.py").read_text()
     reasons = set(re.findall(r'WireError\(\s*"(\w+)"', source)) - {"event"}
     # Two helpers check fields that their callers name.
-    reasons |= {f"field_{k}" for k in re.findall(r'_int\(m, "(\w+)"\)', source)}
+    reasons |= {f"field_{k}" for k in re.findall(r'whole_number\(m, "(\w+)"\)', source)}
     reasons |= {f"field_{k}" for k in re.findall(r'layout\.size(?:, c)?\), "(\w+)"\)', source)}
     named = {n.strip() for r in table("docs/streams.md", "| reason | |") for n in r[0].split(",")}
     assert named == reasons

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -183,6 +184,36 @@ def test_a_file_that_is_not_what_it_should_be_is_named_with_why_and_next(
     e = runner.invoke(make_app(), local(words).split()).exception
     assert isinstance(e, HaadError) and e.what.startswith(local(what)) and why in e.why and e.fix
     assert [p.name for p in tmp_path.iterdir()] == ["page.md"]  # no lock stays, no folder
+
+
+def numbers(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Each option that takes a float: the command's words, and its own."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from numbers(inner, (*path, name))
+    kinds = get_type_hints(inspect.unwrap(command.callback)) if command.callback else {}
+    yield from ((*path, p.opts[0]) for p in command.params if float in (kinds[p.name], *get_args(kinds[p.name])))
+
+
+NUMBERS = list(numbers(typer.main.get_command(make_app())))
+
+
+@pytest.mark.parametrize("words", NUMBERS, ids=" ".join)
+def test_a_number_that_is_none_or_absurd_is_refused_by_the_options_name(words: tuple[str, ...]) -> None:
+    app, name = make_app(), f"'{words[-1]}'"
+    for value in ("nan", "inf", "-inf", "1e300", "-1e12"):
+        done = runner.invoke(app, [*words, value])
+        said = f"{done.output} {done.exception}"
+        if words[0] == "run":  # its settings are checked whatever they come from
+            assert isinstance(done.exception, SettingsError) and name[3:-1].replace("-", "_") in said, said
+        else:
+            assert done.exit_code == 2 and name in said, said
+
+
+def test_a_pace_is_zero_or_one_that_gets_somewhere(tmp_path: Path) -> None:
+    for words in (["publish", str(tmp_path)], ["replay", str(tmp_path)]):
+        done = runner.invoke(make_app(), [*words, "--speed", "1e-300"])
+        assert done.exit_code == 2 and "1e-300 is neither 0 nor at least 0.001" in done.output
+        assert isinstance(runner.invoke(make_app(), [*words, "--speed", "0"]).exception, HaadError)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import zmq
 
-from edge.endpoint import Endpoint
+from edge.endpoint import LONGEST_MS, Endpoint, milliseconds
 from edge.errors import SettingsError
 
 
@@ -82,6 +83,14 @@ def test_a_message_goes_from_end_to_end(context: zmq.Context[zmq.Socket[bytes]],
             outlet.send(b"hello")
             assert inlet.poll(5000) and inlet.recv() == b"hello"
             assert (inlet.get_hwm(), inlet.get(zmq.LINGER), inlet.get(zmq.MAXMSGSIZE)) == (7, 0, 16 << 20)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waits"),
+    [(0.0015, 2), (10, 10_000), (-1, 0), (-math.inf, 0), (math.nan, 0), (1e12, LONGEST_MS), (math.inf, LONGEST_MS)],
+)
+def test_any_number_of_seconds_is_a_wait_that_zeromq_takes(seconds: float, waits: int) -> None:
+    assert milliseconds(seconds) == waits
 
 
 def test_pub_tells_its_owner_who_subscribes(context: zmq.Context[zmq.Socket[bytes]]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge.console import err, need, out, say
+from edge.console import err, need, number, out, say
 from edge.outputs import ready_folder
 
 PANEL = "Make a model"
@@ -93,8 +93,8 @@ def support_grow(
     folder: Annotated[Path, typer.Argument(help="support/<category>/*.npz")],
     motion: Annotated[Path | None, typer.Option(help="the motion model: what train-motion wrote")] = None,
     per_clip: Annotated[int, typer.Option(min=1, max=99, help="generated clips beside each real one")] = 1,
-    strength: Annotated[float, typer.Option(help="how much is forgotten of what is not kept, up to 1")] = 0.15,
-    keep: Annotated[float, typer.Option(help="share of the clip, from its beginning, that stays as it is")] = 0.0,
+    strength: Annotated[float, number("how much is forgotten of what is not kept", min=0.01, max=1)] = 0.15,
+    keep: Annotated[float, number("share of the clip, from its beginning, that stays as it is", min=0, max=0.9)] = 0.0,
     seed: Annotated[int, typer.Option(min=0, help="random seed")] = 0,
     output: Annotated[
         Path | None, typer.Option("--out", help="write the grown folder here, and leave the first as it is")

@@ -158,6 +158,12 @@ def test_waiting_where_nobody_listens_ends_with_what_to_do(address: str, pattern
     assert address in str(e.value) and "haad-edge run" in str(e.value)
 
 
+@pytest.mark.parametrize("seconds", [-1, float("-inf"), float("nan")])
+def test_a_wait_of_no_time_is_over_at_once(address: str, seconds: float) -> None:
+    with PosePublisher(f"pub+connect:{address}", stream="cam1") as camera, pytest.raises(HaadError, match="nobody"):
+        camera.wait(seconds)
+
+
 def test_a_publisher_that_cannot_be_made_says_why(address: str) -> None:
     with pytest.raises(ClipError, match="coco18"):
         PosePublisher(f"pub+connect:{address}", stream="a", layout="coco18")
@@ -304,6 +310,10 @@ def test_a_stream_name_that_the_engine_refuses_makes_no_publisher(address: str, 
         ([1], ONE, {"t": -1}, "field_t"),
         ([1], ONE, {"t": 1.7e9}, "field_t"),
         ([1], ONE, {"t": 2**62}, "field_t"),
+        ([1], ONE, {"t": 2**64}, "field_t"),
+        ([1], ONE, {"t": -(2**64)}, "field_t"),
+        ([1], ONE, {"size": (2**70, 480)}, "field_size"),
+        ([1], ONE, {"size": (object(), 480)}, "field_size"),
         ([1], ONE, {"size": (0, 0)}, "field_size"),
         ([1], ONE, {"size": (640, 480, 3)}, "field_size"),
         ([1], ONE, {"size": 640}, "field_size"),

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from edge.cli import main, make_app
 from edge.clip import load_clip, save_clip
-from edge.errors import ClipError, OutputError
+from edge.errors import ClipError, OutputError, SettingsError
 from tests.docs.pages import under
 from tests.trainer.made import made, write_set
 from trainer.motion import cli as motion_cli
@@ -165,7 +166,6 @@ def test_clips_that_cannot_be_read_are_named(trained: tuple[Path, Path, str], su
         (("motion-report", "--motion", "absent", "--data", ".", "--out", "r"), "absent: not a motion model"),
         (("support", "grow", "absent", "--remove"), "absent: no such folder"),
         (("support", "grow", ".", "--motion", "absent"), "absent: not a motion model"),
-        (("support", "grow", ".", "--motion", "MODEL", "--strength", "2"), "strength is 2"),
     ],
 )
 def test_errors_are_texts_and_not_tracebacks(
@@ -183,6 +183,12 @@ def test_errors_are_texts_and_not_tracebacks(
     printed = capsys.readouterr().err
     assert e.value.code == 2 and printed.startswith("error: ") and said in printed and "Traceback" not in printed
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("share", [{"strength": 2}, {"strength": float("nan")}, {"keep": 1}])
+def test_a_recipe_of_no_share_is_refused_by_its_name(share: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=rf"{next(iter(share))} is .*it lies between"):
+        Recipe(**share)
 
 
 def test_growing_needs_a_model(support: Path) -> None:
