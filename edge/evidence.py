@@ -201,7 +201,7 @@ def find(root: Path, id: str) -> list[tuple[Path, Clip, Mapping[str, Any]]]:
         try:
             about = json.loads(clip.source)
             assert isinstance(about["category"], str)
-        except (ValueError, KeyError, TypeError, AssertionError):
+        except (ValueError, KeyError, TypeError, AssertionError, RecursionError):
             raise SupportError(f"{path}: does not say which alert it is of", fix="was it written by run?") from None
         found.append((path, clip, about))
     return found

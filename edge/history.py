@@ -248,7 +248,7 @@ def _dump(version: Version) -> bytes:
 def _load(path: Path) -> Version:
     try:
         return Version(**json.loads(path.read_bytes().decode(errors="surrogateescape")))
-    except (OSError, ValueError, TypeError) as e:
+    except (OSError, ValueError, TypeError, RecursionError) as e:
         raise SupportError(
             f"{path}: not a version of the support", why=str(e), fix="move it away; the clips themselves are not in it"
         ) from None

@@ -179,6 +179,6 @@ def _renamed(data: bytes, old: str, new: str) -> bytes:
         for part in ("levels", "windows"):
             if old in value.get(part, {}):
                 value[part][new] = value[part].pop(old)
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return data
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

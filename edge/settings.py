@@ -239,6 +239,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{path}: cannot be read", why=e.strerror or str(e), fix="--config FILE.yaml") from None
     except (ValueError, yaml.YAMLError) as e:
         raise SettingsError(f"{path}: cannot be read as YAML", why=str(e)) from None
+    except RecursionError:
+        raise SettingsError(f"{path}: cannot be read as YAML", why="it is nested too deeply") from None
     if not isinstance(value, dict) or any(not isinstance(k, str) for k in value):
         raise SettingsError(f"{path}: must be 'name: value' lines, one setting each")
     return value

@@ -51,7 +51,7 @@ class Cursor:
             rows = m["next"]
             if m["v"] != 1 or not all(type(k) is str and type(n) is int and n >= 0 for k, n in rows.items()):
                 raise ValueError("not of version 1")
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             raise SettingsError(
                 f"{self.path}: no cursor file",
                 why=f"{type(e).__name__}: {e}"[:200],

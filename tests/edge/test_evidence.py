@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -222,9 +223,10 @@ def test_an_alert_that_cannot_be_found_is_said(tmp_path: Path) -> None:
         find(tmp_path / "e", "dd44")
     with pytest.raises(SupportError, match="nothing kept"):
         find(tmp_path / "none", "dd44")
-    save_clip(tmp_path / "e" / "ee55.npz", make_motion("walk", seconds=2))
-    with pytest.raises(SupportError, match="does not say which alert"):
-        find(tmp_path / "e", "ee55")
+    for source in ("", "[" * 100_000):
+        save_clip(tmp_path / "e" / "ee55.npz", replace(make_motion("walk", seconds=2), source=source))
+        with pytest.raises(SupportError, match="does not say which alert"):
+            find(tmp_path / "e", "ee55")
     (tmp_path / "e" / "ff66.npz").write_bytes(b"x")
     with pytest.raises(ClipError, match=r"ff66\.npz"):
         find(tmp_path / "e", "ff66")

@@ -102,6 +102,14 @@ def test_what_was_changed_by_hand_is_a_version_too(root: Path) -> None:
     assert set(before) - set(content(root)) == {"wave/b.npz"}
 
 
+def test_a_calibration_that_cannot_be_read_stays_as_it_is(root: Path) -> None:
+    for text in ("{", "[" * 100_000):
+        (root / "calibration.json").write_text(text)
+        library.rename(root, "walk", "stroll")
+        library.undo(root, None)
+        assert (root / "calibration.json").read_text() == text
+
+
 def test_a_clip_comes_back_as_it_was_saved_and_the_loader_never_sees_the_history(root: Path, tmp_path: Path) -> None:
     before = fingerprint(root)
     _, placed = library.add(root, "wave", [("a", clip()), ("a", clip(1))])
@@ -293,6 +301,7 @@ def test_damaged_history_is_named_and_old_versions_are_forgotten(root: Path, mon
     with pytest.raises(HaadError, match="missing or damaged"):
         library.undo(root, None)
     assert content(root) == before
-    next((root / history.FOLDER / "versions").iterdir()).write_text("{")
-    with pytest.raises(SupportError, match="not a version"):
-        library.undo(root, None)
+    for text in ("{", "[" * 100_000):
+        next((root / history.FOLDER / "versions").iterdir()).write_text(text)
+        with pytest.raises(SupportError, match="not a version"):
+            library.undo(root, None)

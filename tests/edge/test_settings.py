@@ -190,7 +190,11 @@ def test_a_name_like_no_other_gets_no_guess() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a: [1", "- stride\n", "5\n", "stride\n", "1: 2\n", "a: 2024-13-45\n", "\tstride: 1\n", "a: !!python/none 1"],
+    [
+        *("a: [1", "- stride\n", "5\n", "stride\n", "1: 2\n", "a: 2024-13-45\n", "\tstride: 1\n"),
+        *("a: !!python/none 1", "a: " + "[" * 3000),
+    ],
+    ids=lambda text: text[:12],
 )
 def test_a_file_that_holds_no_settings_is_refused_by_name(config: Path, text: str) -> None:
     config.write_text(text)

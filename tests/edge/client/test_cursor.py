@@ -74,7 +74,14 @@ def test_a_cursor_file_is_owned_by_one_and_must_be_one(tmp_path: Path) -> None:
         cursor.advance(f"j{n}", n)
     assert list(cursor.next) == [f"j{n}" for n in range(4, 20)]
     cursor.close()
-    for text in ("", "[]", '{"v": 2, "next": {}}', '{"v": 1, "next": {"a": -1}}', '{"v": 1, "next": {"a": "1"}}'):
+    for text in (
+        "",
+        "[]",
+        "[" * 100_000,
+        '{"v": 2, "next": {}}',
+        '{"v": 1, "next": {"a": -1}}',
+        '{"v": 1, "next": {"a": "1"}}',
+    ):
         (tmp_path / "d").write_text(text)
         with pytest.raises(SettingsError, match="no cursor file") as e:
             Cursor(tmp_path / "d")
