@@ -55,7 +55,7 @@ class Endpoint:
     def parse(cls, text: str, allowed: tuple[str, ...] = tuple(PATTERNS), *, example: str = "") -> Endpoint:
         """Raises SettingsError that names what is wrong with the text; `example` is what fits in its place."""
         fix = f"for example {example or f'{allowed[0]}+bind:tcp://127.0.0.1:5555'}"
-        m = _GRAMMAR.fullmatch(text.strip())
+        m = _GRAMMAR.fullmatch(text.strip()) if isinstance(text, str) else None
         if not m or m["pattern"] not in allowed:
             raise SettingsError(
                 f"endpoint {text!r:.120} not understood",
@@ -167,7 +167,7 @@ def turned_away(where: Endpoint) -> HaadError:
 
 
 def open_alone(
-    where: Endpoint, hwm: int, keys: Path | None, allow_remote: bool, refused: Callable[[], None] | None = None
+    where: Endpoint, hwm: int, keys: Path | str | None, allow_remote: bool, refused: Callable[[], None] | None = None
 ) -> tuple[zmq.Socket[bytes], contextlib.ExitStack]:
     """A socket with a context of its own, and what to close after it."""
     mine = open_keys(keys)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Literal
 
@@ -114,6 +114,8 @@ def check_topics(topics: Sequence[str]) -> None:
     """Raises SettingsError for a topic that no event's topic begins with: it would be waited for in vain."""
     if isinstance(topics, str):
         raise SettingsError(f"topics is the text {topics!r:.40}, not a list", fix=f"topics=[{topics!r:.40}]")
+    if not isinstance(topics, Collection) or not all(isinstance(t, str) for t in topics):
+        raise SettingsError(f"topics is {topics!r:.40}, not a list of texts", fix='for example topics=["alert"]')
     for t in topics:
         if not ("status".startswith(t) or any(k.startswith(t) or t.startswith(k) for k in ("alert/", "score/"))):
             raise SettingsError(

@@ -18,9 +18,9 @@ ROWS_MOST = 16
 class Cursor:
     """`next` by row of numbers, the newest row last. One process at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         """Raises SettingsError when the file is of another make, in use, or cannot be written."""
-        self.path = path
+        self.path = path = Path(path)
         self._read()  # before a lock file is made beside what is no cursor
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

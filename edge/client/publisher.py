@@ -37,7 +37,7 @@ class PosePublisher:
         stream: str,
         layout: str = "core15",
         hwm: int = 10_000,
-        keys: Path | None = None,
+        keys: Path | str | None = None,
         allow_remote: bool = False,
         limits: Limits = Limits(),
     ) -> None:

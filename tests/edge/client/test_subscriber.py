@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zmq
@@ -12,9 +13,12 @@ from edge.client import AlertSubscriber
 from edge.endpoint import Endpoint
 from edge.errors import SettingsError
 from edge.events import Alert, Event, Status, encode_event
+from edge.keys import make_keys
 
 from ..harness import FakeClock
 from .station import ALERT, Station, hear, subscribe
+
+NOBODY = "tcp://127.0.0.1:1"
 
 
 def test_lost_alerts_are_fetched_and_come_in_order(station: Station) -> None:
@@ -104,6 +108,43 @@ def test_a_nul_at_the_end_asks_for_one_stream_alone(station: Station) -> None:
 def test_a_number_that_no_alert_has_is_refused_at_once(since: object) -> None:
     with pytest.raises(SettingsError, match=r"since is .*from 0 on"):
         AlertSubscriber("sub+connect:tcp://127.0.0.1:1", since=since)  # type: ignore[arg-type]
+
+
+def test_a_subscriber_that_cannot_be_made_says_why() -> None:
+    with pytest.raises(SettingsError, match="sub"):
+        AlertSubscriber(f"pub+connect:{NOBODY}")
+    with pytest.raises(SettingsError, match="--allow-remote"):
+        AlertSubscriber("sub+connect:tcp://192.0.2.1:5556")
+    with pytest.raises(SettingsError, match="cannot bind"):
+        AlertSubscriber("sub+bind:ipc:///nonexistent/folder/s")
+
+
+@pytest.mark.parametrize("topics", [["alerts"], ["alert", "scores"], ["pose/cam1"], ["status/x"], ["Alert"], "alert"])
+def test_a_topic_that_nothing_can_match_is_refused(topics: Any) -> None:
+    with pytest.raises(SettingsError, match=r"topic.*use|topics=\['alert'\]"):
+        AlertSubscriber(f"sub+connect:{NOBODY}", topics=topics)
+
+
+def test_beginnings_of_topics_are_topics() -> None:
+    AlertSubscriber(f"sub+connect:{NOBODY}", topics=["", "al", "alert/", "alert/c", "score", "status", "s"]).close()
+
+
+@pytest.mark.parametrize("topics", [[1], [b"alert"], b"alert", 5, None, iter(["alert"])])
+def test_topics_that_are_no_texts_are_refused(topics: Any) -> None:
+    with pytest.raises(SettingsError, match=r"not a list of texts .*topics=\['?\"alert\"'?\]"):
+        AlertSubscriber(topics=topics)
+
+
+@pytest.mark.parametrize("given", [{"endpoint": None}, {"endpoint": b"sub+connect:x"}, {"replay": 5557}])
+def test_an_address_that_is_no_text_is_refused_with_one_that_is(given: Any) -> None:
+    with pytest.raises(SettingsError, match=r"not understood.*for example (sub|dealer)\+connect"):
+        AlertSubscriber(**given)
+
+
+def test_the_cursor_and_the_keys_may_be_named_by_text(tmp_path: Path) -> None:
+    _, client = make_keys(tmp_path / "keys")
+    with AlertSubscriber(f"sub+connect:ipc://{tmp_path}/s", cursor=str(tmp_path / "c"), keys=str(client)):
+        assert (tmp_path / "c.lock").exists()
 
 
 def test_updates_that_the_journal_thinned_are_not_missed(station: Station) -> None:
