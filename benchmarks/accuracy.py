@@ -250,7 +250,7 @@ def main() -> None:
         for done in as_completed(running):
             j, m = running[done]
             found = done.result()
-            (folder / f"{j}-{m}.json").write_text(json.dumps(found, indent=1) + "\n")
+            (folder / f"{j}-{m}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
             print(f"{j} {m}: {found['minutes']} min  {short(found['figures'])}", flush=True)
     print(write_table(folder, o.out / "accuracy.md"))
     if o.bundle:

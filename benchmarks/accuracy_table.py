@@ -28,7 +28,7 @@ MORE = {
 
 def write_table(folder: Path, page: Path) -> str:
     """Make `page` of the jobs in `folder`; returns its text."""
-    jobs = [json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))]
+    jobs = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"))]
     if not jobs:
         return "no figures yet"
     lines = [
@@ -66,13 +66,13 @@ def write_table(folder: Path, page: Path) -> str:
         "",
     ]
     text = "\n".join(lines)
-    page.write_text(text)
+    page.write_text(text, encoding="utf-8")
     return text
 
 
 def summary(folder: Path) -> dict[str, Any]:
     """The means of our encoder's jobs, for a manifest: what its recipe does where categories or sets were left out."""
-    jobs = [json.loads(p.read_text()) for p in sorted(folder.glob("*-ours.json"))]
+    jobs = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*-ours.json"))]
     of_folds = [j["figures"] for j in jobs if j["job"].startswith("fold-")]
     return {
         "utd_mhad_four_folds": {

@@ -117,7 +117,7 @@ def main() -> None:
         name = options.data.resolve().name
         report = {"data": name, "people": sorted(set(test.subjects.tolist())), "model": bundle.model}
         report |= {"shots": options.shots, "mean": found, "rows": rows}
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,7 @@ def crash(root: Path, kills: int, seed: int, pause: float, say: Callable[[str], 
             camera.join()
         found = {name: compare(truth, get()) for name, get in sinks.items()}
         for name, part in r.parts.items():
-            assert "Traceback" not in part.log.read_text(errors="replace"), f"{name}\n{part.tail()}"
+            assert "Traceback" not in part.log.read_text(encoding="utf-8", errors="replace"), f"{name}\n{part.tail()}"
     # An alert that goes on after its end says `update`, and ends again.
     opened = Counter(id for _, id, kind in truth if kind == "new")
     last: dict[str, str] = {}
@@ -169,7 +169,7 @@ def main() -> None:
     print(json.dumps(report, indent=2))
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     wrong = not figures["journal_gapless"] or any(
         row["lost"] or row["not_in_journal"] or row["duplicates_after_deduplication"] or row["out_of_order"]
         for row in figures["sinks"].values()

@@ -68,7 +68,7 @@ class Part:
                 self.process.wait()
 
     def tail(self) -> str:
-        return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-2000:] if self.log.exists() else ""
 
 
 @dataclass
@@ -223,7 +223,7 @@ def rig(root: Path, seed: int) -> Iterator[Rig]:
         if MOSQUITTO:
             port = free_port()
             conf = f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nlog_type error\n"
-            (root / "mosquitto.conf").write_text(conf)
+            (root / "mosquitto.conf").write_text(conf, encoding="utf-8")
             commands["broker"] = [MOSQUITTO, "-c", str(root / "mosquitto.conf")]
             commands["mqtt"] = [*haad, "bridge", "mqtt", f"mqtt://127.0.0.1:{port}", *source]
             commands["mqtt"] += ["--cursor", str(root / "mqtt.cursor")]

@@ -229,7 +229,7 @@ def main() -> None:
     path = given.out / f"gpu-{'-'.join(here.gpu.name.lower().split())}-{date.today().isoformat()}.json"
 
     def write(report: dict[str, Any]) -> None:
-        path.write_text(json.dumps(report, indent=1) + "\n")
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
     with tempfile.TemporaryDirectory() as folder:
         bundle = open_bundle(shutil.copytree(open_bundle(given.bundle).root, Path(folder) / "bundle"))

@@ -42,7 +42,7 @@ class Torch:
 
     def __init__(self, bundle: Path, command: str = "") -> None:
         argv = [*(shlex.split(command) or [sys.executable]), "-m", "benchmarks.gpu_torch", str(bundle)]
-        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8")
         first = self._read()
         self.version: str = first.get("torch", "")
         self.failed = dict.fromkeys((*EAGER, COMPILED), first["why"]) if "why" in first else {}
@@ -135,7 +135,7 @@ def serve(bundle: Path, reply: Callable[[dict[str, Any]], None]) -> None:
 
 def main() -> None:
     """Answers go where stdout was; what torch prints goes to stderr."""
-    with os.fdopen(os.dup(1), "w") as answers:
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         serve(Path(sys.argv[1]), lambda reply: print(json.dumps(reply), file=answers, flush=True))
 

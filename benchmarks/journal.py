@@ -115,7 +115,7 @@ def main() -> None:
         figures = measure(Path(d), lambda s: print(s, file=sys.stdout, flush=True))
     report = {"machine": cpu(), "date": str(date.today()), "command": "python -m benchmarks.journal", **figures}
     if options.json:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

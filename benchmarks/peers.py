@@ -143,7 +143,7 @@ def main() -> None:
         ratios = ", ".join(f"{k} {v:,.0f} (haad-edge ×{ours[k] / v:.1f})" for k, v in row.items())
         print(f"{name:10} {ratios}")
     if options.json:
-        options.json.write_text(json.dumps({"machine": cpu(), "peers": found}, indent=1) + "\n")
+        options.json.write_text(json.dumps({"machine": cpu(), "peers": found}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

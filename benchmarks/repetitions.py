@@ -83,7 +83,7 @@ def main() -> None:
     text = json.dumps(about | figures, indent=1)
     print(text)
     if o.json:
-        o.json.write_text(text + "\n")
+        o.json.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

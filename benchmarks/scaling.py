@@ -288,7 +288,7 @@ def main() -> None:
             "categories": len(data.names),
             "rows": [asdict(r) | {"growth_computed": [r.grown(g) for g in GROWTH]} for r in rows],
         }
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+        options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

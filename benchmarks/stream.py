@@ -31,11 +31,11 @@ def fill(page: Path, report: dict[str, Any], plot: Path) -> None:
     """Put the report's table and picture between the page's marks."""
     where = os.path.relpath(plot, page.parent)
     text = f"{markdown(report)}\n![the same as a picture]({where})\n"
-    was = page.read_text()
+    was = page.read_text(encoding="utf-8")
     made, n = re.subn(r"(<!-- figures -->\n).*?(<!-- /figures -->)", lambda m: m[1] + text + m[2], was, flags=re.S)
     if not n:
         raise SystemExit(f"{page}: no <!-- figures --> to fill")
-    page.write_text(made)
+    page.write_text(made, encoding="utf-8")
 
 
 def main() -> None:
@@ -73,8 +73,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / f"bench-{short(report['machine'])}-{report['date']}"
     plot = stem.with_suffix(".svg")
-    stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n")
-    plot.write_text(picture(report))
+    stem.with_suffix(".json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    plot.write_text(picture(report), encoding="utf-8")
     fill(options.page, report, plot)
     say(f"written: {stem}.json, .svg, {options.page}")
 

@@ -162,7 +162,7 @@ def write(results: dict[str, Streaming], repetitions: dict[str, dict[str, float]
     about = {"command": command, "seed": o.seed, "folds": o.folds, "machine": cpu(), "date": str(date.today())}
     o.out.mkdir(parents=True, exist_ok=True)
     figures = {"about": about, "repetitions": repetitions, **{name: as_json(r) for name, r in results.items()}}
-    (o.out / "streaming.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (o.out / "streaming.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     main = results["as recorded"]
     more = "".join(
         f"| {name} | {' | '.join(cells(r.by_shots[r.main]))} |\n" for name, r in results.items() if r is not main
@@ -176,7 +176,7 @@ def write(results: dict[str, Streaming], repetitions: dict[str, dict[str, float]
         "| | frame AUROC | at once | found ≥ 1.5 s | shorter | median delay | false alarms/h |\n"
         f"|---|---|---|---|---|---|---|\n{more}"
     )
-    (o.out / "streaming.md").write_text(text)
+    (o.out / "streaming.md").write_text(text, encoding="utf-8")
     write_page(o.out / "streaming", main, title="Streams of UTD-MHAD, unseen categories", about=command, note="")
     return text
 

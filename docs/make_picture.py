@@ -69,7 +69,7 @@ def main(out: Path) -> int:
     console.print(still.view, "")
     svg = console.export_svg(title="haad-edge demo", code_format=FORMAT, unique_id="demo")
     # Each line is cut off at its foot, which in other fonts costs the underscores.
-    out.write_text(re.sub(r' clip-path="url\(#demo-line-\d+\)"', "", svg) + "\n")
+    out.write_text(re.sub(r' clip-path="url\(#demo-line-\d+\)"', "", svg) + "\n", encoding="utf-8")
     print(out)
     return 0
 

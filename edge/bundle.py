@@ -125,7 +125,7 @@ def open_bundle(root: Path | str | None = None) -> Bundle:
     root = Path(root) if root is not None else BASE
     path = root / MANIFEST
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise BundleError(
             f"{root}: not a bundle",

@@ -163,7 +163,7 @@ def _later() -> Iterator[None]:
 
 def _stopped(log: Path) -> HaadError:
     """What the engine said last."""
-    return HaadError("the demo's engine stopped", why=log.read_text(errors="replace").strip()[-600:])
+    return HaadError("the demo's engine stopped", why=log.read_text(encoding="utf-8", errors="replace").strip()[-600:])
 
 
 def _started(engine: subprocess.Popen[bytes], subscriber: AlertSubscriber, log: Path) -> None:
@@ -175,7 +175,9 @@ def _started(engine: subprocess.Popen[bytes], subscriber: AlertSubscriber, log: 
         with contextlib.suppress(HaadError):
             subscriber.wait(0.5)
             return
-    raise HaadError("the demo's engine does not answer", why=log.read_text(errors="replace").strip()[-600:])
+    raise HaadError(
+        "the demo's engine does not answer", why=log.read_text(encoding="utf-8", errors="replace").strip()[-600:]
+    )
 
 
 @contextlib.contextmanager

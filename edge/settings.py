@@ -234,7 +234,7 @@ def is_table(name: str) -> bool:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A file of `name: value` lines. Raises SettingsError."""
     try:
-        value = yaml.safe_load(path.read_text()) or {}
+        value = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as e:
         raise SettingsError(f"{path}: cannot be read", why=e.strerror or str(e), fix="--config FILE.yaml") from None
     except (ValueError, yaml.YAMLError) as e:

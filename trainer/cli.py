@@ -223,7 +223,7 @@ def register(app: typer.Typer) -> None:
         if to_json:
             to_json.parent.mkdir(parents=True, exist_ok=True)
             figures = as_json(found) | {"data": str(data), "model": model.model, "trained_on": note}
-            to_json.write_text(json.dumps(figures, indent=2) + "\n")
+            to_json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
         if report:
             from trainer.report import write_report
 

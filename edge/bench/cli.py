@@ -87,5 +87,5 @@ def bench(
     for path, text in ((json_file, json.dumps(report, indent=1) + "\n"), (plot, picture(report) if plot else "")):
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            path.write_text(text, encoding="utf-8")
             say(f"written: {path}")

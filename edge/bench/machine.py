@@ -13,7 +13,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 def cpu() -> str:
     """The processor's name and how many cores this process may use."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.processor())
     except OSError:
         name = platform.processor()
@@ -29,11 +29,11 @@ def short(name: str) -> str:
 
 def cpu_seconds(pid: int) -> float:
     """CPU time of a process and all its threads so far."""
-    fields: list[str] = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields: list[str] = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 def resident(pid: int | None = None) -> int:
     """Bytes of a process (none: this one) that are in memory now."""
-    pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
+    pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -33,7 +33,7 @@ class Site:
 
     def metrics(self) -> dict[str, float]:
         """The page's samples: name, or name{value of its one label}, → value."""
-        said = self.log.read_text(errors="replace")
+        said = self.log.read_text(encoding="utf-8", errors="replace")
         page = said.partition(", page ")[2].split("\n")[0]
         with urllib.request.urlopen(f"http://{page}/metrics", timeout=10) as answer:
             text = answer.read().decode()
@@ -50,7 +50,9 @@ class Site:
             event = self.subscriber.receive(left)
             if isinstance(event, Status):
                 return event
-        raise HaadError("the engine under test is silent", why=self.log.read_text(errors="replace").strip()[-600:])
+        raise HaadError(
+            "the engine under test is silent", why=self.log.read_text(encoding="utf-8", errors="replace").strip()[-600:]
+        )
 
 
 def prepare(root: Path) -> Path:

@@ -169,7 +169,7 @@ print(n / (time.perf_counter() - start))
 def bare(root: Path, batch: int, seconds: float, engine: str, bundle: Path | None, threads: int = 1) -> float:
     """Windows a second of the engine alone, in a process of its own, at a full batch and with the same support."""
     given = json.dumps([str(root), batch, seconds, engine, str(bundle) if bundle else None, threads])
-    done = subprocess.run([sys.executable, "-c", BARE, given], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", BARE, given], capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         raise HaadError("the engine alone does not run", why=done.stderr.strip()[-400:])
     return float(done.stdout)
@@ -220,7 +220,7 @@ def start(root: Path, options: list[str], *, warm: int) -> dict[str, Any]:
                 event = engine.subscriber.receive(60)
                 now = time.monotonic() - engine.began
                 if event is None:
-                    raise HaadError("no score", why=engine.log.read_text(errors="replace")[-400:])
+                    raise HaadError("no score", why=engine.log.read_text(encoding="utf-8", errors="replace")[-400:])
                 answered = now if answered is None else answered
                 if isinstance(event, Scores):
                     break

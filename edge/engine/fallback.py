@@ -184,7 +184,8 @@ class Fallback:
 def build_plan(bundle: Bundle) -> Bundle:
     """Have the plan for this machine built, by the command that a person would type, in a process of its own."""
     words = ["build", str(bundle.root), "--target", "tensorrt"]
-    done = subprocess.run([sys.executable, "-m", "edge.cli", *words], capture_output=True, text=True)
+    command = [sys.executable, "-m", "edge.cli", *words]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         said, _, then = " ".join((done.stderr or done.stdout).split()).partition(" next: ")
         said = said.removeprefix("error: ").replace(" why: ", ": ", 1)

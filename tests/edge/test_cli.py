@@ -18,7 +18,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from edge import library
-from edge.bundle import open_bundle
+from edge.bundle import BASE, MANIFEST, open_bundle
 from edge.cli import main, make_app
 from edge.clip import save_clip
 from edge.engine import open_engine
@@ -286,6 +286,15 @@ def test_a_file_that_cannot_be_written_is_said_without_a_traceback(clips: Path, 
         done = cli("embed", str(clips), "--out", str(target))
         assert done.returncode == 2 and b"error: " in done.stderr and b"Traceback" not in done.stderr
         assert str(target).rpartition("/")[0].encode() in done.stderr
+
+
+def test_a_host_without_a_locale_reads_what_was_written_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("normal: {küche: [walk]}\n", encoding="utf-8")
+    bare = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    assert not (BASE / MANIFEST).read_bytes().isascii()
+    for words in (["inspect", str(BASE)], ["doctor", "--config", str(tmp_path / "c.yaml")]):
+        done = cli(*words, **bare)
+        assert b"cannot be read" not in done.stdout and b"error" not in done.stderr, done
 
 
 def test_a_terminal_without_unicode_gets_question_marks() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,36 @@ def test_no_source_of_edge_names_the_other_houses_and_none_names_those_above_it(
                 names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 assert not {n.split(".")[0] for n in names} & forbidden, path
+
+
+def leaves_the_encoding_open(call: ast.Call) -> bool:
+    """Whether a call reads or writes text as the locale would have it. Linters know a Path only by its annotation."""
+    given = {k.arg: k.value for k in call.keywords}
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    texts = [a.value for a in (*call.args, *given.values()) if isinstance(a, ast.Constant) and isinstance(a.value, str)]
+    mode = next((t for t in texts if re.fullmatch(r"[rwxabt+]{1,3}", t)), "")
+    opens = (
+        name in ("open", "fdopen") and (isinstance(call.func, ast.Name) or not call.args or mode) and "b" not in mode
+    )
+    text = name in ("read_text", "write_text") or opens or {"text", "universal_newlines"} & set(given)
+    return bool(text) and "encoding" not in given
+
+
+def test_no_source_leaves_the_encoding_of_text_to_the_locale() -> None:
+    wrong = (
+        "p.read_text()|p.write_text(x)|open(p)|open(p, 'w')|p.open()|p.open('a')|os.fdopen(1, 'w')|run(c, text=True)"
+    )
+    right = (
+        "p.read_text(encoding=u)|open(p, 'rb')|p.open('r+b')|p.open('w', encoding=u)|os.open(p, flags)|e.open(c, n=1)"
+    )
+    for expected, calls in ((True, wrong), (False, right)):
+        for c in calls.split("|"):
+            assert leaves_the_encoding_open(ast.parse(c, mode="eval").body) is expected, c  # type: ignore[arg-type]
+    for path in (
+        p for house in ("edge", "builder", "trainer", "benchmarks", "docs") for p in (ROOT / house).rglob("*.py")
+    ):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            assert not (isinstance(node, ast.Call) and leaves_the_encoding_open(node)), f"{path}:{node.lineno}"
 
 
 def test_numpy_is_not_imported_before_the_command_line_has_set_its_threads() -> None:

@@ -67,7 +67,7 @@ def open_motion(root: Path | str) -> MotionModel:
     root = Path(root)
     path = root / MANIFEST
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise BundleError(f"{root}: not a motion model", why=f"it has no readable {MANIFEST}", fix=TRAIN) from None
     except (ValueError, RecursionError) as e:

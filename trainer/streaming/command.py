@@ -107,7 +107,7 @@ def evaluate_streams(
     if to_json:
         to_json.parent.mkdir(parents=True, exist_ok=True)
         figures = as_json(found) | {"data": str(data), "model": bundle.model, "seed": seed, "about": about}
-        to_json.write_text(json.dumps(figures, indent=2) + "\n")
+        to_json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     if report:
         page = write_page(report, found, title=f"{bundle.model} on streams of {data.name}", about=about, note=note)
         say(f"report: {page}")
