@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edge.bundle import Bundle
 from edge.bundle import replace as replace_file
 from edge.engine import Engine, run_all
-from edge.errors import RecordingError, SettingsError, WireError
+from edge.errors import RecordingError, SettingsError, SupportError, WireError
 from edge.grid import SECOND, WindowSpec
 from edge.judge import Judge
 from edge.recording import Reader
@@ -233,9 +233,14 @@ def command(root: Path, recording: Path | None, bundle: Path | None, *, reset: b
 
     path = root / REFINED
     if reset:
-        there = path.exists()
-        path.unlink(missing_ok=True)
-        say(f"{path}: {'gone' if there else 'is not there'}; the bundle's own limits hold")
+        if not root.is_dir():
+            what = "is a file, not a folder" if root.exists() else "no such folder"
+            raise SupportError(f"{root}: {what}", fix="name the one whose calibration is to go: --support DIR")
+        try:
+            path.unlink()
+            say(f"{path}: gone; the bundle's own limits hold")
+        except FileNotFoundError:
+            say(f"{path}: is not there, so there was nothing to take away; the bundle's own limits hold")
         return
     if recording is None:
         raise SettingsError("nothing to calibrate from", fix="name a recording with --from, or use --reset")

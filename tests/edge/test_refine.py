@@ -14,7 +14,7 @@ from edge.bundle import open_bundle
 from edge.cli import make_app
 from edge.clip import save_clip
 from edge.engine import Engine, open_engine
-from edge.errors import RecordingError
+from edge.errors import RecordingError, SupportError
 from edge.motion import make_motion
 from edge.recording import read, write
 from edge.refine import BELIEF, FACTORS, Refined, _levels, _Player, _Windows, refine, write_refined
@@ -155,9 +155,12 @@ def test_the_command(support: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     once = (support / REFINED).read_text()
     run = CliRunner().invoke(make_app(), ["calibrate", "--support", str(support), "--from", str(tmp_path / "r")])
     assert run.exit_code == 0 and (support / REFINED).read_text() == once, "from the bundle's own limits, each time"
-    for said in ("gone", "is not there"):
+    for said in ("gone", "nothing to take away"):
         run = CliRunner().invoke(make_app(), ["calibrate", "--support", str(support), "--reset"])
         assert run.exit_code == 0 and said in run.output and not (support / REFINED).exists()
+    for name, what in ((f"{support}x", "no such folder"), (str(tmp_path / "r"), "is a file, not a folder")):
+        e = CliRunner().invoke(make_app(), ["calibrate", "--support", name, "--reset"]).exception
+        assert isinstance(e, SupportError) and e.what == f"{name}: {what}" and e.fix
 
 
 def test_messages_without_a_time_are_taken_as_captured_when_they_arrived(
