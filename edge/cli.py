@@ -290,8 +290,15 @@ def make_app() -> typer.Typer:
     return app
 
 
+def _interrupted(e: BaseException | None) -> bool:
+    """Whether Ctrl-C is behind an error: out of a compiled module's import it comes as an ImportError."""
+    while e is not None and not isinstance(e, KeyboardInterrupt):
+        e = e.__cause__ or e.__context__
+    return e is not None
+
+
 def main() -> None:
-    """Entry point: errors the user can act on are printed without a traceback."""
+    """What `edge.__main__` runs: errors the user can act on are printed without a traceback."""
     # numpy's BLAS would spin on every core over matrices of 15 rows; it reads this when it is first imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
@@ -299,16 +306,20 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that has no → shows ?
     try:
         make_app()()
-    except HaadError as e:
-        fail(e)
-    except BrokenPipeError:
-        sys.exit(0)
-    except OSError as e:
-        where = e.filename2 or e.filename
-        what, why = (f"{where}: cannot be read or written", e.strerror or str(e)) if where else (str(e), "")
-        fail(HaadError(what, why=why, fix="see that the place is there, and that you may use it" if where else ""))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except SystemExit as e:
+        if isinstance(e.__context__, BrokenPipeError):  # `| head` has enough; rich and typer both make it a failure
+            sys.exit(0)
+        raise
+    except (Exception, KeyboardInterrupt) as e:
+        if _interrupted(e):
+            sys.exit(130)
+        if isinstance(e, OSError):
+            where = e.filename2 or e.filename
+            what, why = (f"{where}: cannot be read or written", e.strerror or str(e)) if where else (str(e), "")
+            fail(HaadError(what, why=why, fix="see that the place is there, and that you may use it" if where else ""))
+        if isinstance(e, HaadError):
+            fail(e)
+        raise
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def real_scene(root: Path, data: Path) -> list[Camera]:
 @contextlib.contextmanager
 def process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A `haad-edge` process of its own, stopped at the end; what it says goes to `log`."""
-    command = [sys.executable, "-m", "edge.cli", *arguments]
+    command = [sys.executable, "-m", "edge", *arguments]
     own = {"HAAD_JOURNAL": f"{log}.journal.db", "HAAD_REPLAY": f"router+bind:ipc://{log.with_suffix('.r')}"}
     with contextlib.ExitStack() as stack:
         with _later(), log.open("wb") as f:

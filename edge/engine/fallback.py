@@ -184,7 +184,7 @@ class Fallback:
 def build_plan(bundle: Bundle) -> Bundle:
     """Have the plan for this machine built, by the command that a person would type, in a process of its own."""
     words = ["build", str(bundle.root), "--target", "tensorrt"]
-    command = [sys.executable, "-m", "edge.cli", *words]
+    command = [sys.executable, "-m", "edge", *words]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
         said, _, then = " ".join((done.stderr or done.stdout).split()).partition(" next: ")
