@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -112,9 +113,16 @@ class Page:
             def log_message(self, format: str, *args: object) -> None:
                 """Silent: requests are not news."""
 
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Who hangs up is no news either. What else went wrong is ours, and fills no log."""
+                e = sys.exc_info()[1]
+                if not isinstance(e, ConnectionError | TimeoutError):
+                    runtime.notices.say(f"the metrics page failed: {e!r:.200}", "page")
+
         host, _, port = address.rpartition(":")
         try:
-            self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), Handler)
+            self._server = Server((host.strip("[]"), int(port)), Handler)
         except OSError as e:
             raise SettingsError(
                 f"cannot serve metrics on {address}",

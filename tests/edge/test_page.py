@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import socket
+import struct
+import threading
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge.errors import SettingsError
+from edge.notices import Notices
 from edge.page import Page
 
 from .harness import Bench, HeightEngine, bench, message, person
@@ -62,3 +68,38 @@ def test_readiness_follows_the_state_and_says_why(page: Page, played: Bench) -> 
 def test_a_taken_port_is_a_settings_error(page: Page, played: Bench) -> None:
     with pytest.raises(SettingsError, match="cannot serve metrics"):
         Page(page.address, played.runtime)
+
+
+def within(seconds: float, true: Callable[[], bool]) -> bool:
+    """Whether it becomes true in time."""
+    until = time.monotonic() + seconds
+    while not (found := true()) and time.monotonic() < until:
+        time.sleep(0.01)
+    return found
+
+
+def test_who_hangs_up_is_no_news_and_a_fault_of_ours_is_one_line(
+    page: Page, played: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, met = io.StringIO(), list[object]()
+    played.runtime.notices = Notices(said)
+    handle = page._server.handle_error
+
+    def noted(request: object, client_address: object) -> None:
+        handle(request, client_address)  # type: ignore[arg-type]
+        met.append(client_address)
+
+    monkeypatch.setattr(page._server, "handle_error", noted)
+    host, _, port = page.address.rpartition(":")
+    with socket.create_connection((host, int(port))) as s:
+        s.sendall(b"GET /metrics HTTP/1.1\r\n")  # the page waits for the rest when the reset comes
+        assert within(5, lambda: any("process_request" in t.name for t in threading.enumerate()))
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert within(5, lambda: len(met) == 1) and said.getvalue() == ""
+    monkeypatch.setattr(type(played.runtime), "state", property(lambda r: 1 / 0), raising=False)
+    for n in (2, 3):
+        with pytest.raises(OSError):  # the connection is closed without an answer
+            read(page, "/readyz")
+        assert within(5, lambda n=n: len(met) == n)  # type: ignore[misc]
+    assert said.getvalue() == "haad-edge: the metrics page failed: ZeroDivisionError('division by zero')\n"
+    assert capsys.readouterr().err == ""
