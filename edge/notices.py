@@ -39,5 +39,6 @@ class Notices:
                 text += f" ({silent} more like it since)"
         # What cannot be said must not stop the engine: nobody may be reading, or the disk be full.
         with contextlib.suppress(OSError, ValueError):
-            plain = text.encode(errors="backslashreplace").decode()
+            # One line, whatever a server or a file's name puts into it.
+            plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
             print(f"haad-edge: {plain}", file=self._out or sys.stderr, flush=True)

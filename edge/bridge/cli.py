@@ -98,7 +98,7 @@ def webhook(
     cursor: Cursor,
     source: From = ENGINE,
     secret_file: Annotated[Path | None, typer.Option(help=f"file with the secret; or in {WEBHOOK_SECRET}")] = None,
-    timeout: Annotated[float, number("seconds to wait for an answer", min=0.1)] = 10.0,
+    timeout: Annotated[float, number("seconds for all of a try, to the answer", min=0.1)] = 10.0,
     since: Since = None,
     stream: Stream = "",
     replay: Replay = None,

@@ -52,6 +52,9 @@ class Target(Protocol):
     def tell(self, status: Status) -> None:
         """The engine's state, for targets that show it. Never raises."""
 
+    def stop(self) -> None:
+        """Come back from `deliver` within seconds, now and from here on. Called from a signal handler."""
+
     def close(self) -> None: ...
 
 
@@ -81,7 +84,8 @@ class Bridge:
         self.delivered = self.refused = 0
 
     def stop(self) -> None:
-        """Leave `run` after what is being delivered; may be called from a signal handler."""
+        """Leave `run` after what is being delivered, or within seconds; may be called from a signal handler."""
+        self._target.stop()
         self._stopping.set()
 
     def run(self) -> None:
@@ -137,6 +141,9 @@ class Bridge:
 
     def _wait(self, tries: int, e: HaadError) -> None:
         """Twice as long each time, and not in step with other bridges."""
+        if self._stopping.is_set():
+            self._notices.say(f"not delivered: {e}")
+            return
         seconds = min(MOST_S, FIRST_S * 2 ** min(tries, 10)) * (0.5 + self._jitter() / 2)
         self._notices.say(f"not delivered, next try in {seconds:.1f} s: {e}", "target")
         self._pause(seconds)

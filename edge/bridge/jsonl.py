@@ -96,6 +96,9 @@ class JsonLines:
     def tell(self, status: Status) -> None:
         """States are not alerts."""
 
+    def stop(self) -> None:
+        """A write is not cut short."""
+
     def close(self) -> None:
         """Nothing is open."""
 

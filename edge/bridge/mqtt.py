@@ -59,6 +59,7 @@ class Mqtt:
         self._prefix, self._id, self._timeout, self._clock = prefix, client_id, timeout, clock
         self._username, self._password, self._ca = username, password, ca
         self._client: mqtt.Client | None = None
+        self._stopped = False
         self._status: dict[str, Any] = {"state": "offline", "reason": "nothing heard of the engine yet"}
         self._told: dict[str, Any] | None = None
 
@@ -89,7 +90,7 @@ class Mqtt:
             raise Unavailable(f"no broker at {self._host}:{self._port}", why=str(e)) from None
         client.loop_start()
         until = self._clock() + self._timeout
-        while not client.is_connected() and not refused and self._clock() < until:
+        while not (client.is_connected() or refused or self._stopped) and self._clock() < until:
             time.sleep(0.01)
         self._client, self._told = client, None
         if not client.is_connected():
@@ -111,11 +112,12 @@ class Mqtt:
             for i, info in enumerate(sent):
                 while not info.is_published():
                     left = until - self._clock()
-                    if left <= 0 or not client.is_connected():
+                    if left <= 0 or self._stopped or not client.is_connected():
                         if i:
                             self._drop()
                             return i
-                        raise Unavailable("the broker does not acknowledge", why="connection lost" if left > 0 else "")
+                        lost = left > 0 and not self._stopped
+                        raise Unavailable("the broker does not acknowledge", why="connection lost" if lost else "")
                     info.wait_for_publish(min(left, 0.1))
         except (RuntimeError, ValueError) as e:
             self._drop()
@@ -144,6 +146,10 @@ class Mqtt:
             self._client.disconnect()
             self._client.loop_stop()
             self._client = None
+
+    def stop(self) -> None:
+        """See `Target`."""
+        self._stopped = True
 
     def close(self) -> None:
         """Say goodbye: the engine's state is not known any more."""

@@ -6,15 +6,20 @@ Idempotency-Key:  <journal>-<seq>, the same in every try
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import hashlib
 import hmac
 import http.client
 import re
+import socket
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from edge import __version__
 from edge.bridge.core import Refused, Unavailable, as_json
@@ -22,6 +27,7 @@ from edge.errors import SettingsError
 from edge.events import Alert, Status
 
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f]")
+LOOK_S = 0.1
 REFUSALS = (400, 405, 406, 409, 411, 413, 414, 415, 422, 431)
 """Answers that are about this alert. Others (no such page, no right, too many, at fault) may pass."""
 
@@ -31,6 +37,49 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *args: object, **more: object) -> None:
         return None
+
+
+class _Post(urllib.request.Request):
+    """One try, which can be given up: whatever it waits for, and without its being received later."""
+
+    over = False
+    connection: http.client.HTTPConnection | None = None
+
+    def give_up(self) -> None:
+        """End it; from another thread."""
+        self.over = True
+        if self.connection and (sock := self.connection.sock):
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def watch(self, connection: http.client.HTTPConnection) -> None:
+        """Make `connection` the one that ends."""
+        connect, self.connection = connection.connect, connection
+
+        def unless_over() -> None:
+            connect()
+            if self.over:
+                raise TimeoutError("given up")
+
+        connection.connect = unless_over  # type: ignore[method-assign]
+
+
+class _Watched(urllib.request.AbstractHTTPHandler):
+    """Shows a request the connection that it goes by."""
+
+    def do_open(self, http_class: Any, req: Any, **more: Any) -> http.client.HTTPResponse:
+        def opened(*args: Any, **options: Any) -> http.client.HTTPConnection:
+            connection: http.client.HTTPConnection = http_class(*args, **options)
+            req.watch(connection)
+            return connection
+
+        return super().do_open(opened, req, **more)
+
+
+class _Http(_Watched, urllib.request.HTTPHandler): ...
+
+
+class _Https(_Watched, urllib.request.HTTPSHandler): ...
 
 
 def sign(secret: bytes, timestamp: str, body: bytes) -> str:
@@ -46,13 +95,18 @@ class Webhook:
     def __init__(
         self, url: str, secret: bytes = b"", *, timeout: float = 10.0, now: Callable[[], float] = time.time
     ) -> None:
-        """Raises SettingsError for what is no web address."""
+        """`timeout` (s) is for all of a try, from the host's name to the answer. Raises SettingsError for what is no
+        web address.
+        """
         _check(url)
         self._url, self._secret, self._timeout, self._now = url, secret, timeout, now
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._opener = urllib.request.build_opener(_NoRedirect, _Http, _Https)
+        self._stopped = False
 
     def deliver(self, alerts: Sequence[Alert]) -> int:
-        """See `Target`."""
+        """See `Target`. The try has a thread of its own: a socket's time-out begins anew with every byte that drips
+        in, and looking up a name has none.
+        """
         alert = alerts[0]
         body, stamp = as_json(alert).encode(), str(int(self._now()))
         headers = {
@@ -63,13 +117,18 @@ class Webhook:
         }
         if self._secret:
             headers["X-Haad-Signature"] = sign(self._secret, stamp, body)
-        request = urllib.request.Request(self._url, body, headers, method="POST")
+        post = _Post(self._url, body, headers, method="POST")
+        answer: concurrent.futures.Future[int] = concurrent.futures.Future()
+        until = time.monotonic() + self._timeout
+        threading.Thread(target=self._try, args=(post, answer), name="webhook", daemon=True).start()
+        while not (answer.done() or self._stopped) and (left := until - time.monotonic()) > 0:
+            concurrent.futures.wait([answer], min(left, LOOK_S))  # a signal handler could not end a longer one
+        if not answer.done():
+            post.give_up()
+            why = "the bridge is to end" if self._stopped else f"no whole answer within {self._timeout:g} s"
+            raise Unavailable("the receiver cannot be reached", why=why)
         try:
-            with self._opener.open(request, timeout=self._timeout) as answer:
-                status = answer.status
-        except urllib.error.HTTPError as e:
-            with e:
-                status = e.code
+            status = answer.result()
         except (OSError, http.client.HTTPException, ValueError) as e:
             raise Unavailable("the receiver cannot be reached", why=f"{type(e).__name__}: {e}"[:200]) from None
         if 200 <= status < 300:
@@ -77,8 +136,22 @@ class Webhook:
         kind = Refused if status in REFUSALS else Unavailable
         raise kind(f"the receiver answered {status} {http.client.responses.get(status, '')}".strip())
 
+    def _try(self, post: _Post, answer: concurrent.futures.Future[int]) -> None:
+        try:
+            with self._opener.open(post, timeout=self._timeout) as got:
+                answer.set_result(got.status)
+        except urllib.error.HTTPError as e:
+            with e:
+                answer.set_result(e.code)
+        except BaseException as e:  # raised where the answer is waited for
+            answer.set_exception(e)
+
     def tell(self, status: Status) -> None:
         """States are not posted."""
+
+    def stop(self) -> None:
+        """See `Target`."""
+        self._stopped = True
 
     def close(self) -> None:
         """Each request has a connection of its own."""

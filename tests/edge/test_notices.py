@@ -93,3 +93,9 @@ def test_what_cannot_be_said_stops_nothing() -> None:
     out = io.StringIO()
     Notices(out).say("name \udcff")
     assert out.getvalue() == "haad-edge: name \\udcff\n"
+
+
+def test_whatever_is_in_a_text_is_one_printable_line() -> None:
+    notices, out, _ = made()
+    notices.say("a\0b\nc\x1b[31m → ä \udcff")
+    assert out.getvalue() == "haad-edge: a\\x00b\\nc\\x1b[31m → ä \\udcff\n"

@@ -46,6 +46,7 @@ class Receiver:
         self.answers, self.most = deque(answers), most
         self.got: list[int] = []
         self.states: list[str] = []
+        self.stopped = False
 
     def deliver(self, alerts: Sequence[Alert]) -> int:
         answer = self.answers.popleft() if self.answers else len(alerts)
@@ -56,6 +57,9 @@ class Receiver:
 
     def tell(self, status: Status) -> None:
         self.states.append(status.state)
+
+    def stop(self) -> None:
+        self.stopped = True
 
     def close(self) -> None: ...
 
@@ -98,7 +102,21 @@ def test_a_stop_in_the_middle_leaves_the_cursor_where_it_was(tmp_path: Path) -> 
     target = Receiver([1, Unavailable("gone")])
     bridge, ear, _, _ = made(tmp_path, alerts(3), target)
     bridge._pause = lambda _: bridge.stop()
-    assert bridge.step(0) == 1 and ear.commits == [] and bridge.delivered == 1
+    assert bridge.step(0) == 1 and ear.commits == [] and bridge.delivered == 1 and target.stopped
+
+
+def test_a_delivery_that_a_stop_ends_is_not_tried_again(tmp_path: Path) -> None:
+    target = Receiver([Unavailable("to end")])
+    bridge, ear, waits, said = made(tmp_path, alerts(3), target)
+    deliver = target.deliver
+
+    def stopped(alerts: Sequence[Alert]) -> int:
+        bridge.stop()
+        return deliver(alerts)
+
+    target.deliver = stopped  # type: ignore[method-assign]
+    assert bridge.step(0) == 0 and not ear.commits and not waits
+    assert said.getvalue() == "haad-edge: not delivered: to end\n"
 
 
 def test_an_alert_that_is_refused_for_good_is_put_aside_and_the_next_delivered(tmp_path: Path) -> None:

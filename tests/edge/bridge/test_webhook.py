@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import io
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -14,6 +17,7 @@ import pytest
 from edge.bridge.core import Refused, Unavailable, as_json
 from edge.bridge.webhook import Webhook, sign
 from edge.errors import SettingsError
+from edge.notices import Notices
 
 from .test_core import alerts
 
@@ -95,6 +99,80 @@ def test_a_server_that_is_not_there_is_waited_for(hook: Hook) -> None:
         s.listen()
         with pytest.raises(Unavailable, match="cannot be reached"):
             Webhook(f"http://127.0.0.1:{s.getsockname()[1]}/", timeout=0.1).deliver(alerts(1))
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[[bytes, float], str]]:
+    """Starts a server that answers everything with these bytes, one each so many seconds; returns its address."""
+    with contextlib.ExitStack() as stack:
+
+        def start(answer: bytes, pause: float) -> str:
+            listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+
+            def serve() -> None:
+                with contextlib.suppress(OSError):
+                    while True:
+                        with listening.accept()[0] as s:
+                            while not s.recv(65536).endswith(b"}"):  # what is left unread would reset the answer
+                                pass
+                            for byte in answer:
+                                s.sendall(bytes([byte]))
+                                time.sleep(pause)
+
+            threading.Thread(target=serve, daemon=True).start()
+            return f"http://127.0.0.1:{listening.getsockname()[1]}/"
+
+        yield start
+
+
+def trying() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "webhook"]
+
+
+def test_the_time_out_is_for_the_whole_of_a_try(answering: Callable[[bytes, float], str]) -> None:
+    url = answering(b"HTTP/1.1 200 OK\r\n" * 100, 0.05)
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match=r"no whole answer within 0\.3 s"):
+        Webhook(url, timeout=0.3).deliver(alerts(1))
+    assert time.monotonic() - began < 5
+    for thread in trying():
+        thread.join(5)
+    assert not trying(), "what was given up does not go on"
+
+
+def test_a_stop_ends_a_try(answering: Callable[[bytes, float], str]) -> None:
+    target = Webhook(answering(b"HTTP/1.1 200 OK\r\n" * 100, 0.05), timeout=300)
+    threading.Timer(0.2, target.stop).start()
+    with pytest.raises(Unavailable, match="is to end"):
+        target.deliver(alerts(1))
+
+
+def test_what_was_given_up_before_it_was_connected_is_never_sent(hook: Hook) -> None:
+    target, go = Webhook(hook.url, timeout=0.1), threading.Event()
+    looked_up = socket.getaddrinfo
+
+    def slow(*args: object, **more: object) -> object:
+        go.wait(10)
+        return looked_up(*args, **more)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", slow)
+        with pytest.raises(Unavailable, match="no whole answer"):
+            target.deliver(alerts(1))
+        left = trying()
+        go.set()
+        for thread in left:
+            thread.join(5)
+    assert len(left) == 1 and not hook.got and not trying()
+
+
+def test_what_a_server_says_is_shown_bounded_and_in_one_line(answering: Callable[[bytes, float], str]) -> None:
+    with pytest.raises(Unavailable) as e:
+        Webhook(answering(b"\x00\x1b[31mNO\r" + b"x" * 300 + b"\r\n", 0)).deliver(alerts(1))
+    said = io.StringIO()
+    Notices(said).say(str(e.value))
+    assert r"BadStatusLine: \x00\x1b[31mNO\rx" in said.getvalue() and len(said.getvalue()) < 300
+    assert said.getvalue()[:-1].isprintable()
 
 
 @pytest.mark.parametrize(
