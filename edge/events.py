@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
 from edge.errors import SettingsError, WireError
 from edge.wire import VERSION, Limits, join, show, split, unpack
@@ -106,8 +106,28 @@ Event = Alert | Scores | Status
 _KINDS: dict[str, type[Alert] | type[Scores] | type[Status]] = {"alert": Alert, "score": Scores, "status": Status}
 
 
-_COUNTED_BY = {"seq": int, "alert_seq": int, "id": str, "run": str, "journal": str, "replay": str}
-"""What a subscriber counts and keys by, and so must be what it seems; the rest it only shows."""
+_SCALARS = {"str": (str,), "int": (int,), "float": (float, int), "Literal": (str,)}
+"""By annotation. Which texts a Literal may be, a newer engine knows."""
+
+
+def _taken(kind: type[Any], m: Any) -> dict[str, Any]:
+    """A dataclass's fields from a map. Raises KeyError, TypeError for what it lacks, or has of another type: who counts
+    by a field or shows it must not fail over it.
+    """
+    values = {}
+    for f in fields(kind):
+        if f.name not in m and (f.default is not MISSING or f.default_factory is not MISSING):
+            continue
+        value, (outer, _, inner) = m[f.name], str(f.type).partition("[")
+        if outer == "Provenance":
+            value = Provenance(**_taken(Provenance, value))
+        elif outer in _SCALARS:
+            if type(value) not in _SCALARS[outer]:
+                raise TypeError(f"{f.name} is {show(value)}")
+        elif type(value) is not list or {type(x) for x in value} - {*_SCALARS[inner.rstrip("., ]")]}:
+            raise TypeError(f"{f.name} is {show(value)}")
+        values[f.name] = tuple(value) if outer == "tuple" else value
+    return values
 
 
 def check_topics(topics: Sequence[str]) -> None:
@@ -136,22 +156,29 @@ def encode_event(event: Event) -> bytes:
 
 
 def decode_event(parts: Sequence[bytes]) -> Event:
-    """What `encode_event` made. Unknown fields are ignored, missing ones without a default raise WireError."""
-    topic, body = split(parts)
+    """What `encode_event` made. Unknown fields are ignored; missing ones without a default, and those of another type,
+    raise WireError.
+    """
+    try:
+        topic, body = split(parts)
+        m = unpack(body, Limits(message_bytes=64 << 20))
+    except WireError as e:  # its advice is for who sends poses
+        raise WireError(e.reason, e.what, why=e.why) from None
     kind = _KINDS.get(topic.split(b"/")[0].decode("utf-8", "replace"))
     if kind is None:
         raise WireError("topic", f"topic {topic[:40]!r} is not alert/…, score/… or status")
-    m = unpack(body, Limits(message_bytes=64 << 20))
     if m.get("v") != VERSION:
-        raise WireError("version", f"'v' is {show(m.get('v'))}", why=f"this program reads {VERSION}")
+        raise WireError(
+            "version",
+            f"'v' is {show(m.get('v'))}",
+            why=f"this program reads {VERSION}",
+            fix="use the engine's version of haad-edge here",
+        )
     try:
-        values = {f.name: m[f.name] for f in fields(kind) if f.name in m or f.default is MISSING}
-        values["by"] = Provenance(**{f.name: values["by"][f.name] for f in fields(Provenance)})
-        if "joints" in values:
-            values["joints"], values["moment"] = tuple(values["joints"]), tuple(values.get("moment", ()))
-        for name, expected in _COUNTED_BY.items():
-            if name in values and type(values[name]) is not expected:
-                raise TypeError(f"{name} is {show(values[name])}")
-        return kind(**values)
+        x: Event = kind(**_taken(kind, m))
+        columns = (x.track, x.end, x.score, x.distance, x.category) if isinstance(x, Scores) else ()
+        if len({len(c) for c in columns}) > 1:
+            raise TypeError("columns of different lengths")
+        return x
     except (KeyError, TypeError) as e:
         raise WireError("event", f"an incomplete {kind.__name__} message", why=repr(e)) from None

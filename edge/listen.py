@@ -9,7 +9,9 @@ from dataclasses import asdict
 
 from edge.client import AlertSubscriber
 from edge.console import err, out, say
+from edge.errors import WireError
 from edge.events import Event, Status
+from edge.notices import Notices
 from edge.report import line
 
 
@@ -27,11 +29,17 @@ def listen(
     """Print events until `count` are printed, or nothing was for `timeout` seconds.
 
     Of the heartbeat, unless `status`, only what changes: that the engine is gone, degraded, or back. Gaps are said as
-    soon as they are known. `past`: alerts on record were asked for; `replay`: at an address that the user named.
+    soon as they are known; a message that cannot be read is left out, and told of. `past`: alerts on record were asked
+    for; `replay`: at an address that the user named.
     """
+    notices = Notices(clock=clock)
     state, printed, last = "online", 0, clock()
     while timeout is None or clock() - last < timeout:
-        event = subscriber.receive(None if timeout is None else max(0.0, timeout - (clock() - last)))
+        try:
+            event = subscriber.receive(None if timeout is None else max(0.0, timeout - (clock() - last)))
+        except WireError as e:
+            notices.say(f"message dropped: {e}", e.reason)
+            continue
         while subscriber.gaps:
             say(str(subscriber.gaps.popleft()), style="yellow", to=err)
         if event is None:

@@ -30,7 +30,7 @@ def line(event: Event) -> Text:
     """One readable line for an event."""
     if isinstance(event, Alert):
         text = Text(f"{clock(event.end)}  ")
-        text.append(f"{event.type.upper():6}", _COLOURS[event.type])
+        text.append(f"{event.type.upper():6}", _COLOURS.get(event.type, ""))
         text.append(
             f" {event.stream} person {event.track}: {event.reason}; score {event.score:.2f}, peak {event.peak:.2f}"
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from edge.client.follow import Gap
+from edge.errors import WireError
 from edge.events import Alert, Event, Provenance, Status
 from edge.listen import listen
 
@@ -22,7 +24,7 @@ STATUS = Status(0, "r", "online", "", 1.0, 0, 0, 0, 0, 0, 0, BY)
 class Ear:
     """Hands out (seconds later, event)."""
 
-    def __init__(self, clock: FakeClock, events: list[tuple[float, Event]]) -> None:
+    def __init__(self, clock: FakeClock, events: Sequence[tuple[float, Event | WireError]]) -> None:
         self.clock, self.events, self.commits = clock, deque(events), 0
         self.gaps: deque[Gap] = deque()
 
@@ -32,6 +34,8 @@ class Ear:
             return None
         after, event = self.events.popleft()
         self.clock.now += after
+        if isinstance(event, WireError):
+            raise event
         return event
 
     def commit(self) -> None:
@@ -114,3 +118,18 @@ def test_who_asks_for_the_past_of_an_engine_that_has_none_is_told_once(
     listen(Ear(clock, [(1.0, status)] * 3), as_json=True, status=False, count=0, timeout=10, clock=clock, **options)  # type: ignore[arg-type]
     err = capsys.readouterr().err
     assert words in err and err.count("give nothing") == bool(words)
+
+
+def test_what_cannot_be_read_is_told_of_once_in_a_while_and_the_rest_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = FakeClock()
+    odd = WireError("version", "'v' is 2", why="this program reads 1")
+    events = [(0.0, odd), (1.0, odd), (0.0, ALERT), (1.0, WireError("event", "an incomplete Alert message"))]
+    listen(Ear(clock, events), as_json=False, status=False, count=0, timeout=5, clock=clock)  # type: ignore[arg-type]
+    said = capsys.readouterr()
+    assert said.out.count("unlike 'walk'") == 1
+    assert said.err.splitlines() == [
+        "haad-edge: message dropped: 'v' is 2: this program reads 1",
+        "haad-edge: message dropped: an incomplete Alert message",
+    ]

@@ -39,6 +39,7 @@ def test_an_alert_line_says_who_what_how_much_and_where() -> None:
     for part in ("NEW", "cam1 person 7", "unlike 'walk'", "1.25", "1.50", "l_wrist, head", "id1"):
         assert part in text
     assert "l_wrist" not in line(alert("end")).plain
+    assert "PAUSED cam1" in line(alert("paused")).plain, "what a newer engine may say"
 
 
 def test_scores_and_status_lines() -> None:

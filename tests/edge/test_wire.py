@@ -227,12 +227,11 @@ ALERTS = st.builds(
     joints=st.lists(st.sampled_from(CORE15), max_size=4).map(tuple), reason=NAMES,
     by=st.builds(Provenance, NAMES, NAMES, NAMES),
 )  # fmt: skip
-SCORES = st.builds(
-    Scores,
-    seq=COUNTS, run=NAMES, stream=NAMES, track=st.lists(INT64, max_size=4), end=st.lists(COUNTS, max_size=4),
-    score=st.lists(st.floats(0, 9), max_size=4), distance=st.lists(st.floats(0, 2), max_size=4),
-    category=st.lists(NAMES, max_size=4), by=st.just(BY),
-)  # fmt: skip
+SCORES = st.lists(st.tuples(INT64, COUNTS, st.floats(0, 9), st.floats(0, 2), NAMES), max_size=4).flatmap(
+    lambda rows: st.builds(
+        Scores, COUNTS, NAMES, NAMES, *(st.just([row[i] for row in rows]) for i in range(5)), st.just(BY)
+    )
+)
 STATUS = st.builds(
     Status,
     seq=COUNTS, run=NAMES, state=st.sampled_from(["online", "degraded", "draining", "offline"]), reason=NAMES,
@@ -272,11 +271,35 @@ def test_fields_that_older_engines_do_not_send_have_defaults() -> None:
     assert replace(STATE, journal="j").row == "j"
 
 
-@pytest.mark.parametrize("key", ["seq", "alert_seq", "run", "journal", "replay"])
-def test_what_a_subscriber_counts_by_is_of_its_type(key: str) -> None:
-    with pytest.raises(WireError, match=key) as e:
-        decode_event([join("status", {**event_body(), key: [1]})])
-    assert e.value.reason == "event"
+ALARM = Alert("i", "new", 0, "r", "cam1", 5, 1, 2, 1.5, 1.5, "walk", ("head",), "x", BY, "j", "1.npz", (3, 4))
+SCORED = Scores(1, "r", "cam1", [5], [6], [0.5], [0.25], ["walk"], BY, [7])
+
+
+@pytest.mark.parametrize(("event", "key"), [(e, k) for e in (STATE, ALARM, SCORED) for k in asdict(e)])
+def test_every_field_of_an_event_is_of_its_type(event: Event, key: str) -> None:
+    topic = {Alert: "alert/cam1", Scores: "score/cam1", Status: "status"}[type(event)]
+    for wrong in (None, True, b"x", {"x": 1}, [None], [[1]]):
+        with pytest.raises(WireError) as e:
+            decode_event([join(topic, {"v": 1, **asdict(event), key: wrong})])
+        assert e.value.reason == "event" and "send " not in str(e.value)
+    m = {"v": 1, **asdict(event), "by": {**asdict(BY), "engine": 8}}
+    with pytest.raises(WireError, match="engine is 8"):
+        decode_event([join(topic, m)])
+
+
+def test_columns_of_scores_are_of_one_length_and_a_missing_list_is_empty() -> None:
+    m = {"v": 1, **asdict(SCORED)}
+    del m["unclear"]
+    assert decode_event([join("score/cam1", m)]) == replace(SCORED, unclear=[])
+    with pytest.raises(WireError, match="different lengths"):
+        decode_event([join("score/cam1", {**m, "score": [0.5, 0.5]})])
+
+
+def test_what_a_newer_engine_says_of_an_alert_or_of_itself_is_taken() -> None:
+    assert decode_event([join("alert/cam1", {"v": 1, **asdict(ALARM), "type": "paused"})]) == replace(
+        ALARM,
+        type="paused",  # type: ignore[arg-type]
+    )
 
 
 @pytest.mark.parametrize("key", sorted({*asdict(STATE)} - {"journal", "replay", "unclear"}))
