@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -24,9 +25,12 @@ from pathlib import Path
 
 from edge.bundle import replace
 from edge.errors import SupportError
+from edge.notices import Notices
 
 FOLDER = ".history"
 VERSIONS_MOST = 200
+PATIENCE_S, LOOK_S = 1.5, 0.02
+"""A lock that is held for longer is told of; so often it is tried until then."""
 Files = dict[str, str]
 """Path within the folder → sha256 of the content."""
 
@@ -106,10 +110,35 @@ def _locked(home: Path, kind: int) -> Iterator[None]:
             yield
             return
     try:
-        fcntl.flock(fd, kind)
+        _wait(fd, kind, home / "lock")
         yield
     finally:
         os.close(fd)
+
+
+def _wait(fd: int, kind: int, path: Path) -> None:
+    """Take the lock, however long that takes; after a while say what is waited for, and for whom."""
+    for _ in range(round(PATIENCE_S / LOOK_S)):
+        try:
+            fcntl.flock(fd, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(LOOK_S)
+    who = _holders(fd)
+    Notices().say(f"waiting for {path}: {who or 'another process'} has it")
+    fcntl.flock(fd, kind)
+
+
+def _holders(fd: int) -> str:
+    """The processes that hold the file's lock, as far as the kernel tells."""
+    s = os.fstat(fd)
+    name = f"{os.major(s.st_dev):02x}:{os.minor(s.st_dev):02x}:{s.st_ino}"
+    try:
+        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return ""
+    pids = [pid for _, how, _, _, pid, file, *_ in locks if (how, file) == ("FLOCK", name)]
+    return ", ".join(f"process {pid}" for pid in pids if pid != "0")  # as it is called in another container
 
 
 class History:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -238,6 +239,27 @@ def test_a_reader_waits_for_a_change_and_a_change_for_a_reader(root: Path) -> No
         assert not done.wait(0.2) and (root / "wave" / "a.npz").exists()
     thread.join(10)
     assert done.is_set() and not (root / "wave").exists()
+
+
+def test_what_is_waited_for_is_said_once_and_the_wait_goes_on(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    library.add(root, "wave", [("a", clip())])
+    monkeypatch.setattr(history, "PATIENCE_S", 0.05)
+    thread, said = threading.Thread(target=library.remove, args=(root, "wave")), ""
+    with history.reading(root):
+        thread.start()
+        for _ in range(1000):
+            said += capsys.readouterr().err
+            if said:
+                break
+            thread.join(0.01)
+        assert thread.is_alive() and (root / "wave" / "a.npz").exists()
+    thread.join(10)
+    lock = root / history.FOLDER / "lock"
+    who = f"process {os.getpid()}" if Path("/proc/locks").exists() else "another process"
+    assert said == f"haad-edge: waiting for {lock}: {who} has it\n" and capsys.readouterr().err == ""
+    assert not (root / "wave").exists()
 
 
 def test_a_half_done_change_that_cannot_be_completed_keeps_the_folder_from_being_read(
