@@ -153,7 +153,10 @@ def _cache(s: Settings) -> Finding:
 
 
 def _journal(s: Settings) -> Finding:
-    path = journal_path(s.journal)
+    try:
+        path = journal_path(s.journal)
+    except HaadError as e:
+        return Finding("journal", "broken", f"{e.what}: {e.why}", e.fix)
     if path is None:
         return Finding("journal", "absent", "off", "alerts are not kept: a subscriber that was away misses them")
     there = next(p for p in (path, *path.parents) if p.exists())

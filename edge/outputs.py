@@ -1,11 +1,21 @@
-"""Whether what a command is to write can be written: asked before the work, so that none of it is lost."""
+"""Where things are written, and whether they can be: asked before the work, so that none of it is lost."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
 from edge.errors import OutputError
+
+
+def users_folder(variable: str, below: str) -> Path | None:
+    """This program's folder where the environment's `variable`, else `below` the user's home, says.
+
+    None: the user has no home, as one that a container invents.
+    """
+    home = os.environ.get(variable) or os.path.expanduser(f"~/{below}")  # noqa: PTH111
+    return None if home.startswith("~") else Path(home) / "haad-edge"
 
 
 def ready_file(path: Path | None, option: str = "--out") -> None:

@@ -6,6 +6,7 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import zmq
 
@@ -17,7 +18,7 @@ from edge.engine.fallback import open_first
 from edge.errors import BundleError, SettingsError
 from edge.evidence import Evidence, prepare
 from edge.ingest import ZmqSource
-from edge.journal.keep import journal_path, keep
+from edge.journal.keep import keep
 from edge.journal.outbox import SharedSink
 from edge.journal.trim import Bounds
 from edge.keys import Keys, open_keys
@@ -35,10 +36,11 @@ WATCHER_BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A runtime and the page beside it."""
+    """A runtime, the page beside it, and where the journal is, if one is kept."""
 
     runtime: Runtime
     page: Page | None
+    journal: Path | None
 
 
 def endpoints(text: str, allow_remote: bool, keys: Keys | None) -> list[Endpoint]:
@@ -106,15 +108,15 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
             s, bundle, engine, support, source, sink, feed=watcher, tap=tap, evidence=evidence, notices=notices
         )
         engine.tell = runtime.engine_lost
-        if path := journal_path(s.journal):
-            asked = [] if s.replay == "off" else endpoints(s.replay, s.allow_remote, keys)
-            bounds = Bounds(bytes=s.journal_mib << 20, days=s.journal_days)
-            keep(path, bounds, asked, runtime.announcer, sink, notices, context, keys, stack)
+        off = "off" in (s.replay, str(s.journal))
+        asked = [] if off else endpoints(s.replay, s.allow_remote, keys)
+        bounds = Bounds(bytes=s.journal_mib << 20, days=s.journal_days)
+        journal = keep(s.journal, bounds, asked, runtime.announcer, sink, notices, context, keys, stack)
         page = None
         if s.metrics != "off":
             page = Page(s.metrics, runtime)
             stack.callback(page.close)
-        yield Service(runtime, page)
+        yield Service(runtime, page, journal)
 
 
 def _turns(s: Settings, judge: Engine) -> TurnPlan:
@@ -162,8 +164,8 @@ def serve(settings: Settings) -> None:
         )
         if settings.poses_out != "off":
             notices.say(f"poses go on to {settings.poses_out}")
-        if path := journal_path(settings.journal):
-            notices.say(f"journal {path}, replay {r.announcer.replay or 'off'}")
+        if service.journal:
+            notices.say(f"journal {service.journal}, replay {r.announcer.replay or 'off'}")
         notices.say("ready")
         r.run()
         ledger, counts = r.ledger, r.counts

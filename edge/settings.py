@@ -117,7 +117,10 @@ class Settings(BaseSettings):
         if type(value) is bool and bool not in kinds and not {str, Path} & set(kinds):
             raise ValueError(f"is {str(value).lower()}, and a number is wanted")
         if Path in kinds and str(value).startswith("~"):
-            return Path(value).expanduser()
+            try:
+                return Path(value).expanduser()
+            except RuntimeError:
+                raise ValueError("begins with ~, and there is no such home") from None
         return value
 
     @field_validator("engine", mode="before")

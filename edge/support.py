@@ -29,6 +29,7 @@ from edge.clip import Clip, categories, clip_bytes, parse_clip
 from edge.engine import Engine, embed
 from edge.errors import ClipError, SupportError
 from edge.history import reading
+from edge.outputs import users_folder
 from edge.score import NO_TURNS, level_of, margin_of
 from edge.skeleton import Float
 from edge.turns import RULE as TURN_RULE
@@ -112,9 +113,8 @@ class FeatureCache:
     """Embeddings of a clip's windows, under the hashes of the clip's bytes, the encoder and the cutting rule."""
 
     def __init__(self, root: Path | None = None) -> None:
-        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-        # A user without a home leaves the ~ standing.
-        self.root = root or Path(tempfile.gettempdir() if home.startswith("~") else home) / "haad-edge"
+        temporary = Path(tempfile.gettempdir()) / "haad-edge"
+        self.root = root or users_folder("XDG_CACHE_HOME", ".cache") or temporary
 
     def get(self, key: str, width: int, make: Callable[[], Float]) -> Float:
         """The cached array (N, width), or what `make` returns, which is then kept.
