@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from edge.errors import BundleError
+from edge.outputs import naming
 
 FORMAT = 1
 BASE = Path(__file__).parent / "bundles" / "base"
@@ -171,17 +172,16 @@ def write_bundle(root: Path, manifest: Manifest, files: dict[str, bytes]) -> Bun
 
 def replace(path: Path, data: bytes) -> None:
     """Write a file so that a reader, or a power cut, finds the old content or the new, never half."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        temporary.replace(path)
-    except BaseException as e:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(e, OSError) and e.filename is not None:
-            e.filename, e.filename2 = str(path), None  # the temporary name means nothing to who asked for this one
-        raise
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise

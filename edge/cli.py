@@ -16,6 +16,7 @@ import typer
 from edge import __version__
 from edge.console import Commands, Config, Keys, Remote, err, fail, number, out, say
 from edge.errors import HaadError
+from edge.outputs import remedy
 from edge.settings import Settings, is_table
 
 DEVICE, TRY, MODEL = "On the device", "Try it", "Look into things"
@@ -316,7 +317,8 @@ def main() -> None:
         if isinstance(e, OSError):
             where = e.filename2 or e.filename
             what, why = (f"{where}: cannot be read or written", e.strerror or str(e)) if where else (str(e), "")
-            fail(HaadError(what, why=why, fix="see that the place is there, and that you may use it" if where else ""))
+            fix = remedy(e, "see that the place is there, and that you may use it" if where else "")
+            fail(HaadError(what, why=why, fix=fix))
         if isinstance(e, HaadError):
             fail(e)
         raise

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import ClipError
+from edge.outputs import naming
 from edge.skeleton import LAYOUTS, THRICE, Float, cleaned
 
 MAX_FRAMES = 200_000
@@ -208,8 +209,10 @@ def _holds_a_pose(joints: Float, visible: Float) -> bool:
 def save_clip(path: Path | str, clip: Clip) -> None:
     """Write a core15 clip file."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pack_clip(clip))
+    data = pack_clip(clip)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
 
 
 def pack_clip(clip: Clip) -> bytes:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from edge.errors import OutputError
@@ -16,6 +19,30 @@ def users_folder(variable: str, below: str) -> Path | None:
     """
     home = os.environ.get(variable) or os.path.expanduser(f"~/{below}")  # noqa: PTH111
     return None if home.startswith("~") else Path(home) / "haad-edge"
+
+
+@contextlib.contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """An OSError from inside names this path: a write or a flush that fails names none, one of a temporary name means
+    nothing to who asked for this one.
+    """
+    try:
+        yield
+    except OSError as e:
+        e.filename, e.filename2 = str(path), None
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of UTF-8, its folder made if need be. An OSError names it."""
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def remedy(e: OSError, otherwise: str) -> str:
+    """What to do about what cannot be written."""
+    return "free space on that disk" if e.errno in (errno.ENOSPC, errno.EDQUOT) else otherwise
 
 
 def ready_file(path: Path | None, option: str = "--out") -> None:

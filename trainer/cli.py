@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from edge.console import need, number, out, say
-from edge.outputs import ready_file, ready_folder
+from edge.outputs import ready_file, ready_folder, write_text
 
 
 def one_of(option: str, given: str, *known: str) -> None:
@@ -221,9 +221,8 @@ def register(app: typer.Typer) -> None:
         say(f"{len(clips.clips)} clips, {draws} support draws, seed {seed}; in brackets 95 % of the draws")
         say(f"note: {note or 'the manifest names neither these clips nor a set of this name as trained on'}")
         if to_json:
-            to_json.parent.mkdir(parents=True, exist_ok=True)
             figures = as_json(found) | {"data": str(data), "model": model.model, "trained_on": note}
-            to_json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            write_text(to_json, json.dumps(figures, indent=2) + "\n")
         if report:
             from trainer.report import write_report
 

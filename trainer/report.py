@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from edge.outputs import write_text
 from edge.skeleton import Float
 from trainer import figures
 from trainer.confusion import GRID, Confusion, confusions, roc_curves
@@ -117,9 +118,8 @@ def write_report(folder: Path, found: Evaluation, clips: ClipSet, *, model: str,
         + "\n".join(parts)
         + "\n</body></html>\n"
     )
-    folder.mkdir(parents=True, exist_ok=True)
     out = folder / "index.html"
-    out.write_text(page, encoding="utf-8")
+    write_text(out, page)
     return out
 
 

@@ -24,6 +24,7 @@ from edge.client import AlertSubscriber
 from edge.errors import HaadError, WireError
 from edge.events import Alert, Status
 from edge.notices import Notices
+from edge.outputs import naming
 
 FIRST_S, MOST_S = 0.5, 60.0
 REFUSALS = 5
@@ -169,9 +170,11 @@ class Bridge:
 
 def append(path: Path, lines: Sequence[str]) -> None:
     """Write whole lines to the end of a file; on disk when this returns. Raises OSError, with nothing half written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(naming(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, fd)
         size = os.fstat(fd).st_size
         data = "".join(f"{line}\n" for line in lines).encode()
         try:
@@ -183,5 +186,3 @@ def append(path: Path, lines: Sequence[str]) -> None:
             with contextlib.suppress(OSError):
                 os.ftruncate(fd, size)
             raise
-    finally:
-        os.close(fd)

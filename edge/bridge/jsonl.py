@@ -33,7 +33,9 @@ class JsonLines:
             self._mend()
             append(path, [])
         except OSError as e:
-            raise SettingsError(f"{path}: cannot be written", why=str(e), fix="name another file") from None
+            raise SettingsError(
+                f"{path}: cannot be written", why=e.strerror or str(e), fix="name another file"
+            ) from None
 
     def _mend(self) -> None:
         """Note what the last whole lines are, and take away one that a power cut left half written.
@@ -90,7 +92,7 @@ class JsonLines:
         try:
             append(self._path, [as_json(a) for a in fresh])
         except OSError as e:
-            raise Unavailable(f"{self._path}: cannot be written", why=str(e)) from None
+            raise Unavailable(f"{self._path}: cannot be written", why=e.strerror or str(e)) from None
         return len(alerts)
 
     def tell(self, status: Status) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import time
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -45,7 +46,9 @@ class Mqtt:
         timeout: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`url` is mqtt://HOST[:PORT], or mqtts:// with TLS. Raises SettingsError for another."""
+        """`url` is mqtt://HOST[:PORT], or mqtts:// with TLS, whose broker's certificate `ca` has signed. Raises
+        SettingsError for another, or a `ca` that is no certificate.
+        """
         parts = urllib.parse.urlsplit(url)
         try:
             port = parts.port
@@ -55,9 +58,10 @@ class Mqtt:
             raise SettingsError(f"{url!r:.120} is no broker's address", fix="mqtt://HOST:1883, or mqtts://HOST:8883")
         if not prefix or any(c in prefix for c in "#+\0"):
             raise SettingsError(f"{prefix!r} cannot begin a topic", why="# and + are wildcards", fix="--prefix site1")
-        self._host, self._port, self._tls = parts.hostname, port or PORTS[parts.scheme], parts.scheme == "mqtts"
+        self._host, self._port = parts.hostname, port or PORTS[parts.scheme]
         self._prefix, self._id, self._timeout, self._clock = prefix, client_id, timeout, clock
-        self._username, self._password, self._ca = username, password, ca
+        self._username, self._password = username, password
+        self._tls = _trusting(ca) if parts.scheme == "mqtts" else None
         self._client: mqtt.Client | None = None
         self._stopped = False
         self._status: dict[str, Any] = {"state": "offline", "reason": "nothing heard of the engine yet"}
@@ -73,7 +77,7 @@ class Mqtt:
         if self._username:
             client.username_pw_set(self._username, self._password)
         if self._tls:
-            client.tls_set(self._ca)
+            client.tls_set_context(self._tls)
         gone = {"state": "offline", "reason": "the bridge is gone"}
         client.will_set(f"{self._prefix}/status", json.dumps(gone), qos=1, retain=True)
         refused: list[str] = []
@@ -159,3 +163,18 @@ class Mqtt:
                 message = self._client.publish(f"{self._prefix}/status", json.dumps(self._status), qos=1, retain=True)
                 message.wait_for_publish(2)
         self._drop()
+
+
+def _trusting(ca: str | None) -> ssl.SSLContext:
+    """TLS that believes who signed the certificate in the file `ca`; none: whom the system does."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if ca is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(ca)
+    except OSError as e:  # ssl.SSLError is one
+        why = "it holds no certificate" if isinstance(e, ssl.SSLError) else e.strerror or str(e)
+        fix = "name a file of certificates, PEM: --ca FILE"
+        raise SettingsError(f"{ca}: cannot be read", why=why, fix=fix) from None
+    return context

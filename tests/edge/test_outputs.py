@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from edge.bridge.core import append
 from edge.bundle import replace
-from edge.cli import make_app
+from edge.cli import main, make_app
 from edge.clip import save_clip
 from edge.errors import OutputError
 from edge.motion import make_motion
-from edge.outputs import ready_file, ready_folder
+from edge.outputs import ready_file, ready_folder, write_text
 
 
 @pytest.mark.parametrize(
@@ -95,3 +98,35 @@ def test_commands_ask_before_they_work(tmp_path: Path, monkeypatch: pytest.Monke
     words = command.replace("FILE", str(tmp_path / "taken")).replace("CLIPS", str(tmp_path / "c")).split()
     e = CliRunner().invoke(make_app(), words).exception
     assert isinstance(e, OutputError) and e.why and e.fix
+
+
+def test_what_fails_while_it_is_written_names_the_file_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A flush names no file: what the user asked for must be named all the same, and nothing is left of it."""
+    save_clip(tmp_path / "c/walk/1.npz", make_motion("walk", seconds=3))
+
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    goal = tmp_path / "e.npz"
+    for write in (lambda: replace(goal, b"x"), lambda: append(goal, ["x"])):
+        with pytest.raises(OSError) as e:
+            write()
+        assert (e.value.errno, e.value.filename, e.value.filename2) == (errno.ENOSPC, str(goal), None)
+        goal.unlink(missing_ok=True)
+    monkeypatch.setattr("sys.argv", ["haad-edge", "embed", str(tmp_path / "c"), "--out", str(goal)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2 and [p.name for p in tmp_path.iterdir()] == ["c"]
+    assert capsys.readouterr().err == (
+        f"error: {goal}: cannot be read or written\n  why: No space left on device\n  next: free space on that disk\n"
+    )
+
+
+def test_a_text_or_a_clip_that_cannot_be_written_is_named() -> None:
+    for write in (lambda p: write_text(p, "x"), lambda p: save_clip(p, make_motion("walk", seconds=3))):
+        with pytest.raises(OSError) as e:
+            write(Path("/dev/full"))
+        assert (e.value.errno, e.value.filename) == (errno.ENOSPC, "/dev/full")

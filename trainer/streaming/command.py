@@ -9,6 +9,7 @@ from edge.bundle import Bundle
 from edge.console import out, say
 from edge.engine import open_engine
 from edge.errors import ClipError
+from edge.outputs import write_text
 from edge.settings import load_settings
 from trainer.datasets import ClipSet
 from trainer.protocols import Protocol
@@ -105,9 +106,8 @@ def evaluate_streams(
     say(about)
     say(f"note: {note or 'the manifest names neither these clips nor a set of this name as trained on'}")
     if to_json:
-        to_json.parent.mkdir(parents=True, exist_ok=True)
         figures = as_json(found) | {"data": str(data), "model": bundle.model, "seed": seed, "about": about}
-        to_json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        write_text(to_json, json.dumps(figures, indent=2) + "\n")
     if report:
         page = write_page(report, found, title=f"{bundle.model} on streams of {data.name}", about=about, note=note)
         say(f"report: {page}")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from edge.outputs import write_text
 from trainer import figures
 from trainer.report import STYLE, breakable, keys
 from trainer.streaming.measure import DEFAULT, FLOOR, OURS, Outcome, Point, at_rate, curve
@@ -214,9 +215,8 @@ def write_page(folder: Path, found: Streaming, *, title: str, about: str, note: 
         + f'<div class="wide"><table><tr><th>normal</th><th>anomaly</th><th>found</th></tr>{missed}</table></div>'
         + "\n</body></html>\n"
     )
-    folder.mkdir(parents=True, exist_ok=True)
     out = folder / "streaming.html"
-    out.write_text(page, encoding="utf-8")
+    write_text(out, page)
     return out
 
 

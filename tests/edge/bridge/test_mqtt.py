@@ -211,3 +211,14 @@ def test_what_is_no_broker_is_refused(url: str) -> None:
         Mqtt(url)
     with pytest.raises(SettingsError, match="wildcards"):
         Mqtt("mqtt://h", prefix="a/#")
+
+
+def test_a_certificate_that_is_none_is_refused_before_anything_is_carried(tmp_path: Path) -> None:
+    pytest.importorskip("paho")
+    from edge.bridge.mqtt import Mqtt
+
+    (tmp_path / "text.pem").write_text("no certificate")
+    for name, why in (("none.pem", "No such file"), ("text.pem", "holds no certificate")):
+        with pytest.raises(SettingsError, match=rf"{name}: cannot be read: .*{why}.*--ca FILE"):
+            Mqtt("mqtts://h", ca=str(tmp_path / name))
+    Mqtt("mqtts://h")
