@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from zmq.utils import z85
 
 from edge.errors import SettingsError
 from edge.handshake import watch
-from edge.outputs import ready_folder
+from edge.outputs import naming, ready_folder
 
 DOMAIN, KEY_BYTES = "haad", 32
 OWN, PEERS = "own", "peers"
@@ -142,8 +143,8 @@ def open_keys(root: Path | str | None) -> Keys | None:
 
 
 def make_keys(root: Path) -> tuple[Path, Path]:
-    """Make `root`/engine and `root`/client, each knowing the other. Raises SettingsError if one is there already,
-    OutputError if none can be made.
+    """Make `root`/engine and `root`/client, each knowing the other: both or none. Raises SettingsError if one is there
+    already, OutputError or OSError if they cannot be made.
     """
     sides = root / "engine", root / "client"
     for side in sides:
@@ -152,11 +153,21 @@ def make_keys(root: Path) -> tuple[Path, Path]:
                 f"{side}: already there", why="keys in use are not overwritten", fix="name a new folder"
             )
     ready_folder(root, "haad-edge keys")
-    for side in sides:
-        (side / PEERS).mkdir(parents=True)
-        side.chmod(0o700)
-        _, secret = zmq.auth.create_certificates(side, OWN)
-        Path(secret).chmod(0o600)
-    for mine, other in (sides, sides[::-1]):
-        (mine / PEERS / f"{other.name}.key").write_bytes((other / f"{OWN}.key").read_bytes())
+    with naming(root):
+        root.mkdir(parents=True, exist_ok=True)
+        # Both sides are whole before one is in its place: half of them would be refused, and not overwritten either.
+        with tempfile.TemporaryDirectory(prefix=".haad-", dir=root) as folder:
+            made = [Path(folder) / side.name for side in sides]
+            for side in made:
+                (side / PEERS).mkdir(parents=True)
+                side.chmod(0o700)
+                _, secret = zmq.auth.create_certificates(side, OWN)
+                Path(secret).chmod(0o600)
+            for mine, other in (made, made[::-1]):
+                (mine / PEERS / f"{other.name}.key").write_bytes((other / f"{OWN}.key").read_bytes())
+            with contextlib.ExitStack() as undo:
+                for new, side in zip(made, sides, strict=True):
+                    new.rename(side)
+                    undo.callback(side.rename, new)
+                undo.pop_all()
     return sides

@@ -39,11 +39,7 @@ def record(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: recorder.stop())
         say(f"recording {source}", to=err)
-        try:
-            why = recorder.run(poses, seconds=seconds, wait=wait, most=max_mib << 20)
-        finally:
-            if not file.messages:  # it would stand in the way of the next try
-                output.unlink(missing_ok=True)
+        why = recorder.run(poses, seconds=seconds, wait=wait, most=max_mib << 20)
     if not file.messages:
         say(f"nothing was recorded, and {output} is not kept; {why}")
         return

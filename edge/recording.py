@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import BinaryIO, NamedTuple
 
 from edge.errors import RecordingError
+from edge.outputs import remedy
 from edge.wire import whole
 
 MAGIC = b"HAADREC1"
@@ -49,10 +50,8 @@ class Writer:
         except FileExistsError:
             raise RecordingError(f"{path}: is there already", fix="name another file, or delete it") from None
         except OSError as e:
-            raise RecordingError(
-                f"{path}: cannot be written", why=e.strerror or str(e), fix="name another file, where you may write"
-            ) from None
-        self.path, self.messages, self.bytes = path, 0, len(MAGIC)
+            raise _unwritten(path, e) from None
+        self.path, self.messages, self.bytes, self._first = path, 0, len(MAGIC), 0
         self._file.write(MAGIC)
 
     def add(self, parts: Sequence[bytes], arrival: int) -> None:
@@ -63,9 +62,10 @@ class Writer:
         try:
             self._file.write(HEAD.pack(len(message), arrival, checksum(arrival, message)) + message)
         except OSError as e:
-            raise RecordingError(f"{self.path}: cannot be written", why=e.strerror or str(e)) from None
+            raise _unwritten(self.path, e) from None
         self.messages += 1
         self.bytes += HEAD.size + len(message)
+        self._first = self._first or self.bytes
 
     def flush(self) -> None:
         """Hand everything to the operating system and wait until the disk has it."""
@@ -73,22 +73,32 @@ class Writer:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as e:
-            raise RecordingError(f"{self.path}: cannot be written", why=e.strerror or str(e)) from None
+            raise _unwritten(self.path, e) from None
 
     def close(self) -> None:
-        """Flush and close; may be called twice."""
+        """Flush and close; may be called twice. A file without one whole message is removed: it would stand in the way
+        of the next try.
+        """
         if not self._file.closed:
             try:
                 self.flush()
             finally:
                 with contextlib.suppress(OSError):  # it would write again what `flush` has failed to
                     self._file.close()
+                with contextlib.suppress(OSError):
+                    if not self.messages or self.path.stat().st_size < self._first:
+                        self.path.unlink()
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: object, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _unwritten(path: Path, e: OSError) -> RecordingError:
+    fix = remedy(e, "name another file, where you may write")
+    return RecordingError(f"{path}: cannot be written", why=e.strerror or str(e), fix=fix)
 
 
 class Reader:

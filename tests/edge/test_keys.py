@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,6 +184,31 @@ def test_secrets_are_for_their_owner_only_and_never_overwritten(folders: tuple[P
         assert not list((side / "peers").glob("*_secret"))
     with pytest.raises(SettingsError, match="already there"):
         make_keys(folders[0].parent)
+
+
+@pytest.mark.parametrize("room", range(6))
+def test_keys_are_made_on_both_sides_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    """The disk is full after so many steps, of which only making two pairs, two copies and two renames count."""
+    steps = [0]
+
+    def while_there_is_room(do: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*args: Any) -> Any:
+            steps[0] += 1
+            if steps[0] == room + 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return do(*args)
+
+        return step
+
+    with monkeypatch.context() as full:
+        full.setattr(zmq.auth, "create_certificates", while_there_is_room(zmq.auth.create_certificates))
+        full.setattr(Path, "write_bytes", while_there_is_room(Path.write_bytes))
+        full.setattr(Path, "rename", while_there_is_room(Path.rename))
+        with pytest.raises(OSError) as e:
+            make_keys(tmp_path / "site")
+    assert e.value.filename == str(tmp_path / "site") and not list((tmp_path / "site").iterdir())
+    assert all(side.is_dir() for side in make_keys(tmp_path / "site"))
+    assert sorted(p.name for p in (tmp_path / "site").iterdir()) == ["client", "engine"]
 
 
 def test_an_incomplete_folder_is_refused_by_name(folders: tuple[Path, Path], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from edge.errors import HaadError, RecordingError, SupportError
 from edge.ingest import ZmqSource
 from edge.motion import make_motion
 from edge.record import Recorder, paced, replay, stamped
-from edge.recording import Recorded, read, write
+from edge.recording import MAGIC, Recorded, read, write
 from edge.settings import Settings
 from edge.skeleton import get_layout
 from edge.snippet import from_live, from_recording
@@ -244,8 +244,7 @@ def test_who_cannot_be_an_example_is_said(tmp_path: Path) -> None:
         with pytest.raises(SupportError, match=said):
             from_recording(reader, stream, track, at, seconds, s)
     assert from_recording(reader, "", None, 0.0, 2.5, s)[0] == ("cam", 1), "the only one need not be named"
-    with write(tmp_path / "empty"):
-        pass
+    (tmp_path / "empty").write_bytes(MAGIC)
     with pytest.raises(SupportError, match="empty"):
         from_recording(read(tmp_path / "empty"), "", None, None, 3, s)
     hidden = np.zeros((1, 15), np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import struct
 import zlib
@@ -83,6 +84,26 @@ def test_a_full_disk_is_an_error_with_the_files_name_and_what_fitted_can_be_read
     reader = read(path)
     assert list(reader) == [(0, message), (1, message)] and "cut off" in reader.problem
     f.close()
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 500), (1, 500), (1, 100_000), (3, 500)])
+def test_a_recording_without_a_whole_message_does_not_stand_in_the_way(tmp_path: Path, count: int, size: int) -> None:
+    """Nothing came, or the disk was full before the first message was on it."""
+    path = tmp_path / "x.haad"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with contextlib.ExitStack() as stack:
+            if count:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+                stack.enter_context(pytest.raises(RecordingError, match="cannot be written"))
+            f = stack.enter_context(write(path))
+            for t in range(count):
+                f.add([b"pose/a\0" + bytes(size)], t)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not path.exists()
+    f.close()
+    assert record(path)
 
 
 def test_refusals_say_what_to_do(tmp_path: Path) -> None:
