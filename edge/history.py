@@ -134,7 +134,7 @@ def _holders(fd: int) -> str:
     s = os.fstat(fd)
     name = f"{os.major(s.st_dev):02x}:{os.minor(s.st_dev):02x}:{s.st_ino}"
     try:
-        locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        locks = [line.split() for line in Path("/proc/locks").read_text(encoding="utf-8").splitlines()]
     except OSError:
         return ""
     pids = [pid for _, how, _, _, pid, file, *_ in locks if (how, file) == ("FLOCK", name)]

@@ -220,7 +220,7 @@ def test_missed_alerts_and_scores_are_counted(engine: Engine, address: str) -> N
 
 def test_who_hears_one_streams_alerts_does_not_miss_the_others(engine: Engine, address: str) -> None:
     with AlertSubscriber(f"sub+connect:{address}", topics=["alert/cam1", "score/cam1"]) as subscriber:
-        engine.subscribed(2)
+        engine.subscribed(3)
         engine.publish(ALERT, replace(ALERT, seq=1, stream="cam2"), replace(ALERT, seq=2))
         assert [e.seq for e in hear(subscriber, 2)] == [0, 2] and subscriber.missed == 0
         engine.publish(SCORES, replace(SCORES, seq=3))
