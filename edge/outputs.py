@@ -33,7 +33,7 @@ def naming(path: Path | str) -> Iterator[None]:
         raise
 
 
-def write_text(path: Path, text: str) -> None:
+def save_text(path: Path, text: str) -> None:
     """Write a file of UTF-8, its folder made if need be. An OSError names it."""
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from edge.console import need, number, out, say
-from edge.outputs import ready_file, ready_folder, write_text
+from edge.outputs import ready_file, ready_folder, save_text
 
 
 def one_of(option: str, given: str, *known: str) -> None:
@@ -222,7 +222,7 @@ def register(app: typer.Typer) -> None:
         say(f"note: {note or 'the manifest names neither these clips nor a set of this name as trained on'}")
         if to_json:
             figures = as_json(found) | {"data": str(data), "model": model.model, "trained_on": note}
-            write_text(to_json, json.dumps(figures, indent=2) + "\n")
+            save_text(to_json, json.dumps(figures, indent=2) + "\n")
         if report:
             from trainer.report import write_report
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from edge.outputs import write_text
+from edge.outputs import save_text
 from edge.skeleton import Float
 from trainer import figures
 from trainer.confusion import GRID, Confusion, confusions, roc_curves
@@ -119,7 +119,7 @@ def write_report(folder: Path, found: Evaluation, clips: ClipSet, *, model: str,
         + "\n</body></html>\n"
     )
     out = folder / "index.html"
-    write_text(out, page)
+    save_text(out, page)
     return out
 
 

@@ -11,7 +11,7 @@ import typer
 from edge.cli import MODEL, BundleOption
 from edge.console import number, out, say
 from edge.errors import SettingsError
-from edge.outputs import ready_file, write_text
+from edge.outputs import ready_file, save_text
 
 SECTIONS = ("start", "sustained", "ceiling", "stages", "tracks")
 NAMED = ("soak",)
@@ -86,5 +86,5 @@ def bench(
         out.print(table)
     for path, text in ((json_file, json.dumps(report, indent=1) + "\n"), (plot, picture(report) if plot else "")):
         if path:
-            write_text(path, text)
+            save_text(path, text)
             say(f"written: {path}")

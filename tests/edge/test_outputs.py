@@ -16,7 +16,7 @@ from edge.cli import main, make_app
 from edge.clip import save_clip
 from edge.errors import OutputError
 from edge.motion import make_motion
-from edge.outputs import ready_file, ready_folder, write_text
+from edge.outputs import ready_file, ready_folder, save_text
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_fails_while_it_is_written_names_the_file_and_what_to_do(
 
 
 def test_a_text_or_a_clip_that_cannot_be_written_is_named() -> None:
-    for write in (lambda p: write_text(p, "x"), lambda p: save_clip(p, make_motion("walk", seconds=3))):
+    for write in (lambda p: save_text(p, "x"), lambda p: save_clip(p, make_motion("walk", seconds=3))):
         with pytest.raises(OSError) as e:
             write(Path("/dev/full"))
         assert (e.value.errno, e.value.filename) == (errno.ENOSPC, "/dev/full")

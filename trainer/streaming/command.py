@@ -9,7 +9,7 @@ from edge.bundle import Bundle
 from edge.console import out, say
 from edge.engine import open_engine
 from edge.errors import ClipError
-from edge.outputs import write_text
+from edge.outputs import save_text
 from edge.settings import load_settings
 from trainer.datasets import ClipSet
 from trainer.protocols import Protocol
@@ -107,7 +107,7 @@ def evaluate_streams(
     say(f"note: {note or 'the manifest names neither these clips nor a set of this name as trained on'}")
     if to_json:
         figures = as_json(found) | {"data": str(data), "model": bundle.model, "seed": seed, "about": about}
-        write_text(to_json, json.dumps(figures, indent=2) + "\n")
+        save_text(to_json, json.dumps(figures, indent=2) + "\n")
     if report:
         page = write_page(report, found, title=f"{bundle.model} on streams of {data.name}", about=about, note=note)
         say(f"report: {page}")

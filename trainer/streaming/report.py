@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from edge.outputs import write_text
+from edge.outputs import save_text
 from trainer import figures
 from trainer.report import STYLE, breakable, keys
 from trainer.streaming.measure import DEFAULT, FLOOR, OURS, Outcome, Point, at_rate, curve
@@ -216,7 +216,7 @@ def write_page(folder: Path, found: Streaming, *, title: str, about: str, note: 
         + "\n</body></html>\n"
     )
     out = folder / "streaming.html"
-    write_text(out, page)
+    save_text(out, page)
     return out
 
 
