@@ -222,6 +222,10 @@ def test_a_signal_while_a_process_begins_ends_that_one_too(
 
     monkeypatch.setattr(subprocess, "Popen", Struck)
     expected = KeyboardInterrupt if number == signal.SIGINT else SystemExit
-    with pytest.raises(expected), demo._stoppable(), demo.process(short / "log", "run"):
-        raise AssertionError("it went on")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
+    try:
+        with pytest.raises(expected), demo._stoppable(), demo.process(short / "log", "run"):
+            raise AssertionError("it went on")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert begun[0].poll() is not None
