@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.journal.store import Entry, Journal
-from edge.journal.trim import Bounds
+from edge.journal.trim import _PASSING, Bounds
 
 DAY = 86_400 * 10**9
 NOW = 1_800_000_000 * 10**9
@@ -85,6 +86,13 @@ def test_alerts_that_stand_for_hours_leave_the_beginnings_and_ends_of_the_others
     assert len(numbers) == 100 and (first, following, thinned) == (540, 1000, 940)
     assert numbers == [n for n in range(540, 940) if n % 20 < 2] + list(range(940, 1000)), "the newest half is whole"
     journal.close()
+
+
+def test_a_full_journal_of_beginnings_and_ends_is_not_searched_at_each_append(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path / "j.db")) as journal:
+        assert journal._db
+        plan = [row[3] for row in journal._db.execute(f"EXPLAIN QUERY PLAN {_PASSING}", (5,))]
+    assert plan[0].startswith("SEARCH passing") and plan[1].startswith("SEARCH alert") and len(plan) == 2
 
 
 def test_a_journal_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
