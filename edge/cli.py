@@ -15,7 +15,7 @@ import typer
 
 from edge import __version__
 from edge.console import Commands, Config, Keys, Remote, err, fail, number, out, say
-from edge.errors import HaadError
+from edge.errors import EngineError, HaadError
 from edge.outputs import remedy
 from edge.settings import Settings, is_table
 
@@ -312,7 +312,7 @@ def main() -> None:
             sys.exit(0)
         raise
     except (Exception, KeyboardInterrupt) as e:
-        if _interrupted(e):
+        if isinstance(e, KeyboardInterrupt | ImportError | EngineError) and _interrupted(e):
             sys.exit(130)
         if isinstance(e, OSError):
             where = e.filename2 or e.filename

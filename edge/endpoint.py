@@ -161,8 +161,8 @@ def turned_away(where: Endpoint) -> HaadError:
     """The error of a client that somebody at `where` does not let in."""
     return HaadError(
         f"not let in at {where.address}",
-        why="whoever is there has keys and this end has none, or they do not know each other's",
-        fix="--keys, or `keys`: the client's folder of that engine; docs/operate.md, 'Security'",
+        why="it has keys and this end none, or neither knows the other's; or it forwards to an engine that is gone",
+        fix="--keys, or `keys`: the client's folder of that engine; and haad-edge doctor there",
     )
 
 

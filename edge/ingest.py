@@ -74,7 +74,7 @@ class ZmqSource:
             took = self._clock() - self._returned
             if took > LONG_S:
                 self._most = max(LEAST, min(self._most, self._taken) // 2)
-            elif took < LONG_S / 4:
+            elif took < LONG_S / 4 and self._taken >= self._most:
                 self._most = min(DRAIN, 2 * self._most)
         self._taken = 0
         for socket, _ in self._poller.poll(max(0, round(timeout * 1000))):

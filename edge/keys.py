@@ -45,7 +45,8 @@ class Keys:
             socket.curve_server = True
             socket.zap_domain = DOMAIN.encode()
             for door in self._doors:
-                watch(socket, door.failed)
+                if door.context is socket.context:  # a socket has one watcher
+                    watch(socket, door.failed)
             return
         known = sorted(self.peers.glob("*.key"))
         if len(known) != 1:
@@ -64,7 +65,7 @@ class Keys:
 
         `tell` gets a line about each that is turned away, in threads of their own.
         """
-        door = _Door(_known(self.peers), self.peers, tell)
+        door = _Door(_known(self.peers), self.peers, tell, context)
         guard = ThreadAuthenticator(context)
         guard.start()
         self._doors.append(door)
@@ -97,6 +98,7 @@ class _Door:
     known: set[bytes]
     peers: Path
     tell: Callable[[str], None]
+    context: zmq.Context[zmq.Socket[bytes]] | None = None
     strangers: set[bytes] = field(default_factory=set)
 
     def callback(self, domain: str, key: bytes) -> bool:

@@ -36,8 +36,8 @@ def record(
 
     with subscribed(source, stream, keys, allow_remote) as poses, write(output) as file:
         recorder = Recorder(file, stream)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: recorder.stop())
+        for kind in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(kind, lambda *_: recorder.stop())
         say(f"recording {source}", to=err)
         why = recorder.run(poses, seconds=seconds, wait=wait, most=max_mib << 20)
     if not file.messages:

@@ -34,7 +34,7 @@ class SupportWatcher:
     """Loads the folder anew in a thread of its own when it changes; `take` hands the result over between batches.
 
     `seen` is the fingerprint from before the support in use was loaded. A folder must look the same twice in a row
-    before it is read, so that a copy in progress is not. When the new state cannot be used, the old support stays, the
+    before it is read, so that a copy in progress is not. When the new state cannot be read, the old support stays, the
     reason is said and stands in `trouble`, and it is tried again every `retry` seconds: the trouble may be elsewhere.
     """
 

@@ -28,7 +28,7 @@ CONFIDENT = 10.0
 """More is no confidence: some trackers go a little beyond 1, others count to 100, and would have all joints seen."""
 
 Form = tuple[str, int, bool]
-"""What kind of poses a message has: their layout, the numbers of a joint, and whether the image's size comes along."""
+"""What kind of poses a message has: their layout, the numbers of a joint, and whether they are divided by a size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,10 @@ class PoseFrame:
     @property
     def form(self) -> Form | None:
         """None where nobody is."""
-        return (self.layout.name, self.joints.shape[2], self.size is not None) if len(self.ids) else None
+        if not len(self.ids):
+            return None
+        c = self.joints.shape[2]
+        return self.layout.name, c, c == 2 and self.size is not None
 
     def core15(self, min_confidence: float = 0.3) -> tuple[Float, Float, int]:
         """joints (P, 15, 3) y-up, visible (P, 15) in [0, 1], and how many joints were not finite."""

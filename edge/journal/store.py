@@ -212,6 +212,9 @@ class Journal:
                         db.execute("DELETE FROM standing WHERE id = ?", (e.id,))
                     else:
                         db.execute("INSERT OR REPLACE INTO standing VALUES (?, ?)", (e.id, e.message))
+                expected = [self.next, *(e.seq + 1 for e in entries)]
+                for hole in (e.seq for e, n in zip(entries, expected, strict=False) if e.seq > n):
+                    db.execute("INSERT OR REPLACE INTO meta VALUES ('hole', ?)", (hole,))
                 rows, size = self.rows + len(entries), self.size + sum(len(e.message) for e in entries)
                 rows, size = trim(db, self._bounds, rows, size, at, entries[-1].seq + 1)
         except sqlite3.Error as e:
@@ -257,7 +260,7 @@ class Journal:
                     # Two queries: SQLite answers min and max from the index only when each is asked for alone.
                     (low,) = self._reader.execute("SELECT min(seq) FROM alert").fetchone()
                     (high,) = self._reader.execute("SELECT max(seq) FROM alert").fetchone()
-                    meta = dict(self._reader.execute("SELECT key, value FROM meta WHERE key IN ('next', 'thinned')"))
+                    meta = dict(self._reader.execute("SELECT key, value FROM meta"))
                     following = max(int(meta["next"]), -1 if high is None else high + 1)
                     rows = self._reader.execute(
                         "SELECT seq, message FROM alert WHERE seq >= ? ORDER BY seq LIMIT ?", (since, count)
@@ -271,7 +274,9 @@ class Journal:
                     self._reader.execute("ROLLBACK")
             except sqlite3.Error as e:
                 raise self._failed("read", e) from None
-        return found, following if low is None else low, following, int(meta.get("thinned", 0))
+        first, thinned, hole = following if low is None else low, int(meta.get("thinned", 0)), int(meta.get("hole", 0))
+        # What never came to disk is no update that was let go of: below the last such hole nothing is said to be whole.
+        return found, max(first, hole) if hole < thinned else first, following, thinned
 
     def begin_anew(self) -> str:
         """Set a damaged file aside and go on in a new one under the same name and numbers. Returns where the old is."""

@@ -82,6 +82,14 @@ def test_a_stream_that_mixes_kinds_of_poses_is_told_of_and_not_judged_by_both_to
     assert "stream a: its poses were core15, c 2, with size, and are core15, c 3: its tracks begin" in said.getvalue()
 
 
+def test_a_size_that_nothing_is_divided_by_mixes_nothing() -> None:
+    frames = stand("a", 4, {1: 0.2})
+    sized = [encode_pose(replace(decode_pose([m], Limits()), size=(640.0, 480.0))) for m in frames[::10]]
+    messages = [sized[k // 10] if k % 10 == 0 else m for k, m in enumerate(frames)]
+    b = bench(HeightEngine()).play(messages)
+    assert heard(b) == {("a", 1): {0.2}} and not any(b.runtime.windows.fate.values())
+
+
 def test_a_stream_that_goes_on_in_another_kind_begins_anew_once() -> None:
     frames = stand("a", 12, {1: 5.0})
     empty = message("a", 144, 5 + 144 / 24, {})

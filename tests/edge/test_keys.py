@@ -121,6 +121,22 @@ def test_both_sides_are_told_of_who_is_not_let_in(folders: tuple[Path, Path], tm
     assert said[lacks] in told[0]
 
 
+def test_two_guards_of_the_same_keys_watch_their_own_sockets(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    keys, before = open_keys(folders[0]), set(threading.enumerate())
+    assert keys is not None
+    with contextlib.ExitStack() as stack:
+        for name in "ab":
+            context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+            stack.callback(context.term)
+            stack.enter_context(keys.guard(context))
+            stack.callback(ZmqSource(context, [Endpoint.parse(f"sub+bind:ipc://{tmp_path}/{name}")], 100, keys).close)
+        watching = [t for t in threading.enumerate() if t not in before and t.name == "handshakes"]
+        assert len(watching) == 2
+    for thread in watching:
+        thread.join(20)
+        assert not thread.is_alive()
+
+
 def test_poses_go_on_to_peers_alone(folders: tuple[Path, Path], tmp_path: Path) -> None:
     engine, client = folders
     keys = open_keys(engine)

@@ -145,6 +145,9 @@ def test_a_stop_ends_a_try(answering: Callable[[bytes, float], str]) -> None:
     threading.Timer(0.2, target.stop).start()
     with pytest.raises(Unavailable, match="is to end"):
         target.deliver(alerts(1))
+    for thread in trying():
+        thread.join(5)
+    assert not trying()
 
 
 def test_what_was_given_up_before_it_was_connected_is_never_sent(hook: Hook) -> None:

@@ -88,6 +88,16 @@ def test_alerts_that_stand_for_hours_leave_the_beginnings_and_ends_of_the_others
     journal.close()
 
 
+def test_what_never_came_to_disk_is_not_taken_for_what_was_let_go_of(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path / "j.db", Bounds(rows=20))) as journal:
+        journal.append([entry(n) for n in range(5)])
+        journal.append([entry(n) for n in (8, 9)])
+        assert journal.read(0, 1, 1)[1:] == (0, 10, 0), "the hole is seen as it is"
+        for n in range(10, 60):
+            journal.append([entry(n, passing=True)])
+        assert journal.read(0, 1, 1)[1:] == (8, 60, 47) and held(journal)[:7] == [0, 1, 2, 3, 4, 8, 9]
+
+
 def test_a_full_journal_of_beginnings_and_ends_is_not_searched_at_each_append(tmp_path: Path) -> None:
     with contextlib.closing(Journal(tmp_path / "j.db")) as journal:
         assert journal._db
