@@ -22,7 +22,7 @@ from edge.bundle import BASE, MANIFEST, open_bundle
 from edge.cli import main, make_app
 from edge.clip import save_clip
 from edge.engine import open_engine
-from edge.errors import ClipError, EngineError, HaadError, SettingsError
+from edge.errors import ClipError, EngineError, HaadError, OutputError, SettingsError
 from edge.motion import make_motion
 from edge.settings import Settings, load_settings
 from edge.support import FeatureCache, load_support
@@ -327,6 +327,21 @@ def test_ctrl_c_is_quiet_whatever_a_library_makes_of_it(
     with pytest.raises(SystemExit) as e:
         main()
     assert e.value.code == 130 and capsys.readouterr() == ("", "")
+
+
+def test_what_went_wrong_after_ctrl_c_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def app() -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise OutputError("the recording cannot be written")
+
+    monkeypatch.setattr("edge.cli.make_app", lambda: app)
+    with pytest.raises(SystemExit) as e:
+        main()
+    assert e.value.code == 2 and "the recording cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["inspect", str(BASE)]])
