@@ -56,6 +56,8 @@ class Mqtt:
             port = 0
         if parts.scheme not in PORTS or not parts.hostname or port == 0:
             raise SettingsError(f"{url!r:.120} is no broker's address", fix="mqtt://HOST:1883, or mqtts://HOST:8883")
+        if ca and parts.scheme != "mqtts":
+            raise SettingsError("--ca is for TLS, which mqtt:// has not", fix=f"mqtts://{parts.hostname}, or no --ca")
         if not prefix or any(c in prefix for c in "#+\0"):
             raise SettingsError(f"{prefix!r} cannot begin a topic", why="# and + are wildcards", fix="--prefix site1")
         self._host, self._port = parts.hostname, port or PORTS[parts.scheme]

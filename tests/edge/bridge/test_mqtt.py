@@ -222,3 +222,11 @@ def test_a_certificate_that_is_none_is_refused_before_anything_is_carried(tmp_pa
         with pytest.raises(SettingsError, match=rf"{name}: cannot be read: .*{why}.*--ca FILE"):
             Mqtt("mqtts://h", ca=str(tmp_path / name))
     Mqtt("mqtts://h")
+
+
+def test_a_certificate_without_tls_is_refused_and_not_ignored() -> None:
+    pytest.importorskip("paho")
+    from edge.bridge.mqtt import Mqtt
+
+    with pytest.raises(SettingsError, match=r"--ca is for TLS.*mqtts://broker"):
+        Mqtt("mqtt://broker:1883", ca="/etc/ssl/ca.pem")
