@@ -1,10 +1,8 @@
-"""The support folder: what is cut, cached, packed, reloaded, and what a bad clip does."""
+"""The support folder: what is cut, cached, packed, and what a bad clip does."""
 
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,6 @@ from edge.clip import Clip, save_clip
 from edge.engine import Engine, open_engine, run_all
 from edge.errors import SupportError
 from edge.motion import make_motion
-from edge.reload import SupportWatcher, fingerprint
 from edge.score import match
 from edge.support import RULE, FeatureCache, SupportSet, clip_windows, load_support
 
@@ -185,110 +182,6 @@ def test_wider_margins_lower_all_scores_alike(folder: Path, engine: Engine) -> N
     np.testing.assert_allclose(wide.limit * wide.usual, support.limit * support.usual, rtol=1e-12)
 
 
-class Watched:
-    """A watcher that looks every few milliseconds, and an event for each thing it does."""
-
-    def __init__(self, root: Path, load: Callable[[], SupportSet]) -> None:
-        self.said: list[str] = []
-        self.loaded, self.spoke = threading.Event(), threading.Event()
-
-        def loading() -> SupportSet:
-            try:
-                return load()
-            finally:
-                self.loaded.set()
-
-        def say(text: str, key: str | None) -> None:
-            self.said.append(text)
-            self.spoke.set()
-
-        self.watcher = SupportWatcher(root, loading, 0.01, say, fingerprint(root))
-
-
-def taken(watcher: SupportWatcher, seconds: float = 20) -> SupportSet:
-    """What the watcher hands over, once it does."""
-    tick = threading.Event()
-    for _ in range(int(seconds / 0.01)):
-        if (found := watcher.take()) is not None:
-            return found
-        tick.wait(0.01)
-    raise AssertionError("nothing was handed over")
-
-
-def test_a_changed_folder_is_loaded_and_handed_over_once(folder: Path, engine: Engine) -> None:
-    w = Watched(folder, lambda: load(folder, engine))
-    try:
-        assert w.watcher.take() is None
-        save_clip(folder / "wave" / "0.npz", make_motion("wave", seconds=3))
-        assert taken(w.watcher).names == ("squat", "walk", "wave")
-        assert w.watcher.take() is None
-    finally:
-        w.watcher.close()
-
-
-def test_a_folder_that_became_unusable_is_said_and_nothing_handed_over(folder: Path, engine: Engine) -> None:
-    w = Watched(folder, lambda: load(folder, engine))
-    try:
-        for path in folder.glob("*/*.npz"):
-            path.unlink()
-        assert w.spoke.wait(20)
-        assert "not used" in w.said[0] and w.watcher.take() is None and w.watcher.trouble == w.said[0]
-    finally:
-        w.watcher.close()
-
-
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
-    tick = threading.Event()
-    for _ in range(int(seconds / 0.01)):
-        if true():
-            return
-        tick.wait(0.01)
-    raise AssertionError("it never was")
-
-
-def test_a_folder_that_is_put_back_is_no_trouble(folder: Path, engine: Engine, tmp_path: Path) -> None:
-    w = Watched(folder, lambda: load(folder, engine))
-    try:
-        folder.rename(tmp_path / "away")
-        until(lambda: bool(w.watcher.trouble))
-        (tmp_path / "away").rename(folder)
-        until(lambda: not w.watcher.trouble)
-        assert w.watcher.take() is None, "it is what is in use"
-    finally:
-        w.watcher.close()
-
-
-def test_what_failed_for_another_reason_is_tried_again(folder: Path, engine: Engine) -> None:
-    tries: list[int] = []
-
-    def third() -> SupportSet:
-        tries.append(1)
-        if len(tries) < 3:
-            raise OSError("too many open files")
-        return load(folder, engine)
-
-    seen = fingerprint(folder)
-    save_clip(folder / "wave" / "0.npz", make_motion("wave", seconds=3))
-    watcher = SupportWatcher(folder, third, 0.01, lambda text, key: None, seen, retry=0.05)
-    try:
-        assert "wave" in taken(watcher).names and len(tries) == 3 and watcher.trouble == ""
-    finally:
-        watcher.close()
-
-
-def test_the_fingerprint_sees_added_removed_and_rewritten_clips(folder: Path) -> None:
-    seen = {fingerprint(folder)}
-    save_clip(folder / "walk" / "9.npz", make_motion("walk", seconds=3))
-    seen.add(fingerprint(folder))
-    save_clip(folder / "walk" / "9.npz", make_motion("walk", seconds=4))
-    seen.add(fingerprint(folder))
-    (folder / "walk" / "0.npz").unlink()
-    seen.add(fingerprint(folder))
-    (folder / "walk" / "9.npz").chmod(0o600)  # it may be readable now
-    seen.add(fingerprint(folder))
-    assert len(seen) == 5
-
-
 def test_a_folder_name_that_is_no_text_and_a_pipe_stop_nothing(folder: Path, engine: Engine) -> None:
     save_clip(Path(os.fsdecode(os.fsencode(folder) + b"/gr\xfcn")) / "0.npz", make_motion("wave", seconds=3))
     os.mkfifo(folder / "walk" / "pipe.npz")
@@ -334,24 +227,3 @@ def test_the_bytes_that_were_hashed_are_the_ones_embedded(
 def test_an_hour_at_one_frame_a_second_is_cut_into_few_windows() -> None:
     clip = Clip(np.zeros((100_000, 15, 3), np.float32), np.ones((100_000, 15), np.float32), 1.0)
     assert len(clip_windows(clip, 48, 2.0)[0]) == 256
-
-
-def test_the_watch_goes_on_after_anything_and_sees_what_changed_before_it_began(folder: Path, engine: Engine) -> None:
-    fails = [RuntimeError("surprise")]
-
-    def sometimes() -> SupportSet:
-        if fails:
-            raise fails.pop()
-        return load(folder, engine)
-
-    said: list[str] = []
-    seen = fingerprint(folder)
-    save_clip(folder / "wave" / "0.npz", make_motion("wave", seconds=3))
-    watcher = SupportWatcher(folder, sometimes, 0.01, lambda text, key: said.append(text), seen)
-    try:
-        while not said:
-            threading.Event().wait(0.01)
-        save_clip(folder / "wave" / "1.npz", make_motion("wave", seconds=3, seed=1))
-        assert "wave" in taken(watcher, 5).names and "surprise" in said[0], said
-    finally:
-        watcher.close()
