@@ -20,6 +20,7 @@ from builder.examples import Examples, gate_examples
 from builder.gate import AUROC, COSINE, DISTANCE, Output, Verdict, compare, outputs, worst
 from builder.islands import ISLANDS
 from builder.profile import shapes
+from builder.ways import Judged, Way, best, ways
 from edge.bundle import GRAPH, Bundle, write_bundle
 from edge.engine import Engine, run_all
 from edge.engine.machine import Gpu, Machine, this_machine
@@ -30,8 +31,6 @@ from edge.errors import BundleError, EngineError, MissingExtra
 from edge.skeleton import Float, J
 
 RUNS = 300
-Judged = tuple[Verdict, Output, dict[str, list[float]]]
-"""What the gate says of a plan, what it computed, and [p50, p99] in ms by batch size where it passes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +74,19 @@ def build_tensorrt(
     start = time.perf_counter()
     m, data = bundle.manifest, bundle.read(GRAPH)
     half, typed = wish.precision == "fp16", is_typed()
-    if importlib.util.find_spec("onnx") is not None:
+    several = importlib.util.find_spec("onnx") is not None
+    if several:
         from builder.operations import check_export
+        from builder.together import can_widen
 
         check_export(data)
+        several = can_widen(data)
     islands = list(dict.fromkeys((*ISLANDS, *wish.float32))) if half else []
     examples = fit_examples(gate_examples(m.frames, m.seconds), wish.profile.shots[2])
     exact = outputs(data, examples)
     order = Order(
         name=name_of(m.files[GRAPH]),
-        shapes=shapes(wish.profile, m.frames, J, m.embedding),
+        shapes={},
         half=half,
         islands=islands,
         workspace=wish.workspace << 20,
@@ -118,13 +120,22 @@ def build_tensorrt(
     )
     device = CudaDevice()  # before TensorRT: it takes this context
 
-    def compiled(extra: Sequence[str], ask: bool = False) -> bytes:
-        kept = [*islands, *extra]
-        wanted = replace(order, islands=kept, ask=ask)
-        return make_plan(typed_graph(data, kept) if half and typed else data, wanted)
+    def drafted(way: Way) -> PlanRecord:
+        return draft.model_copy(update={"profile": way.profile(wish.profile), "together": way.together})
 
-    def judged(plan: bytes) -> Judged:
-        engine = open_plan(bundle, draft, plan, max_batch=wish.profile.batch[2], device=CudaDevice())
+    def compiled(way: Way, extra: Sequence[str] = ()) -> bytes:
+        kept = [*islands, *extra]
+        graph = data
+        if way.together > 1:
+            from builder.together import widened
+
+            graph = widened(data, way.together)
+        wanted = shapes(drafted(way).profile, m.frames, J, m.embedding)
+        asked = replace(order, islands=kept, ask=way.ask, shapes=wanted)
+        return make_plan(typed_graph(graph, kept) if half and typed else graph, asked)
+
+    def judged(way: Way, plan: bytes) -> Judged:
+        engine = open_plan(bundle, drafted(way), plan, max_batch=wish.profile.batch[2], device=CudaDevice())
         try:
             verdict, short = judge_engine(engine, exact, examples, wish.profile)
             return verdict, short, latency(engine, wish.profile) if not verdict.failures else {}
@@ -132,10 +143,15 @@ def build_tensorrt(
             engine.close()
 
     try:
-        plan, (verdict, short, times) = best(half and not typed, compiled, judged, wish.profile)
+        tries = ways(wish.profile, several, half and not typed)
+        way, plan, (verdict, short, times) = best(tries, compiled, judged, wish.profile)
         if verdict.failures:
-            raise refused(verdict, half, data, islands, exact, examples, lambda p: not judged(compiled(p))[0].failures)
-        record = draft.model_copy(
+
+            def passes(extra: Sequence[str]) -> bool:
+                return not judged(way, compiled(way, extra))[0].failures
+
+            raise refused(verdict, half, data, islands, exact, examples, passes)
+        record = drafted(way).model_copy(
             update={
                 "sha256": hashlib.sha256(plan).hexdigest(),
                 "cuda": device.toolkit,
@@ -245,32 +261,6 @@ def latency(engine: Engine, profile: Profile, runs: int = RUNS) -> dict[str, lis
             times.append(1000 * (time.perf_counter() - t))
         out[str(n)] = [round(float(np.percentile(times[10:], q)), 4) for q in (50, 99)]
     return out
-
-
-def best(
-    flagged: bool, compiled: Callable[[Sequence[str], bool], bytes], judged: Callable[[bytes], Judged], profile: Profile
-) -> tuple[bytes, Judged]:
-    """The plan that is taken: it passes the gate; or what failed it.
-
-    Where precision is a flag, both ways are built and the faster is taken: to ask for float16 may cost more in
-    conversions than it saves, and there may be no way to do what was asked for, which raises EngineError.
-    """
-    found = []
-    for ask in (True, False) if flagged else (False,):
-        try:
-            plan = compiled((), ask)
-        except EngineError as e:
-            if e.lost or not ask:
-                raise
-            continue
-        found.append((plan, judged(plan)))
-
-    def cost(each: tuple[bytes, Judged]) -> tuple[bool, float]:
-        verdict, _, times = each[1]
-        sizes = [n for n in times if int(n) >= profile.batch[1]]
-        return bool(verdict.failures), times[min(sizes, key=int)][0] if sizes else 0.0
-
-    return min(found, key=cost)
 
 
 def refused(

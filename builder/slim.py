@@ -1,12 +1,13 @@
 """What a trained encoder becomes before it is exported: the same function, as engines are fastest at it.
 
-    joints, visible ─► normalise ─► dct ─► (15, B, F) ─► scale_in ─► enter, blocks ─┬► narrow ─┬─► leave ──────┐
-                                     │                                              │          └─┬► leave_head ┼► unit
-                                     │                                              └─ mean ─────┘             │
-                                     └───────────────────────── slow ──────────────────────► leave_slow ───────┘
+    joints, visible ─► normalise ─► dct ─► turned ─┬► join ─► scale_in ─► enter, blocks ─┬► narrow ┬► leave ─────┐
+                                                   │         (B, 15, F)                  │         ├► leave_head ┼► unit
+                                                   │                                     └► mean ──┘             │
+                                                   └──────────────────────────────────────► leave_slow ──────────┘
 
-- Joints first, then windows: a graph convolution is two large products, whatever the batch. With windows first the one
-  over the joints is a small product for each window.
+- What is done to whole curves, turning and leaving the pelvis' place, is done to their coefficients, which are fewer.
+- No product needs another shape than the one before it gave: to reshape between two costs as much as a product. (The
+  constants of a convolution can be laid out for several windows at once: builder/together.py.)
 - Batch normalisation and the convolution's own bias become one scale and one shift.
 - Maps that follow each other, or read the same, become one.
 """
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edge.skeleton import J
-from trainer.encoder import NARROW, Encoder, Graph, GraphConv, Norm
+from trainer.encoder import NARROW, Encoder, Graph, GraphConv, Norm, over_frames
 
 
 class Product(nn.Module):
@@ -35,8 +36,21 @@ class Product(nn.Module):
         return torch.matmul(x, self.weight)
 
 
+class Mix(nn.Module):
+    """weight (N, 15) · x (B, 15, F): over the joints."""
+
+    weight: Tensor
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.matmul(self.weight, x)
+
+
 class Scaled(nn.Module):
-    """x · scale + shift on (15, B, F), with both for every joint and feature."""
+    """x · scale + shift on (B, 15, F), with both for every joint and feature."""
 
     scale: Tensor
     shift: Tensor
@@ -44,28 +58,43 @@ class Scaled(nn.Module):
     def __init__(self, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
         # As many axes as x has: TensorRT 8 makes them so by a layer without a name, which no list of islands reaches.
-        self.register_buffer("scale", scale.float()[:, None].contiguous())
-        self.register_buffer("shift", shift.float()[:, None].contiguous())
+        self.register_buffer("scale", scale.float()[None].contiguous())
+        self.register_buffer("shift", shift.float()[None].contiguous())
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.scale + self.shift
 
 
-class Conv(nn.Module):
-    """A graph convolution and the normalisation behind it: (15, B, F) → (15, B, G)."""
+class Frames(Product):
+    """Curves x (B, 3, 15, T) · weight (T, C) → (B, 3, 15, C)."""
 
-    mix: Tensor
+    def forward(self, x: Tensor) -> Tensor:
+        return over_frames(x, self.weight, 3)
+
+
+class Join(nn.Module):
+    """Coefficients (B, 3, 15, C) and in how many frames it was seen (B, 1, 15, 1) → (B, 15, 3·C + 1): x's, y's, z's."""
+
+    def __init__(self, coefficients: int) -> None:
+        super().__init__()
+        self.size = 3 * coefficients
+
+    def forward(self, rows: Tensor, seen: Tensor) -> Tensor:
+        by_joint = rows.transpose(1, 2).reshape(-1, J, self.size)
+        return torch.cat([by_joint, seen.reshape(-1, J, 1)], -1)
+
+
+class Conv(nn.Module):
+    """A graph convolution and the normalisation behind it: (B, 15, F) → (B, 15, G)."""
 
     def __init__(self, conv: GraphConv, norm: Norm) -> None:
         super().__init__()
         self.linear = Product(conv.linear.weight.T)
-        self.register_buffer("mix", conv.mix.detach().clone())
+        self.mix = Mix(conv.mix)
         self.norm = Scaled(*_affine(norm, conv))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.linear(x)
-        mixed = torch.matmul(self.mix, y.reshape(J, -1)).reshape(J, -1, self.linear.weight.shape[1])
-        z: Tensor = self.norm(mixed)
+        z: Tensor = self.norm(self.mix(self.linear(x)))
         return z
 
 
@@ -102,25 +131,38 @@ class Unit(nn.Module):
 class Slim(nn.Module):
     """joints (B, T, 15, 3), visible (B, T, 15) → embedding (B, D): what `encoder` gives in evaluation mode."""
 
-    ones: Tensor
     bias: Tensor
+    one: Tensor
 
     @torch.no_grad()
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.config = encoder.config
         coefficients = self.config.coefficients
+        self.normalise = copy.deepcopy(encoder.normalise.sized)
+        # Padded, so that the convolutions read a multiple of 8 numbers: what is left over is nought.
+        wide = coefficients + next(k for k in range(8) if (3 * (coefficients + k) + 1) % 8 == 0)
+        self.dct = Frames(nn.functional.pad(encoder.dct.T, (0, wide - coefficients)))
+        self.turned = copy.deepcopy(encoder.normalise.turned)
+        self.register_buffer("one", torch.eye(wide)[:1].reshape(1, 1, 1, wide))
+        self.join = Join(wide)
         # x's coefficients, then y's, then z's: as they come out of the product, and not as they were trained.
-        order = torch.arange(3 * coefficients).reshape(coefficients, 3).T.reshape(-1)
-        all_of = torch.cat([order, torch.tensor([3 * coefficients])])
-        self.normalise = copy.deepcopy(encoder.normalise)
-        self.dct = Product(encoder.dct.T)
+        trained = torch.arange(3 * coefficients).reshape(coefficients, 3).T
+        places = torch.arange(3 * wide).reshape(3, wide)[:, :coefficients]
+
+        def placed(features: Tensor) -> Tensor:
+            out = features.new_zeros(len(features), 3 * wide + 1)
+            out[:, places.reshape(-1)] = features[:, trained.reshape(-1)]
+            out[:, -1] = features[:, -1]
+            return out
+
         scale, shift = _affine(encoder.scale_in)
-        self.scale_in = Scaled(scale[:, all_of], shift[:, all_of])
+        scale[:, -1] /= self.config.frames  # a joint is told of by how many frames it was seen in, not by their share
+        self.scale_in = Scaled(placed(scale), placed(shift))
         enter, norm, _ = encoder.enter
         assert isinstance(enter, GraphConv) and isinstance(norm, Norm)
         self.enter = Conv(enter, norm)
-        self.enter.linear = Product(enter.linear.weight.T[all_of])
+        self.enter.linear = Product(placed(enter.linear.weight).T)
         self.blocks = nn.ModuleList(Block(b.body) for b in encoder.blocks)  # type: ignore[arg-type]
 
         head, last = encoder.head, encoder.leave_head.weight.double()
@@ -128,29 +170,29 @@ class Slim(nn.Module):
         self.features = encoder.narrow.out_features
         self.narrow = Product(torch.cat([encoder.narrow.weight, head.narrow.weight]).T)
         self.register_buffer("bias", head.narrow.bias[None, None].detach().clone())
-        self.register_buffer("ones", torch.full((1, J), 1 / J))
+        self.mean = Mix(torch.full((1, J), 1 / J))
         self.leave = Product(encoder.leave.weight.T)
         self.leave_head = nn.Linear(behind.shape[1], behind.shape[0])
         self.leave_head.weight.copy_(behind)
         self.leave_head.bias.copy_(last @ head.leave.bias.double())
         slow = encoder.leave_slow.weight
         self.slowest = encoder.leave_slow.in_features // (3 * J)
-        self.leave_slow = Product(slow.reshape(-1, J, self.slowest, 3).transpose(2, 3).reshape(len(slow), -1).T)
+        self.leave_slow = Product(slow.reshape(-1, J, self.slowest, 3).permute(0, 3, 1, 2).reshape(len(slow), -1).T)
         sizes = [self.leave.weight.shape[1], len(behind), len(slow)]
         self.unit = Unit(sizes, torch.sqrt(encoder.share))
         self.eval()
 
     def forward(self, joints: Tensor, visible: Tensor) -> Tensor:
-        x, seen = self.normalise(joints, visible)
+        x, seen, known = self.normalise(joints, visible)
         rows = self.dct(x)
-        spectrum = torch.cat([rows.reshape(-1, J, 3 * self.config.coefficients), seen.reshape(-1, J, 1)], -1)
-        h = torch.relu(self.enter(self.scale_in(spectrum.transpose(0, 1))))
+        rows = self.turned(rows, rows[..., :1], known, self.one)  # whose first coefficient is the mean
+        h = torch.relu(self.enter(self.scale_in(self.join(rows, seen))))
         for block in self.blocks:
             h = block(h)
-        narrow = self.narrow(h).transpose(0, 1)
+        narrow = self.narrow(h)
         features = narrow[..., : self.features].reshape(-1, J * self.features)
         looked = torch.relu(narrow[..., self.features :] + self.bias).reshape(-1, J * NARROW)
-        mean = torch.matmul(self.ones, h.reshape(J, -1)).reshape(-1, self.narrow.weight.shape[0])
+        mean = self.mean(h).reshape(-1, self.narrow.weight.shape[0])
         parts = (
             self.leave(features),
             self.leave_head(torch.cat([looked, mean], -1)),

@@ -33,6 +33,6 @@ def raw_windows(joints: Float, visible: Float, config: EncoderConfig | None = No
     """The same of windows joints (N, T, 15, 3), visible (N, T, 15)."""
     frames, coefficients = joints.shape[1], (config or EncoderConfig()).coefficients
     x, _ = Normalise(frames)(torch.from_numpy(joints), torch.from_numpy(visible))
-    z = (x @ dct_matrix(frames, coefficients).T).permute(0, 3, 1, 2).reshape(len(joints), -1)
+    z = (x @ dct_matrix(frames, coefficients).T).permute(0, 3, 2, 1).reshape(len(joints), -1)
     out: Float = (z / z.norm(dim=1, keepdim=True).clamp_min(1e-9)).numpy()
     return out

@@ -65,21 +65,18 @@ def dct_matrix(n: int, k: int) -> Tensor:
     return rows.float()
 
 
-class Normalise(nn.Module):
-    """Fill hidden joints, then remove place, heading and body size. The only implementation of it anywhere.
+class Sized(nn.Module):
+    """Fill hidden joints, then remove the camera's place and the body's size: the first half of `Normalise`.
 
-    joints (B, T, 15, 3), visible (B, T, 15) → (B, 15, 3, T) of x, y and z in body units, and how much of each joint was
-    seen (B, 15). Joint 0 (pelvis) holds the path of the body relative to its mean; the others are relative to it.
-    Frames last: whatever mixes frames is then one large product, where windows would have small ones of their own, and
-    all else goes number by number.
+    joints (B, T, 15, 3), visible (B, T, 15) → (B, 3, 15, T) of x, y and z in body units; in how many frames each joint
+    was seen; and whether it was at all, nearly 1 or 0: both (B, 1, 15, 1). Frames last: whatever mixes frames is one
+    large product, where windows would have small ones of their own. x, y and z apart: what adds over them goes number
+    by number, as all else does.
     """
 
     fill: Tensor
+    sum: Tensor
     bones: Tensor
-    root: Tensor
-    level: Tensor
-    upright: Tensor
-    crossed: Tensor
     limit: Tensor
 
     def __init__(self, frames: int) -> None:
@@ -87,50 +84,98 @@ class Normalise(nn.Module):
         t = torch.arange(frames, dtype=torch.float32)
         # Kernel regression over time; the floor lets a joint seen only far away still give its mean.
         kernel = torch.exp(-0.5 * ((t[:, None] - t) / 1.5) ** 2) + 1e-4
-        # All but the first have as many axes as what they meet: windows, joints, x y z, frames.
+        # All but the first two have as many axes as what they meet: windows, x y z, joints, frames.
         for name, value in (
             ("fill", kernel),
-            ("bones", 1 / (torch.tensor(_BONES).reshape(1, J - 1, 1, 1) * frames)),
-            ("root", torch.eye(J)[:1].reshape(1, J, 1, 1)),
-            # A turn about y: (x, y, z) times its cosine, or 1, plus (z, y, x) times its sine, −sine or 0.
-            ("level", torch.tensor([1.0, 0.0, 1.0]).reshape(1, 1, 3, 1)),
-            ("upright", torch.tensor([0.0, 1.0, 0.0]).reshape(1, 1, 3, 1)),
-            ("crossed", torch.tensor([1.0, 0.0, -1.0]).reshape(1, 1, 3, 1)),
+            ("sum", torch.ones(frames, 1)),
+            ("bones", 1 / (torch.tensor(_BONES).reshape(1, 1, J - 1, 1) * frames)),
             ("limit", torch.full((1, 1, 1, 1), LIMIT)),
         ):
             self.register_buffer(name, value, persistent=False)
 
-    def forward(self, joints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        t = self.fill.shape[0]
-        x = joints.reshape(-1, t, J * 3).transpose(1, 2).reshape(-1, J, 3, t)
-        v = visible.transpose(1, 2).reshape(-1, J, 1, t)
+    def forward(self, joints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, v = joints.permute(0, 3, 2, 1), visible.transpose(1, 2)[:, None]
         # Origin at the mean of what is seen: keeps the sums small (float16) whatever the camera's origin.
-        x = (x - (x * v).sum((1, 3), keepdim=True) / (v.sum((1, 3), keepdim=True) + EPS)) * v
-        near, share = torch.matmul(x, self.fill), torch.matmul(v, self.fill)
+        x = (x - (x * v).sum((2, 3), keepdim=True) / (v.sum((2, 3), keepdim=True) + EPS)) * v
+        near, share = over_frames(x, self.fill, 3), over_frames(v, self.fill, 1)
         seen = v.sum(3, keepdim=True)
         known = seen / (seen + 1e-3)
         x = x + near * ((1 - v) * known / (share + EPS))
         # A joint never seen stands at the centre of the others in its frame.
-        x = x + (x * known).sum(1, keepdim=True) / (known.sum(1, keepdim=True) + EPS) * (1 - known)
+        x = x + (x * known).sum(2, keepdim=True) / (known.sum(2, keepdim=True) + EPS) * (1 - known)
 
         # Size: mean ratio of the bones seen to the reference body.
-        bone = x[:, 1:] - x[:, _PARENT]
-        length = torch.sqrt((bone * bone).sum(2, keepdim=True) + 1e-10).sum(3, keepdim=True) * self.bones
-        weight = known[:, 1:] * known[:, _PARENT]
+        bone = x[:, :, 1:] - x[:, :, _PARENT]
+        square = bone * bone
+        long = torch.sqrt(square[:, :1] + square[:, 1:2] + square[:, 2:] + 1e-10)
+        length = over_frames(long, self.sum, 1, J - 1) * self.bones
+        weight = known[:, :, 1:] * known[:, :, _PARENT]
         # With no bone seen the unit stays what it was; a stray joint must not outweigh a body in the batch statistics.
-        scale = (weight.sum(1, keepdim=True) + PRIOR) / ((length * weight).sum(1, keepdim=True) + PRIOR)
+        scale = (weight.sum(2, keepdim=True) + PRIOR) / ((length * weight).sum(2, keepdim=True) + PRIOR)
         # Not `clamp`: TensorRT 8.6 takes the graph as one, but over that (builder/operations.py, `check_whole`).
-        x = torch.maximum(torch.minimum(x * scale, self.limit), -self.limit)
+        return torch.maximum(torch.minimum(x * scale, self.limit), -self.limit), seen, known
 
-        # Heading: turn the mean right-to-left line of shoulders and hips onto −x.
-        mean = x.sum(3, keepdim=True) / t
-        across = (mean[:, _RIGHT] - mean[:, _LEFT]) * (known[:, _RIGHT] * known[:, _LEFT])
-        across = across.sum(1, keepdim=True)
-        cos, sin = across[:, :, :1], across[:, :, 2:]
+
+class Turned(nn.Module):
+    """Joints relative to the pelvis, and the body turned to face the camera: the second half of `Normalise`.
+
+    x (B, 3, 15, n), its mean over the frames (B, 3, 15, 1), whether each joint was seen (B, 1, 15, 1) → as x. Linear in
+    x, which may be frames or what any linear map made of them, as the DCT; `one` (1, 1, 1, n) is then what that map
+    makes of 1 in every frame.
+    """
+
+    root: Tensor
+    level: Tensor
+    upright: Tensor
+    crossed: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, value in (
+            ("root", torch.eye(J)[:1].reshape(1, 1, J, 1)),
+            # A turn about y: (x, y, z) times its cosine, or 1, plus (z, y, x) times its sine, −sine or 0.
+            ("level", torch.tensor([1.0, 0.0, 1.0]).reshape(1, 3, 1, 1)),
+            ("upright", torch.tensor([0.0, 1.0, 0.0]).reshape(1, 3, 1, 1)),
+            ("crossed", torch.tensor([1.0, 0.0, -1.0]).reshape(1, 3, 1, 1)),
+        ):
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, x: Tensor, mean: Tensor, known: Tensor, one: Tensor) -> Tensor:
+        # The mean right-to-left line of shoulders and hips comes to lie on −x.
+        across = (mean[:, :, _RIGHT] - mean[:, :, _LEFT]) * (known[:, :, _RIGHT] * known[:, :, _LEFT])
+        across = across.sum(2, keepdim=True)
+        cos, sin = across[:, :1], across[:, 2:]
         unit = torch.sqrt(cos * cos + sin * sin + EPS)
-        x = x - x[:, :1] * (1 - self.root) - mean[:, :1] * self.root
-        x = x * (cos / unit * self.level + self.upright) + x[:, :, [2, 1, 0]] * (sin / unit * self.crossed)
-        return x, seen.reshape(-1, J) / t
+        x = x - x[:, :, :1] * (1 - self.root) - mean[:, :, :1] * (self.root * one)
+        return x * (cos / unit * self.level + self.upright) + x[:, [2, 1, 0]] * (sin / unit * self.crossed)
+
+
+class Normalise(nn.Module):
+    """Fill hidden joints, then remove place, heading and body size. The only implementation of it anywhere.
+
+    joints (B, T, 15, 3), visible (B, T, 15) → (B, 3, 15, T) of x, y and z in body units, and how much of each joint was
+    seen (B, 1, 15, 1). Joint 0 (pelvis) holds the path of the body relative to its mean; the others are relative to it.
+    """
+
+    one: Tensor
+
+    def __init__(self, frames: int) -> None:
+        super().__init__()
+        self.sized, self.turned = Sized(frames), Turned()
+        self.register_buffer("one", torch.ones(1, 1, 1, frames), persistent=False)
+
+    def forward(self, joints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+        x, seen, known = self.sized(joints, visible)
+        t = self.one.shape[3]
+        return self.turned(x, x.sum(3, keepdim=True) / t, known, self.one), seen / t
+
+
+def over_frames(x: Tensor, weight: Tensor, parts: int, joints: int = J) -> Tensor:
+    """x (B, parts, joints, T) · weight (T, n), as one product of two matrices: (B, parts, joints, n).
+
+    The sizes are given, and not asked for: no shape is worked out while an engine runs.
+    """
+    return torch.matmul(x.reshape(-1, weight.shape[0]), weight).reshape(-1, parts, joints, weight.shape[1])
 
 
 class GraphConv(nn.Module):
@@ -221,7 +266,7 @@ class Encoder(nn.Module):
     def spectrum(self, joints: Tensor, visible: Tensor) -> Tensor:
         """Each joint's DCT coefficients and how much of it was seen: (B, 15, 3·coefficients + 1)."""
         x, seen = self.normalise(joints, visible)
-        rows = torch.matmul(x, self.dct.T).transpose(2, 3)
+        rows = over_frames(x, self.dct.T, 3).permute(0, 2, 3, 1)
         return torch.cat([rows.reshape(-1, J, self.dct.shape[0] * 3), seen.reshape(-1, J, 1)], -1)
 
     def features(self, spectrum: Tensor) -> Tensor:

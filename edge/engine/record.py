@@ -91,6 +91,7 @@ class PlanRecord(BaseModel):
     inputs: dict[str, list[int]]
     outputs: dict[str, list[int]]
     profile: Profile
+    together: int = Field(default=1, ge=1, description="windows that are computed together: batches are a multiple of it")
     tensorrt: str
     version_compatible: bool
     cuda: str

@@ -14,9 +14,7 @@ from typer.testing import CliRunner
 
 import builder.compile as made
 from builder.compile import (
-    Judged,
     Wish,
-    best,
     build_tensorrt,
     differences,
     distances,
@@ -33,7 +31,9 @@ from builder.inspect import inspect
 from builder.islands import ISLANDS
 from builder.keep import by_cost, least
 from builder.profile import parse_profile, parse_range, shapes
+from builder.together import widened
 from builder.verify import verify
+from builder.ways import TOGETHER
 from edge.bundle import GRAPH, WEIGHTS, Bundle
 from edge.cli import make_app
 from edge.engine import open_engine
@@ -181,41 +181,6 @@ def test_a_refused_plan_names_what_to_keep_as_seen_to_pass(
     assert "pip install onnx" in refused(BAD, True, data, ISLANDS, exact, examples, lambda p: True).fix
 
 
-GOOD = Verdict(cosine=1, distance=0, auroc=0, auroc_float32=0.9, windows=1)
-NOTHING = Output(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32))
-
-
-@pytest.mark.parametrize(
-    ("asked", "left", "taken"),
-    [
-        ((GOOD, 1.0), (GOOD, 2.0), b"asked"),
-        ((GOOD, 2.0), (GOOD, 1.0), b"left"),
-        ((BAD, 1.0), (GOOD, 2.0), b"left"),
-        ((GOOD, 2.0), (BAD, 1.0), b"asked"),
-        (None, (GOOD, 1.0), b"left"),
-        (None, (BAD, 1.0), b"left"),
-    ],
-)
-def test_where_precision_is_a_flag_the_faster_of_two_plans_that_pass_is_taken(
-    asked: tuple[Verdict, float] | None, left: tuple[Verdict, float], taken: bytes
-) -> None:
-    """Its time at the usual size, 8 here, counts; a way that TensorRT does not find is not an error."""
-
-    def compiled(extra: Sequence[str], ask: bool) -> bytes:
-        if ask and asked is None:
-            raise EngineError("could not build the plan", why="Could not find any implementation")
-        return b"asked" if ask else b"left"
-
-    def judged(plan: bytes) -> Judged:
-        verdict, ms = (asked or left) if plan == b"asked" else left
-        return verdict, NOTHING, {} if verdict.failures else {"4": [9 / ms, 1], "8": [ms, 1], "16": [9 / ms, 1]}
-
-    usual = Profile(batch=[1, 8, 16], categories=[1, 2, 3], shots=[1, 8, 32])
-    plan, (verdict, *_) = best(True, compiled, judged, usual)
-    assert plan == taken and (verdict is BAD) == (asked is None and left[0] is BAD)
-    assert best(False, compiled, judged, usual)[0] == b"left"
-
-
 class FakeCuda:
     toolkit = "12.4"
 
@@ -230,7 +195,8 @@ def build_here(
     told: list[str] = []
 
     def make_plan(graph: bytes, order: Any) -> bytes:
-        assert graph == built.read(GRAPH)
+        grouped = order.shapes["joints"][0][0] == TOGETHER
+        assert graph == (widened(built.read(GRAPH), TOGETHER) if grouped else built.read(GRAPH))
         orders.append(order)
         return b"plan %d" % len(orders)
 
@@ -252,26 +218,41 @@ def build_here(
         return orders, told, e
 
 
-def test_where_precision_is_a_flag_a_build_orders_both_ways_and_writes_what_passed(
+def test_a_build_orders_several_windows_at_once_and_single_ones_and_writes_what_passed(
     built: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     orders, told, made_ = build_here(built, monkeypatch, 0.0, float32=["/encoder/leave/"])
     assert not isinstance(made_, BundleError)
-    assert [(o.half, o.ask, o.islands) for o in orders] == [
-        (True, ask, [*ISLANDS, "/encoder/leave/"]) for ask in (True, False)
-    ]
+    assert [(o.half, o.ask, o.islands) for o in orders] == [(True, True, [*ISLANDS, "/encoder/leave/"])] * 2
+    assert [[s[0] for s in o.shapes["joints"]] for o in orders] == [[8, 8, 8], [1, 4, 8]]
     record = made_[1]
-    assert (built.root / "engines" / record.target / "engine.plan").read_bytes() in (b"plan 1", b"plan 2")
+    number = {8: b"plan 1", 1: b"plan 2"}[record.together]
+    assert (built.root / "engines" / record.target / "engine.plan").read_bytes() == number
+    assert record.profile.batch == ([8, 8, 8] if record.together == 8 else [1, 4, 8])
+    assert list(record.latency_ms) == ["1", "2", "4", "8"], "said for the sizes that were wished for"
     assert record.target == "tensorrt-8.6.1-sm87-fp16" and record.gate.distance < 1e-4 and "Orin" in told[0]
 
 
 def test_a_plan_that_fails_its_gate_is_not_written(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     orders, _, refusal = build_here(built, monkeypatch, 0.05)
     assert isinstance(refusal, BundleError) and "the plan is not accepted" in str(refusal)
-    assert [o.ask for o in orders] == [True, False, False] and orders[-1].islands[-1] == "/encoder/leave/"
+    assert [o.ask for o in orders[:3]] == [True, True, False] and orders[-1].islands[-1] == "/encoder/leave/"
     assert not (built.root / "engines").exists()
     orders, _, whole = build_here(built, monkeypatch, 0.05, "fp32")
-    assert not isinstance(whole, BundleError) and [(o.half, o.ask, o.islands) for o in orders] == [(False, False, [])]
+    assert not isinstance(whole, BundleError) and {(o.half, o.ask, *o.islands) for o in orders} == {(False, False)}
+
+
+@pytest.mark.parametrize("without", ["the package", "the parts"])
+def test_without_a_graph_for_several_windows_single_ones_are_built(
+    built: Bundle, monkeypatch: pytest.MonkeyPatch, without: str
+) -> None:
+    if without == "the parts":
+        monkeypatch.setattr("builder.together.can_widen", lambda data: False)
+    else:
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    orders, _, made_ = build_here(built, monkeypatch, 0.0)
+    assert not isinstance(made_, BundleError) and made_[1].together == 1
+    assert [o.shapes["joints"][0][0] for o in orders] == [1]
 
 
 @pytest.mark.parametrize(("embedding", "said"), [(2e-7, True), (6e-4, False)])
@@ -283,23 +264,6 @@ def test_a_float16_plan_that_is_float32_throughout_is_said_to_be(
     monkeypatch.setattr(made, "build_tensorrt", lambda *given: (bundle, record))
     result = CliRunner().invoke(make_app(), ["build", str(bundle.root), "--target", "tensorrt"])
     assert result.exit_code == 0 and ("float32 throughout" in result.output) == said
-
-
-def test_a_device_that_is_lost_or_a_plan_that_cannot_be_built_is_not_tried_around() -> None:
-    def lost(extra: Sequence[str], ask: bool) -> bytes:
-        assert ask, "tried again on a device that is lost"
-        raise EngineError("the GPU is lost", lost=True)
-
-    def never(extra: Sequence[str], ask: bool) -> bytes:
-        tried.append(ask)
-        raise EngineError("could not build the plan")
-
-    tried: list[bool] = []
-    with pytest.raises(EngineError, match="is lost"):
-        best(True, lost, lambda plan: pytest.fail("judged"), SMALL)
-    with pytest.raises(EngineError, match="could not build"):
-        best(True, never, lambda plan: pytest.fail("judged"), SMALL)
-    assert tried == [True, False]
 
 
 def test_the_typed_graph_of_a_plan_is_that_of_the_float16_build(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ class MotionSpace(nn.Module):
 
         Column 0 is the pelvis' path from its first frame: the mean that `Normalise` takes would tell of the end.
         """
-        x = self.normalise(joints, visible)[0].permute(0, 3, 1, 2)
+        x = self.normalise(joints, visible)[0].permute(0, 3, 2, 1)
         path = x[:, :, :1] - x[:, :1, :1]
         x = torch.cat([path, x[:, :, 1:]], 2)
         return x.flatten(2), Place.between(absolute(x), joints, visible)
