@@ -95,10 +95,10 @@ class Sized(nn.Module):
 
     def forward(self, joints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, v = joints.permute(0, 3, 2, 1), visible.transpose(1, 2)[:, None]
-        # Origin at the mean of what is seen: keeps the sums small (float16) whatever the camera's origin.
-        x = (x - (x * v).sum((2, 3), keepdim=True) / (v.sum((2, 3), keepdim=True) + EPS)) * v
-        near, share = over_frames(x, self.fill, 3), over_frames(v, self.fill, 1)
         seen = v.sum(3, keepdim=True)
+        # Origin at the mean of what is seen: keeps the sums small (float16) whatever the camera's origin.
+        x = (x - (x * v).sum((2, 3), keepdim=True) / (seen.sum(2, keepdim=True) + EPS)) * v
+        near, share = over_frames(x, self.fill, 3), over_frames(v, self.fill, 1)
         known = seen / (seen + 1e-3)
         x = x + near * ((1 - v) * known / (share + EPS))
         # A joint never seen stands at the centre of the others in its frame.
