@@ -145,6 +145,7 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
         f"{':'.join(map(str, axis))} {what}"
         for axis, what in ((p.batch, "windows"), (p.categories, "categories"), (p.shots, "windows in each"))
     )
+    ranges += f", {record.together} windows at once" if record.together > 1 else ""
     memory = memory_of(room_of(record), bundle.manifest.frames, bundle.manifest.embedding, p.batch[2])
     how = "strongly typed" if record.typed else "by flags"
     out = [

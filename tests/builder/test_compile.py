@@ -326,7 +326,8 @@ def test_inspect_and_verify_say_what_a_plan_is_and_why_it_does_not_run_here(
     found = {f.name: f for f in inspect(b.root)}
     assert found[f"engine {target}"].verdict == "ok" and b.model in found[f"engine {target}"].detail
     assert "Orin (compute capability 8.7, aarch64), TensorRT 10.3.0" in found[f"engine {target}: built on"].detail
-    assert "1:16:64 windows, 1:4:32 categories" in found[f"engine {target}: takes"].detail
+    takes = found[f"engine {target}: takes"].detail
+    assert "1:16:64 windows, 1:4:32 categories" in takes and "at once" not in takes
     if this_machine().problem:
         assert found[f"engine {target} here"].verdict == "absent"
         assert found[f"engine {target} here"].detail == this_machine().problem == found["runs on TensorRT"].detail
@@ -342,6 +343,8 @@ def test_inspect_and_verify_say_what_a_plan_is_and_why_it_does_not_run_here(
     assert found[f"engine {target}"].verdict == "broken" and "sha256" in found[f"engine {target}"].detail
     assert [f.verdict for f in verify(b) if f.name == f"engine {target}"] == ["broken"]
     path.write_bytes(path.read_bytes()[:-1])
+    found = {f.name: f for f in inspect(put(b, together=8).root)}
+    assert ", 8 windows at once" in found[f"engine {target}: takes"].detail
     wrong = put(b, graph="0" * 64)
     found = {f.name: f for f in verify(wrong)}
     assert "another graph" in found[f"engine {target}"].detail and "tensorrt" in found[f"engine {target}"].fix
