@@ -1,6 +1,6 @@
 """Windows a second and latency on the GPU here: `python -m benchmarks.gpu [--bundle DIR]`.
 
-A TensorRT FP16 plan with and without CUDA graphs, one batch after the other and two under way at a time; torch eager
+A TensorRT FP16 plan with and without CUDA graphs, one batch after the other and three under way; torch eager
 and torch.compile beside it, in a process of their own (`--torch COMMAND` where another Python has torch). All in one
 run, in turns (torch.compile last), copies in and out included. Before that the floor: what the bytes and operations of
 a batch take at the speeds measured on the same machine. What was measured so far is written after every size.
@@ -98,8 +98,8 @@ def one_after_the_other(pipeline: Pipeline, n: int, seconds: float) -> tuple[flo
     return 1000 * n / statistics.mean(ms), ms
 
 
-def two_under_way(pipeline: Pipeline, n: int, seconds: float) -> tuple[float, list[float]]:
-    """The same, with the next batch submitted before the one before is collected: each waits for its turn."""
+def all_under_way(pipeline: Pipeline, n: int, seconds: float) -> tuple[float, list[float]]:
+    """The same, with as many batches submitted as there is room for before the oldest is collected."""
     since: deque[float] = deque()
     ms: list[float] = []
 
@@ -132,7 +132,7 @@ def ways(engines: dict[str, Pipeline], torch: Torch, n: int, o: Options) -> dict
             engine.submit(n)
             engine.collect()
         out[name] = partial(one_after_the_other, engine, n, o.seconds)
-        out[f"{name}, two under way"] = partial(two_under_way, engine, n, o.seconds)
+        out[f"{name}, {engine.depth} under way"] = partial(all_under_way, engine, n, o.seconds)
     for name in EAGER:
         out[name] = partial(by_torch, torch, name, n, o.seconds)
     return out

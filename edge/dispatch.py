@@ -1,6 +1,6 @@
 """The way of due windows through the engine: staged, under way, landed; or waiting for a turn when there is no room.
 
-    stage ─► Batch ─launch─► engine (two batches deep) ─land─► judge(flight, distance)
+    stage ─► Batch ─launch─► engine (some batches deep) ─land─► judge(flight, distance)
        └──► Overload's backlog ─ when a batch has landed ─┘
 
 While the engine computes, the caller goes on receiving and staging. All in the caller's thread, in `stage` and `turn`.

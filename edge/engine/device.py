@@ -81,11 +81,11 @@ class Run(Protocol):
 class Program(Protocol):
     """The compiled graph."""
 
-    def new_run(self) -> Run:
-        """Another run of it. All compute in the same memory, so they must not overlap on the device.
+    def new_run(self, place: int) -> Run:
+        """Another run of it. Those of one place compute in the same memory, so they must not overlap on the device.
 
-        A graph is captured of one run and of nothing else: it holds on to what the run knew when it was captured.
-        A program that can have one run only gives that one again.
+        Those of different places may. A graph is captured of one run and of nothing else: it holds on to what the run
+        knew when it was captured. A program that can have one run only gives that one again, whatever the place.
         """
 
     def close(self) -> None: ...
@@ -93,8 +93,12 @@ class Program(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a program was compiled for: (least, most) windows, categories and shots of a run."""
+    """What a program was compiled for: (least, most) windows, categories and shots of a run.
+
+    The windows of a run must be a multiple of `step`.
+    """
 
     batch: tuple[int, int]
     categories: tuple[int, int]
     shots: tuple[int, int]
+    step: int = 1

@@ -1,13 +1,16 @@
-"""A pipeline of depth two over any accelerator: one batch is copied in while another is computed and copied out.
+"""A pipeline of depth three over any accelerator: of three batches each is copied in, computed or copied out.
 
-    staging 0 ─copy in─► joints, visible ─┐            ┌─► distance ─copy out─► pinned 0
-    staging 1 ─copy in─► joints, visible ─┴─ program ──┴─► distance ─copy out─► pinned 1
-                                               ▲
-                             support A │ support B: one is read, the other is written
+    staging 0 ─copy in─► joints, visible ─ program ─► distance ─copy out─► pinned 0
+    staging 1 ─copy in─► joints, visible ─ program ─► distance ─copy out─► pinned 1
+    staging 2 ─copy in─► joints, visible ─ program ─► distance ─copy out─► pinned 2
+                                              ▲
+                            support A │ support B: one is read, the other is written
 
-Three streams (in, compute, out) and the events between them; `places.py` has what is allocated. What computes is a
-`Program`, where it computes a `Device`: `edge/engine/cuda.py` and `tensorrt.py` are the real ones, and the tests have a
-device that runs things as late and in as bad an order as it may.
+A stream for each of the slots, whose batches may overlap in every way, since two that are computed at a time fill a GPU
+better than one does; and a stream that support sets are written on. The events between them: a batch waits until its
+support is written, and the writing until nobody reads what was there. `places.py` has what is allocated. What computes
+is a `Program`, where it computes a `Device`: `edge/engine/cuda.py` and `tensorrt.py` are the real ones, and the tests
+have a device that runs things as late and in as bad an order as it may.
 """
 
 from __future__ import annotations
@@ -67,26 +70,29 @@ class Pipeline:
         self._cold = warm
         self._device, self._program = device, program
         size = min(max_batch, room.batch[1])
-        self.buckets = buckets(room.batch[0], size)
+        self.buckets = buckets(room.batch[0], size, room.step)
         self._pending: deque[Pending] = deque()
         self._lost: EngineError | None = None
         self._filling = self._current = 0
         self._nothing = np.zeros((0, embedding), np.float32)
         with self._using():
-            self._in, self._compute, self._out = device.stream(), device.stream(), device.stream()
-            self._slots = [Slot.on(device, room, size, frames, embedding) for _ in range(DEPTH)]
             keys = [(slot, bucket) for slot in range(DEPTH) for bucket in self.buckets]
             self._banks = [
-                Bank.on(device, room, embedding, {key: Prepared(program.new_run()) for key in keys}) for _ in range(2)
+                Bank.on(device, room, embedding, {key: Prepared(program.new_run(key[0])) for key in keys})
+                for _ in range(2)
             ]
             runs = {id(p.run) for bank in self._banks for p in bank.runs.values()}
             self._one_run = len(runs) == 1
             self._capturing = graphs and not self._one_run
+            self._loading = device.stream()
+            # One run computes in one memory: then all is queued in one stream, and nothing of it overlaps.
+            streams = [device.stream()] * DEPTH if self._one_run else [device.stream() for _ in range(DEPTH)]
+            self._slots = [Slot.on(device, stream, room, size, frames, embedding) for stream in streams]
             for slot in self._slots:  # rows that a short batch leaves over are computed too: let them be numbers
-                device.copy_in(slot.joints, whole(slot.staging.joints), self._in)
-                device.copy_in(slot.visible, whole(slot.staging.visible), self._in)
-                device.record(slot.arrived, self._in)
-                device.synchronize(slot.arrived)
+                device.copy_in(slot.joints, whole(slot.staging.joints), slot.stream)
+                device.copy_in(slot.visible, whole(slot.staging.visible), slot.stream)
+                device.record(slot.returned, slot.stream)
+                device.synchronize(slot.returned)
         g, k = room.categories[0], room.shots[0]  # embeddings can be had before there is a support set
         self._write(np.zeros((g, k, embedding), np.float32), np.ones((g, k), np.float32))
 
@@ -150,19 +156,18 @@ class Pipeline:
 
     def _write(self, support: Float, mask: Float) -> None:
         g, k, d = support.shape
-        # It goes in by the stream that every batch comes in by, so what reads it is behind it already.
         other = 1 - self._current
         bank, device = self._banks[other], self._device
         with self._using():
             if bank.shape != (0, 0):
                 device.synchronize(bank.written)  # the copy from its host side is over
+                for event in bank.used:
+                    device.wait(self._loading, event)
             host, host_mask = bank.host_features[: g * k * d], bank.host_mask[: g * k]
             host[:], host_mask[:] = support.reshape(-1), mask.reshape(-1)
-            if bank.shape != (0, 0):
-                device.wait(self._in, bank.used)
-            device.copy_in(bank.features, host, self._in)
-            device.copy_in(bank.mask, host_mask, self._in)
-            device.record(bank.written, self._in)
+            device.copy_in(bank.features, host, self._loading)
+            device.copy_in(bank.mask, host_mask, self._loading)
+            device.record(bank.written, self._loading)
             if bank.shape != (g, k):
                 self._forget(bank)
             bank.shape = (g, k)
@@ -216,28 +221,25 @@ class Pipeline:
             raise ValueError(f"{n} windows of at most {slot.staging.size}")
         bucket = next(b for b in self.buckets if b >= n)
         with self._using():
-            device.copy_in(slot.joints, slot.staging.joints[:n], self._in)
-            device.copy_in(slot.visible, slot.staging.visible[:n], self._in)
-            device.record(slot.arrived, self._in)
-            device.wait(self._compute, slot.arrived)
+            device.copy_in(slot.joints, slot.staging.joints[:n], slot.stream)
+            device.copy_in(slot.visible, slot.staging.visible[:n], slot.stream)
+            device.wait(slot.stream, bank.written)
             prepared = bank.runs[index, bucket]
             if prepared.graph is not None:
-                device.replay(prepared.graph, self._compute)
+                device.replay(prepared.graph, slot.stream)
             else:
                 self._point(prepared, index, bucket)
-                prepared.run.enqueue(self._compute)
-            device.record(slot.computed, self._compute)
-            device.record(bank.used, self._compute)
-            device.wait(self._out, slot.computed)
+                prepared.run.enqueue(slot.stream)
+            device.record(bank.used[index], slot.stream)
             g = bank.shape[0]
-            device.copy_out(slot.host_distance[: n * g], slot.distance, self._out)
+            device.copy_out(slot.host_distance[: n * g], slot.distance, slot.stream)
             if embeddings:
-                device.copy_out(slot.host_embedding[:n], slot.embedding, self._out)
-            device.record(slot.returned, self._out)
+                device.copy_out(slot.host_embedding[:n], slot.embedding, slot.stream)
+            device.record(slot.returned, slot.stream)
             if self._capturing and not prepared.captured:
                 # After a change of shape the first run must not be a captured one: that was it.
                 prepared.captured = True
-                prepared.graph = device.capture(self._compute, lambda: prepared.run.enqueue(self._compute))
+                prepared.graph = device.capture(slot.stream, lambda: prepared.run.enqueue(slot.stream))
         return Pending(index, n, g, embeddings)
 
     def _finish(self, p: Pending) -> tuple[Float, Float]:

@@ -1,7 +1,7 @@
 """What a pipeline allocates, once: a place for each batch under way, one for each support set, and their sizes.
 
-Slot: staging, joints, visible, distance, embedding     × DEPTH, `buckets(…)[-1]` windows each
-Bank: support features and mask                         × 2, the room of the plan each; a run for every slot and size
+Slot: a stream; staging, joints, visible, distance, embedding   × DEPTH, `buckets(…)[-1]` windows each
+Bank: support features and mask   × 2, the room of the plan each; a run for every slot and size
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge.engine import Staging
-from edge.engine.device import Device, Event, Graph, Memory, Room, Run
+from edge.engine.device import Device, Event, Graph, Memory, Room, Run, Stream
 from edge.skeleton import Float, J
 
-DEPTH = 2
+DEPTH = 3
+"""Of three batches one may be copied in, one computed and one copied out at a time."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """One of the two batches: its place on the host and on the device."""
+    """A place for one batch, on the host and on the device, and the stream that all of it is queued in."""
 
+    stream: Stream
     staging: Staging
     joints: Memory
     visible: Memory
@@ -28,16 +30,15 @@ class Slot:
     embedding: Memory
     host_distance: Float
     host_embedding: Float
-    arrived: Event
-    computed: Event
     returned: Event
 
     @classmethod
-    def on(cls, d: Device, room: Room, size: int, frames: int, embedding: int) -> Slot:
+    def on(cls, d: Device, stream: Stream, room: Room, size: int, frames: int, embedding: int) -> Slot:
         """For batches of `size` windows at most, padded to the largest bucket."""
-        rows, most = buckets(room.batch[0], size)[-1], room.categories[1]
+        rows, most = buckets(room.batch[0], size, room.step)[-1], room.categories[1]
         joints, visible = d.pinned((rows, frames, J, 3)), d.pinned((rows, frames, J))
         return cls(
+            stream,
             Staging(joints[:size], visible[:size]),
             d.allocate(joints.nbytes),
             d.allocate(visible.nbytes),
@@ -45,8 +46,6 @@ class Slot:
             d.allocate(4 * rows * embedding),
             d.pinned((rows * most,)),
             d.pinned((rows, embedding)),
-            d.event(),
-            d.event(),
             d.event(),
         )
 
@@ -63,14 +62,17 @@ class Prepared:
 
 @dataclass(slots=True)
 class Bank:
-    """One of the two places for a support set, and the runs that read it, by (slot, bucket)."""
+    """One of the two places for a support set, and the runs that read it, by (slot, bucket).
+
+    `used[slot]` is when the last batch of that slot has read it: batches of several slots may read it at a time.
+    """
 
     features: Memory
     mask: Memory
     host_features: Float
     host_mask: Float
     written: Event
-    used: Event
+    used: tuple[Event, ...]
     runs: dict[tuple[int, int], Prepared]
     shape: tuple[int, int] = (0, 0)
 
@@ -80,13 +82,13 @@ class Bank:
         n = room.categories[1] * room.shots[1]
         full = n * embedding
         memory, host = (d.allocate(4 * full), d.allocate(4 * n)), (d.pinned((full,)), d.pinned((n,)))
-        return cls(*memory, *host, d.event(), d.event(), runs)
+        return cls(*memory, *host, d.event(), tuple(d.event() for _ in range(DEPTH)), runs)
 
 
-def buckets(least: int, most: int) -> tuple[int, ...]:
-    """The sizes that batches are padded to: powers of two from `least` on, and `most`."""
+def buckets(least: int, most: int, step: int = 1) -> tuple[int, ...]:
+    """The sizes that batches are padded to: powers of two from `least` on, and `most`, in multiples of `step`."""
     powers = {1 << i for i in range(most.bit_length()) if least <= 1 << i < most}
-    return tuple(sorted({least, *powers, max(least, most)}))
+    return tuple(sorted({-(-n // step) * step for n in (least, *powers, max(least, most))}))
 
 
 def whole(part: Float) -> Float:
@@ -97,7 +99,7 @@ def whole(part: Float) -> Float:
 
 def memory_of(room: Room, frames: int, embedding: int, max_batch: int) -> int:
     """Bytes of device memory that a pipeline allocates, beside the program's own."""
-    rows = buckets(room.batch[0], min(max_batch, room.batch[1]))[-1]
+    rows = buckets(room.batch[0], min(max_batch, room.batch[1]), room.step)[-1]
     per_slot = (rows * frames * J * 4, rows * room.categories[1], rows * embedding)
     per_bank = room.categories[1] * room.shots[1] * (embedding + 1)
     return 4 * DEPTH * sum(per_slot) + 4 * 2 * per_bank

@@ -91,7 +91,9 @@ class PlanRecord(BaseModel):
     inputs: dict[str, list[int]]
     outputs: dict[str, list[int]]
     profile: Profile
-    together: int = Field(default=1, ge=1, description="windows that are computed together: batches are a multiple of it")
+    together: int = Field(
+        default=1, ge=1, description="windows that are computed together: batches are padded to a multiple of it"
+    )
     tensorrt: str
     version_compatible: bool
     cuda: str

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edge.bundle import Bundle
-from edge.engine.device import Device, Room, Stream
+from edge.engine.device import Device, Memory, Room, Stream
 from edge.engine.machine import this_machine
 from edge.engine.pipeline import Pipeline
 from edge.engine.plans import choose
@@ -98,8 +98,9 @@ class TensorrtProgram:
     """A plan, ready to run. Open a CudaDevice in the same thread first: TensorRT takes its context.
 
     Every run is an execution context of its own, since a CUDA graph relies on the state of the one it was captured of
-    (NVIDIA/TensorRT issue 3798). They compute one after the other, so one piece of memory serves them all. In TensorRT
-    8.5 the profile of a plan belongs to one context: there all runs are the same one, and no graph is captured.
+    (NVIDIA/TensorRT issue 3798). Those of one place compute one after the other, so one piece of memory serves them
+    all. In TensorRT 8.5 the profile of a plan belongs to one context: there all runs are the same one, with the memory
+    of the place that was asked for first, and no graph is captured.
     """
 
     def __init__(self, plan: bytes, record: PlanRecord, where: str, fix: str, device: Device) -> None:
@@ -125,9 +126,9 @@ class TensorrtProgram:
         self._engine: trt.ICudaEngine | None = engine
         self._runs: list[TensorrtRun] = []
         self._alone = False
-        self._where = where
-        sizes = [getattr(engine, name, 0) for name in ("device_memory_size", "device_memory_size_v2")]
-        self._scratch = device.allocate(max(1, *sizes))
+        self._where, self._device = where, device
+        self._size = max(1, *(getattr(engine, name, 0) for name in ("device_memory_size", "device_memory_size_v2")))
+        self._scratch: dict[int, Memory] = {}
 
     @staticmethod
     def _strange(engine: trt.ICudaEngine, record: PlanRecord) -> str:
@@ -152,7 +153,7 @@ class TensorrtProgram:
                 return f"its profile for {name} is {[list(s) for s in shapes]}"
         return ""
 
-    def new_run(self) -> TensorrtRun:
+    def new_run(self, place: int) -> TensorrtRun:
         """See `Program.new_run`."""
         import tensorrt as trt
 
@@ -173,10 +174,13 @@ class TensorrtProgram:
         if self._runs and context.active_optimization_profile < 0:
             self._alone = True
             return self._runs[0]
+        if place not in self._scratch:
+            self._scratch[place] = self._device.allocate(self._size)
+        scratch = self._scratch[place]
         if hasattr(context, "set_device_memory"):
-            context.set_device_memory(self._scratch.address, self._scratch.nbytes)
+            context.set_device_memory(scratch.address, scratch.nbytes)
         else:
-            context.device_memory = self._scratch.address
+            context.device_memory = scratch.address
         self._runs.append(TensorrtRun(context, self._log))
         return self._runs[-1]
 
@@ -208,7 +212,8 @@ def lean_library(version: str, where: str) -> str:
 def room_of(record: PlanRecord) -> Room:
     """What the plan's profile has room for."""
     p = record.profile
-    return Room(*((axis[0], axis[2]) for axis in (p.batch, p.categories, p.shots)))
+    batch, categories, shots = ((axis[0], axis[2]) for axis in (p.batch, p.categories, p.shots))
+    return Room(batch, categories, shots, record.together)
 
 
 def open_plan(

@@ -257,11 +257,11 @@ class FakeProgram:
         self.device, self.size = device, size
         self.runs: list[int] = []
         self.made = 0
-        self.only = FakeRun(self) if only else None
+        self.only = FakeRun(self, 0) if only else None
 
-    def new_run(self) -> FakeRun:
+    def new_run(self, place: int) -> FakeRun:
         self.made += 1
-        return self.only or FakeRun(self)
+        return self.only or FakeRun(self, place)
 
     def close(self) -> None:
         if self.device.closed:
@@ -271,12 +271,12 @@ class FakeProgram:
 
 
 class FakeRun:
-    """One run of it; it knows whether it ran since its shapes changed, and of what a graph was captured."""
+    """One run of it; it knows where it computes, whether it ran since its shapes changed, and what was captured."""
 
     OUTPUTS = ("embedding", "distance")
 
-    def __init__(self, program: FakeProgram) -> None:
-        self.program, self.device = program, program.device
+    def __init__(self, program: FakeProgram, place: int) -> None:
+        self.program, self.device, self.place = program, program.device, place
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.addresses: dict[str, int] = {}
         self.settled = False
@@ -306,8 +306,8 @@ class FakeRun:
             memory[addresses["distance"]][: d.size] = d.reshape(-1)
 
         reads = [addresses[n] for n in ("joints", "visible", "support", "support_mask")]
-        # All runs compute in the same memory, which each of them writes.
-        self.device.launch(stream, reads, [*(addresses[n] for n in self.OUTPUTS), "scratch"], run)
+        # All runs of a place compute in the same memory, which each of them writes.
+        self.device.launch(stream, reads, [*(addresses[n] for n in self.OUTPUTS), ("scratch", self.place)], run)
 
 
 def expected(joints: Float, visible: Float, support: Float, mask: Float) -> tuple[Float, Float]:

@@ -101,7 +101,7 @@ def test_graphs_of_all_buckets_stay_right_side_by_side(built: tuple[Bundle, Plan
         joints, visible = windows(n, i)
         for e in (engine, plain):
             fill(e, joints, visible)
-            e.submit(n)  # from both places in turns
+            e.submit(n)  # from all places in turns
         np.testing.assert_allclose(engine.collect()[1], plain.collect()[1], atol=1e-5)
     captured = [r.graph for bank in engine._banks for r in bank.runs.values() if r.captured]
     assert len(captured) == 2 * engine.depth * len(engine.buckets) and None not in captured
@@ -138,7 +138,7 @@ def test_the_support_is_swapped_under_load(engine: Pipeline) -> None:
     for s in sets:
         reference.bind(*s)
         expected.append(run_all(reference, joints, visible)[1])
-    for _ in range(engine.depth):  # both buffers hold the same windows
+    for _ in range(engine.depth):  # every buffer holds the same windows
         fill(engine, joints, visible)
         engine.submit(64)
         engine.collect()

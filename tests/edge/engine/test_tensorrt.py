@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from edge.bundle import Bundle
-from edge.engine.device import Stream
+from edge.engine.device import Room, Stream
 from edge.engine.record import PlanRecord
-from edge.engine.tensorrt import TensorrtProgram, lean_library, make_log, name_of
+from edge.engine.tensorrt import TensorrtProgram, lean_library, make_log, name_of, room_of
 from edge.errors import EngineError
 
 from .fake import FakeDevice
@@ -97,8 +97,8 @@ def opened(trt: SimpleNamespace, record: PlanRecord, device: FakeDevice | None =
 def test_what_tensorrt_refuses_is_said_and_a_batch_that_fails_is_a_loss(bundle: Bundle, trt: SimpleNamespace) -> None:  # noqa: F811
     device = FakeDevice()
     program = opened(trt, record_of(bundle), device)
+    run = program.new_run(0)
     assert [m.nbytes for m in device.memory.values()] == [400], "the most that any of its contexts asks for"
-    run = program.new_run()
     assert isinstance(run.context, Context)
     run.point({"joints": (1, 2)}, {"joints": 4096})
     run.enqueue(Stream(0))
@@ -112,9 +112,43 @@ def test_what_tensorrt_refuses_is_said_and_a_batch_that_fails_is_a_loss(bundle: 
         run.enqueue(Stream(0))
     assert e.value.lost
     program.close()
-    for use in (program.new_run, lambda: run.enqueue(Stream(0))):
+    for use in (lambda: program.new_run(0), lambda: run.enqueue(Stream(0))):
         with pytest.raises(RuntimeError, match="closed"):
             use()
+
+
+def test_the_runs_of_a_place_compute_in_one_memory_and_those_of_another_elsewhere(
+    bundle: Bundle,  # noqa: F811
+    trt: SimpleNamespace,
+) -> None:
+    device = FakeDevice()
+    program = opened(trt, record_of(bundle), device)
+    assert not device.memory
+    contexts = [program.new_run(place).context for place in (0, 1, 0, 2, 1)]
+    first, second, third = device.memory
+    assert [c.device_memory for c in contexts if c] == [first, second, first, third, second]
+    assert len(set(map(id, contexts))) == 5
+
+
+def test_where_a_profile_belongs_to_one_context_every_place_has_its_one_run(
+    bundle: Bundle,  # noqa: F811
+    trt: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = FakeDevice()
+    program = opened(trt, record_of(bundle), device)
+    only = program.new_run(0)
+    monkeypatch.setattr(Context, "active_optimization_profile", -1)
+    assert all(program.new_run(place) is only for place in (0, 1, 2))
+    assert only.context and [only.context.device_memory] == list(device.memory)
+
+
+def test_the_room_of_a_plan_is_its_profile_and_how_many_windows_go_together(bundle: Bundle) -> None:  # noqa: F811
+    record = record_of(bundle)
+    p = record.profile
+    ranges = [(least, most) for least, _, most in (p.batch, p.categories, p.shots)]
+    assert record.together == 1 and room_of(record) == Room(*ranges)
+    assert room_of(record_of(bundle, together=8)) == Room(*ranges, step=8)
 
 
 SPOILT: dict[str, tuple[Any, str]] = {
