@@ -187,6 +187,7 @@ def measure(bundle: Bundle, o: Options, write: Write) -> None:
             report["plans"][batch] = {
                 "gate": record.gate.model_dump(),
                 "build_seconds": record.build_seconds,
+                "together": record.together,
                 "graphs_tried": sum(r.captured for r in runs),
                 "graphs_captured": sum(r.graph is not None for r in runs),
             }

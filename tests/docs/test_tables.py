@@ -166,3 +166,23 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 def test_a_page_is_short(page: Path) -> None:
     assert len(page.read_text().split("\n")) <= 201
+
+
+def test_the_gpu_s_table_is_what_was_measured() -> None:
+    found = json.loads((ROOT / "benchmarks/results/gpu-nvidia-h200-2026-11-26.json").read_text(encoding="utf-8"))
+    heads = "| windows a second; ms p50, p99 | 1 | 16 | 64 | 256 | 1,024 |"
+    sizes = [1, 16, 64, 256, 1024]
+    measured = {(r["way"], r["batch"]): r for r in found["rows"]}
+    *ways, floor = table("docs/speed.md", heads)
+    assert {way for way, _ in measured} == {way for way, *_ in ways}
+    for way, *cells in ways:
+        rows = [measured.get((way, n)) for n in sizes]
+        assert cells == [f"{r['rate']:,.0f}; {r['p50']:.2f}, {r['p99']:.2f}" if r else "–" for r in rows]
+    assert floor[1:] == [f"{f['rate']:,.0f}" for f in found["floor"]]
+    eager = max(measured[way, 64]["rate"] for way, n in measured if n == 64 and way.startswith("torch eager"))
+    graphs = "TensorRT, graphs"
+    assert (
+        10 < measured[graphs, 64]["rate"] / eager < 11
+        and 22 < measured[graphs + ", 3 under way", 64]["rate"] / eager < 23
+    )
+    assert 0.63 < measured[graphs + ", 3 under way", 1024]["rate"] / found["floor"][-1]["rate"] < 0.64
