@@ -32,13 +32,14 @@ def plan(
     wish = Wish(precision, parse_profile(batch, support), float32, workspace, timing_cache, version_compatible)
     built, record = build_tensorrt(open_bundle(root), wish, say)
     path, gate = built.root / FOLDER / record.target / record.file, record.gate
-    say(f"{path}: {path.stat().st_size / 1e6:.2f} MB, TensorRT {record.tensorrt}, {record.gpu}, {precision}")
+    how = f", {record.together} windows at once" if record.together > 1 else ""
+    say(f"{path}: {path.stat().st_size / 1e6:.2f} MB, TensorRT {record.tensorrt}, {record.gpu}, {precision}{how}")
     say(
         f"gate over {gate.windows} windows: cosine ≥ {gate.cosine:.6f}, "
         f"distance within {gate.distance:.1e}, few-shot AUROC within {gate.auroc:.1e}"
     )
     if computed(record) != record.precision:
-        say(f"it computes in float32 throughout: TensorRT {record.tensorrt} was faster so, or found no other way")
+        say(f"it computes in float32 throughout: TensorRT {record.tensorrt} found no other way that passes")
     say("ms by batch size, p50 and p99: " + ", ".join(f"{n}: {a:g} {b:g}" for n, (a, b) in record.latency_ms.items()))
     say(f"haad-edge run --bundle {built.root} --engine tensorrt,onnx")
 

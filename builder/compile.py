@@ -81,6 +81,11 @@ def build_tensorrt(
 
         check_export(data)
         several = can_widen(data)
+    if not several:
+        tell(
+            "for single windows only: for eight at once, which may be faster, it takes the package onnx and a graph of "
+            f"this version (haad-edge build {bundle.root} --target onnx)"
+        )
     islands = list(dict.fromkeys((*ISLANDS, *wish.float32))) if half else []
     examples = fit_examples(gate_examples(m.frames, m.seconds), wish.profile.shots[2])
     exact = outputs(data, examples)

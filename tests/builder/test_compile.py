@@ -230,7 +230,12 @@ def test_a_build_orders_several_windows_at_once_and_single_ones_and_writes_what_
     assert (built.root / "engines" / record.target / "engine.plan").read_bytes() == number
     assert record.profile.batch == ([8, 8, 8] if record.together == 8 else [1, 4, 8])
     assert list(record.latency_ms) == ["1", "2", "4", "8"], "said for the sizes that were wished for"
-    assert record.target == "tensorrt-8.6.1-sm87-fp16" and record.gate.distance < 1e-4 and "Orin" in told[0]
+    assert (
+        record.target == "tensorrt-8.6.1-sm87-fp16"
+        and record.gate.distance < 1e-4
+        and "Orin" in told[0]
+        and len(told) == 1
+    )
 
 
 def test_a_plan_that_fails_its_gate_is_not_written(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,8 +255,9 @@ def test_without_a_graph_for_several_windows_single_ones_are_built(
         monkeypatch.setattr("builder.together.can_widen", lambda data: False)
     else:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    orders, _, made_ = build_here(built, monkeypatch, 0.0)
+    orders, told, made_ = build_here(built, monkeypatch, 0.0)
     assert not isinstance(made_, BundleError) and made_[1].together == 1
+    assert "single windows" in told[-1] and "the package onnx" in told[-1] and str(built.root) in told[-1]
     assert [o.shapes["joints"][0][0] for o in orders] == [1]
 
 
