@@ -26,11 +26,12 @@ from edge.bench.machine import cpu
 from edge.bundle import GRAPH, open_bundle
 from edge.skeleton import J
 
-PARTS = {
-    "fill, place, heading, size": "",  # what the transform reads
-    "and the coefficients": "/encoder/dct/MatMul_output_0",
-    "and the first layer": "/encoder/Relu_output_0",
-    "the embedding": "embedding",
+PARTS = {  # by the operation that reads what a part makes
+    "fill, place, size": "/encoder/dct/MatMul",
+    "and the coefficients": "/encoder/Slice",
+    "and the heading": "/encoder/join/Transpose",
+    "and the first layer": "/encoder/blocks.0/first/linear/MatMul",
+    "the embedding": "/match/Transpose",
 }
 FRAMES, STRIDE = 48, 6
 
@@ -71,7 +72,7 @@ def main() -> None:
     print(cpu())
     bundle = open_bundle(None)
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(bundle.read(GRAPH)))
-    transform = next(n for n in model.graph.node if n.name == "/encoder/dct/MatMul")
+    reader = {n.name: n for n in model.graph.node}
     rng = np.random.default_rng(0)
     feed = {
         "joints": rng.normal(size=(o.batch, FRAMES, J, 3)).astype(np.float32),
@@ -80,8 +81,9 @@ def main() -> None:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     taken = {}
-    for name, output in PARTS.items():
-        part = Extractor(model).extract_model(["joints", "visible"], [output or transform.input[0]]).SerializeToString()
+    for name, node in PARTS.items():
+        made = [reader[node].input[0]]
+        part = Extractor(model).extract_model(["joints", "visible"], made).SerializeToString()
         session = ort.InferenceSession(part, options, providers=["CPUExecutionProvider"])
         taken[name] = cost(partial(session.run, None, feed), o.rounds)
     whole = taken["the embedding"]

@@ -153,7 +153,12 @@ def build_tensorrt(
         if verdict.failures:
 
             def passes(extra: Sequence[str]) -> bool:
-                return not judged(way, compiled(way, extra))[0].failures
+                try:
+                    return not judged(way, compiled(way, extra))[0].failures
+                except EngineError as e:
+                    if e.lost:
+                        raise
+                    return False  # what cannot be built so does not pass
 
             raise refused(verdict, half, data, islands, exact, examples, passes)
         record = drafted(way).model_copy(
@@ -188,9 +193,13 @@ def typed_graph(data: bytes, islands: Sequence[str]) -> bytes:
 
     model = onnx.load_from_string(data)
     if unknown := [p for p in islands if not p or not any(n.name.startswith(p) for n in model.graph.node)]:
+        old = unknown[0] in ISLANDS  # which nobody named
         raise BundleError(
             f"no operation of the graph has a name that begins with {unknown[0]!r}",
-            fix=f"use one of: {' '.join(parts(model, ISLANDS))}",
+            why="the graph is of another version" if old else "",
+            fix="haad-edge build BUNDLE --target onnx, then again"
+            if old
+            else f"use one of: {' '.join(parts(model, ISLANDS))}",
         )
     typed = to_half(data, islands)
     check_graph(onnx.load_from_string(typed), TYPED)

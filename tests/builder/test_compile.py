@@ -188,13 +188,20 @@ class FakeCuda:
 
 
 def build_here(
-    built: Bundle, monkeypatch: pytest.MonkeyPatch, twist: float, precision: str = "fp16", **wish: Any
+    built: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    twist: float,
+    precision: str = "fp16",
+    refuses: str | None = None,
+    **wish: Any,
 ) -> tuple[list[Any], list[str], tuple[Bundle, Any] | BundleError]:
     """What was ordered, what was told, and what came of a build in which the real engine stands for every plan."""
     orders: list[Any] = []
     told: list[str] = []
 
     def make_plan(graph: bytes, order: Any) -> bytes:
+        if refuses is not None and refuses in order.islands and order.ask:
+            raise EngineError("could not build the plan", why="Could not find any implementation")
         grouped = order.shapes["joints"][0][0] == TOGETHER
         assert graph == (widened(built.read(GRAPH), TOGETHER) if grouped else built.read(GRAPH))
         orders.append(order)
@@ -247,6 +254,14 @@ def test_a_plan_that_fails_its_gate_is_not_written(built: Bundle, monkeypatch: p
     assert not isinstance(whole, BundleError) and {(o.half, o.ask, *o.islands) for o in orders} == {(False, False)}
 
 
+def test_what_cannot_be_built_with_more_in_float32_is_no_way_out_of_a_refusal(
+    built: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, refusal = build_here(built, monkeypatch, 0.05, refuses="/encoder/leave/")
+    assert isinstance(refusal, BundleError) and "the plan is not accepted" in str(refusal)
+    assert refusal.fix == "--precision fp32"
+
+
 @pytest.mark.parametrize("without", ["the package", "the parts"])
 def test_without_a_graph_for_several_windows_single_ones_are_built(
     built: Bundle, monkeypatch: pytest.MonkeyPatch, without: str
@@ -275,8 +290,12 @@ def test_a_float16_plan_that_is_float32_throughout_is_said_to_be(
 def test_the_typed_graph_of_a_plan_is_that_of_the_float16_build(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     data = built.read(GRAPH)
     assert made.typed_graph(data, ISLANDS) == to_half(data)
-    with pytest.raises(BundleError, match=r"begins with '/nothing/'"):
+    with pytest.raises(BundleError, match=r"begins with '/nothing/'") as e:
         made.typed_graph(data, [*ISLANDS, "/nothing/"])
+    assert e.value.fix.startswith("use one of: /encoder/scale_in/")
+    with pytest.raises(BundleError, match=r"begins with '/encoder/turned/'.*of another version") as e:
+        made.typed_graph(data.replace(b"/encoder/turned/", b"/encoder/before/"), ISLANDS)
+    assert e.value.fix == "haad-edge build BUNDLE --target onnx, then again"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match="pip install onnx"):
         made.typed_graph(data, ISLANDS)

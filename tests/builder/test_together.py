@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+import torch
 
 from builder.export import export, load_graph
 from builder.half import to_half
@@ -13,7 +16,8 @@ from builder.operations import check_export
 from builder.together import can_widen, widened
 from edge.bundle import GRAPH, Bundle, open_bundle
 from edge.skeleton import Float, J
-from tests.trainer.made import windows
+from tests.trainer.made import ENCODER, windows
+from trainer.encoder import Encoder, Graph
 
 MOTIONS = ("walk", "squat", "wave", "clap", "jog", "lift_box", "fall", "pick_up")
 
@@ -49,6 +53,16 @@ def test_it_computes_the_same(trained: Bundle, given: tuple[Float, Float], toget
         np.testing.assert_allclose(found, want, atol=2e-6)
     with pytest.raises(Exception, match=r"(?i)reshape"):
         run(wide, given[0][: together - 1], given[1][: together - 1])
+
+
+@pytest.mark.parametrize("coefficients", [1, 5, 9])
+def test_whatever_the_number_of_coefficients(given: tuple[Float, Float], coefficients: int) -> None:
+    """With five there are as many numbers to a joint, padded, as joints."""
+    torch.manual_seed(2)
+    graph = Graph(Encoder(replace(ENCODER, coefficients=coefficients))).eval()
+    data = export(graph)
+    for found, want in zip(run(widened(data, 8), *given), run(data, *given), strict=True):
+        np.testing.assert_allclose(found, want, atol=2e-6)
 
 
 def test_no_window_has_a_part_in_another_s_numbers(trained: Bundle, given: tuple[Float, Float]) -> None:
