@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from builder.examples import Examples, gate_examples
 from builder.gate import AUROC, COSINE, DISTANCE, Output, Verdict, compare, outputs, worst
 from builder.islands import ISLANDS
 from builder.profile import shapes
-from builder.ways import Judged, Way, best, ways
+from builder.ways import TOGETHER, Judged, Way, best, ways
 from edge.bundle import GRAPH, Bundle, write_bundle
 from edge.engine import Engine, run_all
 from edge.engine.machine import Gpu, Machine, this_machine
@@ -81,7 +81,7 @@ def build_tensorrt(
 
         check_export(data)
         several = can_widen(data)
-    if not several:
+    if not several and wish.profile.batch[2] >= TOGETHER:
         tell(
             "for single windows only: for eight at once, which may be faster, it takes the package onnx and a graph of "
             f"this version (haad-edge build {bundle.root} --target onnx)"
@@ -89,15 +89,6 @@ def build_tensorrt(
     islands = list(dict.fromkeys((*ISLANDS, *wish.float32))) if half else []
     examples = fit_examples(gate_examples(m.frames, m.seconds), wish.profile.shots[2])
     exact = outputs(data, examples)
-    order = Order(
-        name=name_of(m.files[GRAPH]),
-        shapes={},
-        half=half,
-        islands=islands,
-        workspace=wish.workspace << 20,
-        timing_cache=wish.timing_cache,
-        version_compatible=wish.version_compatible,
-    )
     draft = PlanRecord(
         target=f"{PLANS}{version}-sm{gpu.capability.replace('.', '')}-{wish.precision}",
         precision="fp16" if half else "fp32",
@@ -135,9 +126,17 @@ def build_tensorrt(
             from builder.together import widened
 
             graph = widened(data, way.together)
-        wanted = shapes(drafted(way).profile, m.frames, J, m.embedding)
-        asked = replace(order, islands=kept, ask=way.ask, shapes=wanted)
-        return make_plan(typed_graph(graph, kept) if half and typed else graph, asked)
+        order = Order(
+            name=name_of(m.files[GRAPH]),
+            shapes=shapes(way.profile(wish.profile), m.frames, J, m.embedding),
+            half=half,
+            islands=kept,
+            workspace=wish.workspace << 20,
+            timing_cache=wish.timing_cache,
+            version_compatible=wish.version_compatible,
+            ask=way.ask,
+        )
+        return make_plan(typed_graph(graph, kept) if half and typed else graph, order)
 
     def judged(way: Way, plan: bytes) -> Judged:
         engine = open_plan(bundle, drafted(way), plan, max_batch=wish.profile.batch[2], device=CudaDevice())

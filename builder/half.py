@@ -1,7 +1,7 @@
 """The graph with a float16 body and float32 islands: one file whose types say themselves what runs in which.
 
-    joints, visible ──► normalise ─► DCT ──Cast─► graph convolutions ──Cast─► unit length ─► match ──► outputs
-                       └──── float32 ────┘        └──── float16 ────┘        └────── float32 ─────┘
+    joints, visible ──► normalise ─► DCT ─► turn ──Cast─► graph convolutions ──Cast─► unit length ─► match ──► outputs
+                       └─────── float32 ────────┘        └──── float16 ────┘        └────── float32 ─────┘
 
 A strongly typed engine (TensorRT 10 on, by the STRONGLY_TYPED flag) computes each operation in the type that the graph
 gives it; ONNX Runtime runs the same file, so it is judged without a GPU. Islands are prefixes of node names, which the

@@ -50,7 +50,7 @@ class Device(Protocol):
         """The event has happened when all that is queued in the stream so far has run."""
 
     def wait(self, stream: Stream, event: Event) -> None:
-        """What is queued in the stream from here on runs after the event, as it was last recorded."""
+        """What is queued in the stream from here on runs after the event, as it was last recorded, if it ever was."""
 
     def synchronize(self, event: Event) -> None:
         """Block the caller until the event has happened."""

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from builder.examples import Examples, gate_examples
+from builder.export import build_onnx
 from edge.bundle import Bundle, open_bundle
 from tests.trainer.made import tiny, write_set
 from trainer.datasets import load_set
@@ -26,3 +28,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def bundle(trained: Bundle, tmp_path: Path) -> Bundle:
     """A copy of it."""
     return open_bundle(shutil.copytree(trained.root, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def built(bundle: Bundle) -> Bundle:
+    """One with its graph."""
+    return build_onnx(bundle)
+
+
+@pytest.fixture(scope="session")
+def examples() -> Examples:
+    """What the gate judges, for its frames and seconds."""
+    return gate_examples(16, 1.0)

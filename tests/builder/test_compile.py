@@ -1,10 +1,9 @@
-"""`haad-edge build --target tensorrt`, as far as it goes without a GPU: options, gate, what to keep, error texts."""
+"""`haad-edge build --target tensorrt`, as far as it goes without a GPU: gate, ways, refusals, error texts."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,14 +22,12 @@ from builder.compile import (
     latency,
     refused,
 )
-from builder.examples import Examples, gate_examples
-from builder.export import build_onnx
+from builder.examples import Examples
 from builder.gate import Output, Verdict, outputs
-from builder.half import parts, to_half
+from builder.half import to_half
 from builder.inspect import inspect
 from builder.islands import ISLANDS
-from builder.keep import by_cost, least
-from builder.profile import parse_profile, parse_range, shapes
+from builder.profile import parse_profile
 from builder.together import widened
 from builder.verify import verify
 from builder.ways import TOGETHER
@@ -41,48 +38,9 @@ from edge.engine.machine import Machine, this_machine
 from edge.engine.record import Profile, read_plan
 from edge.errors import BundleError, EngineError, MissingExtra
 from edge.skeleton import Float
-from edge.support import MAX_WINDOWS
 from tests.edge.engine.test_plans import ORIN, put
 
 SMALL = Profile(batch=[1, 4, 8], categories=[1, 2, 3], shots=[1, 8, 32])
-
-
-@pytest.fixture(scope="session")
-def examples() -> Examples:
-    return gate_examples(16, 1.0)
-
-
-@pytest.fixture
-def built(bundle: Bundle) -> Bundle:
-    return build_onnx(bundle)
-
-
-def test_the_profile_is_what_the_options_say() -> None:
-    p = parse_profile("1:16:64", "1:4:32x1:8:64")
-    assert (p.batch, p.categories, p.shots) == ([1, 16, 64], [1, 4, 32], [1, 8, 64])
-    assert parse_range("8", "--batch") == [8, 8, 8]
-    found = shapes(p, 48, 15, 128)
-    assert found["joints"] == [(1, 48, 15, 3), (16, 48, 15, 3), (64, 48, 15, 3)]
-    assert found["support"] == [(1, 1, 128), (4, 8, 128), (32, 64, 128)]
-    assert found["support_mask"][2] == (32, 64) and found["visible"][0] == (1, 48, 15)
-
-
-def test_by_default_there_is_room_for_any_category_that_a_folder_has() -> None:
-    assert parse_profile().shots == [1, 64, MAX_WINDOWS] and parse_profile().batch == [1, 16, 64]
-
-
-@pytest.mark.parametrize(
-    ("batch", "support", "said"),
-    [
-        ("1:16", "1x1", "not LEAST:USUAL:MOST"), ("0:1:2", "1x1", "must not fall"), ("4:2:8", "1x1", "must not fall"),
-        ("a:b:c", "1x1", "--batch"), ("1:2:99999", "1x1", "65536"), ("1", "1:2:3", "CATEGORIESxWINDOWS"),
-        ("1", "1x", "--support"), ("1", "1x1x1", "--support"), ("-1:2:3", "1x1", "LEAST"), ("²", "1x1", "LEAST"),
-    ],
-)  # fmt: skip
-def test_a_profile_that_is_none_is_refused_with_an_example(batch: str, support: str, said: str) -> None:
-    with pytest.raises(EngineError, match=said) as e:
-        parse_profile(batch, support)
-    assert "for example" in e.value.fix
 
 
 class Twisted:
@@ -138,30 +96,6 @@ def test_examples_fit_the_room_there_is_for_a_category(examples: Examples) -> No
 def test_latency_has_every_bucket(built: Bundle) -> None:
     found = latency(open_engine(built, max_batch=8), SMALL, runs=3)
     assert list(found) == ["1", "2", "4", "8"] and all(0 < a <= b for a, b in found.values())
-
-
-@pytest.mark.parametrize("needed", range(1, 12))
-def test_what_to_keep_is_found_by_halving(needed: int) -> None:
-    tried: list[int] = []
-
-    def passes(parts: Sequence[str]) -> bool:
-        tried.append(len(parts))
-        return len(parts) >= needed
-
-    names = [f"/{i}/" for i in range(11)]
-    assert least(names, passes) == names[:needed] and len(tried) <= 5
-    assert least(names, lambda p: False) is None
-
-
-def test_the_part_that_costs_most_comes_first(built: Bundle, examples: Examples) -> None:
-    import onnx
-
-    data = built.read(GRAPH)
-    exact = outputs(data, examples)
-    islands = [i for i in ISLANDS if i != "/encoder/normalise/"]  # which overflows on millimetres
-    order = by_cost(data, islands, exact, examples)
-    assert order[0] == "/encoder/normalise/"
-    assert sorted(order) == sorted(parts(onnx.load_from_string(data), islands))
 
 
 BAD = Verdict(cosine=0.9, distance=0.5, auroc=0.1, auroc_float32=0.9, windows=1)
