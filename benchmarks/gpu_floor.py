@@ -125,7 +125,7 @@ def product_speed(seconds: float) -> float:
             setattr(c, "dtype", trt.float16)  # noqa: B010  # which no later version takes
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise EngineError("no plan for a product of two squares", why=log.text)
+            raise EngineError("no plan for a product of two squares", why=log.told())
         runtime = start(trt.Runtime, log)
         engine = runtime.deserialize_cuda_engine(bytes(plan))
         context = engine.create_execution_context()

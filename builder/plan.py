@@ -9,6 +9,7 @@ TF32 is off everywhere: its products are no finer than float16's, and the island
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,31 +67,32 @@ def make_plan(graph: bytes, order: Order) -> bytes:
 
     log = make_log()
     builder = start(trt.Builder, log)
+    config = builder.create_builder_config()
+    configure(config, order)
+    _load_timings(config, order.timing_cache)
+    log.lines.clear()  # what was said of other plans, and of timings that are not taken
     network = create_network(builder)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(graph):
         errors = [str(parser.get_error(i)) for i in range(parser.num_errors)]
         raise EngineError(
             f"TensorRT {trt.__version__} cannot read the graph",
-            why="; ".join(errors)[:400] or log.text,
+            why=textwrap.shorten("; ".join(errors), 400, placeholder=" …") or log.told(),
             fix="haad-edge inspect BUNDLE says which versions read it",
         )
     network.name = order.name
-    config = builder.create_builder_config()
-    configure(config, order)
     if order.half and not is_typed():
         _weakly_typed(network, config, order)
     profile = builder.create_optimization_profile()
     for name, (least, usual, most) in order.shapes.items():
         profile.set_shape(name, least, usual, most)
     if config.add_optimization_profile(profile) < 0:
-        raise EngineError("TensorRT refuses the shapes", why=log.text, fix="other --batch and --support")
-    _load_timings(config, order.timing_cache)
+        raise EngineError("TensorRT refuses the shapes", why=log.told(), fix="other --batch and --support")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(
             f"TensorRT {trt.__version__} could not build the plan",
-            why=log.text,
+            why=log.told(),
             fix="free memory on the GPU, or a smaller --batch; with --workspace it may try more ways",
         )
     _save_timings(config, order.timing_cache)

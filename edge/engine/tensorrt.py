@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import textwrap
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,7 +39,10 @@ def name_of(graph: str) -> str:
 
 @functools.cache
 def make_log() -> Any:
-    """A logger that keeps the last errors, for the text of ours, and prints nothing. TensorRT holds on to its first."""
+    """A logger that keeps the last errors, for the text of ours, and prints nothing. TensorRT holds on to its first.
+
+    So one logger hears of everything in a process, and what was told of one failure must not be told of the next.
+    """
     import tensorrt as trt
 
     class Log(trt.ILogger):  # type: ignore[misc,unused-ignore]  # without TensorRT nothing is known of it
@@ -50,9 +54,11 @@ def make_log() -> Any:
             if severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR):
                 self.lines.append(msg)
 
-        @property
-        def text(self) -> str:
-            return "; ".join(self.lines)[:400] or "TensorRT gave no reason"
+        def told(self) -> str:
+            """The errors since it was last asked, in one line."""
+            text = textwrap.shorten("; ".join(self.lines), 400, placeholder=" …")
+            self.lines.clear()
+            return text or "TensorRT gave no reason"
 
     return Log()
 
@@ -62,7 +68,7 @@ def start(make: Callable[[Any], R], log: Any) -> R:
     try:
         return make(log)
     except TypeError as e:
-        why = f"{e}; {log.text}" if log.lines else str(e)
+        why = f"{e}; {log.told()}" if log.lines else str(e)
         raise EngineError("TensorRT cannot be started", why=why, fix="haad-edge doctor") from None
 
 
@@ -78,15 +84,15 @@ class TensorrtRun:
         context = self._open()
         for name, shape in shapes.items():
             if not context.set_input_shape(name, shape):
-                raise EngineError(f"TensorRT refuses {name} of shape {shape}", why=self._log.text)
+                raise EngineError(f"TensorRT refuses {name} of shape {shape}", why=self._log.told())
         for name, address in addresses.items():
             if not context.set_tensor_address(name, address):
-                raise EngineError(f"TensorRT refuses the place of {name}", why=self._log.text)
+                raise EngineError(f"TensorRT refuses the place of {name}", why=self._log.told())
 
     def enqueue(self, stream: Stream) -> None:
         """See `Run.enqueue`."""
         if not self._open().execute_async_v3(stream):
-            raise EngineError("the GPU is lost", why=f"TensorRT failed on a batch: {self._log.text}", lost=True)
+            raise EngineError("the GPU is lost", why=f"TensorRT failed on a batch: {self._log.told()}", lost=True)
 
     def _open(self) -> trt.IExecutionContext:
         if self.context is None:
@@ -114,7 +120,7 @@ class TensorrtProgram:
             loader = getattr(self._runtime, "load_runtime")(lean_library(record.tensorrt, where))  # noqa: B009
         engine = loader.deserialize_cuda_engine(plan) if loader else None
         if engine is None:
-            raise EngineError(f"{where}: TensorRT {trt.__version__} refuses the plan", why=self._log.text, fix=fix)
+            raise EngineError(f"{where}: TensorRT {trt.__version__} refuses the plan", why=self._log.told(), fix=fix)
         if engine.name != name_of(record.graph):
             raise EngineError(
                 f"{where}: the plan is named '{engine.name}'",
@@ -168,7 +174,7 @@ class TensorrtProgram:
         if context is None:
             raise EngineError(
                 f"{self._where}: no room on the GPU to run the plan",
-                why=self._log.text,
+                why=self._log.told(),
                 fix="end what else uses the GPU",
             )
         if self._runs and context.active_optimization_profile < 0:

@@ -186,3 +186,20 @@ def test_only_a_plan_of_another_version_needs_that_versions_runtime(
     with pytest.raises(EngineError, match="refuses the plan"):  # this one's loader comes to nothing
         opened(trt, record_of(bundle, version_compatible=True, tensorrt="8.6.1"))
     assert trt.asked == [str(library)]
+
+
+def test_what_was_said_of_one_failure_is_not_said_of_the_next(bundle: Bundle, trt: SimpleNamespace) -> None:  # noqa: F811
+    """TensorRT tells one logger everything, over several lines, and for as long as the process lives."""
+    run = opened(trt, record_of(bundle)).new_run(0)
+    assert isinstance(run.context, Context)
+    run.context.refused.add("joints")
+    for said in ("it is too\n long", "it is too wide"):
+        make_log().log(1, said)
+        make_log().log(2, "a warning")
+        with pytest.raises(EngineError) as e:
+            run.point({"joints": (9,)}, {})
+        assert e.value.why == " ".join(said.split())
+    with pytest.raises(EngineError, match="gave no reason"):
+        run.point({"joints": (9,)}, {})
+    make_log().log(1, "word " * 200)
+    assert len(text := make_log().told()) <= 400 and text.endswith("word …")
