@@ -221,10 +221,11 @@ def support_show(
 ) -> None:
     """What a support folder holds, and how well its categories stand apart."""
     from edge.bundle import open_bundle
+    from edge.cache import FeatureCache
     from edge.engine import open_engine
     from edge.report import support_table
     from edge.settings import load_settings
-    from edge.support import FeatureCache, load_support
+    from edge.support import load_support
     from edge.turns import TurnPlan
 
     s = load_settings({}, config)

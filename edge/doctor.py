@@ -21,6 +21,7 @@ from rich.markup import escape
 
 from edge import __version__
 from edge.bundle import open_bundle
+from edge.cache import FeatureCache
 from edge.console import out, say
 from edge.endpoint import Endpoint
 from edge.engine import embed, open_engine
@@ -32,7 +33,7 @@ from edge.journal.keep import journal_path
 from edge.journal.store import is_another_file
 from edge.motion import make_motion
 from edge.settings import Settings, load_settings
-from edge.support import FeatureCache, clip_windows
+from edge.support import clip_windows
 
 STATUS_S = 2.5
 """So long an engine's status is waited for: it comes once a second."""

@@ -224,11 +224,12 @@ def write_refined(root: Path, found: Refined, *, recording: Path, model: str) ->
 def command(root: Path, recording: Path | None, bundle: Path | None, *, reset: bool, config: Path | None) -> None:
     """`haad-edge calibrate`: see `edge.cli`."""
     from edge.bundle import open_bundle
+    from edge.cache import FeatureCache
     from edge.console import err, say
     from edge.engine import open_engine
     from edge.recording import read
     from edge.settings import load_settings
-    from edge.support import FeatureCache, load_support
+    from edge.support import load_support
     from edge.turns import TurnPlan
 
     path = root / REFINED

@@ -12,6 +12,7 @@ import zmq
 
 from edge.alerts import ZmqSink
 from edge.bundle import Bundle, open_bundle
+from edge.cache import FeatureCache
 from edge.endpoint import Endpoint
 from edge.engine import Engine, open_engine
 from edge.engine.fallback import open_first
@@ -27,7 +28,7 @@ from edge.page import Page
 from edge.reload import SupportWatcher, fingerprint
 from edge.runtime import Runtime
 from edge.settings import Settings
-from edge.support import FeatureCache, SupportSet, load_support
+from edge.support import SupportSet, load_support
 from edge.tap import Tap
 from edge.turns import TurnPlan
 

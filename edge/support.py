@@ -10,11 +10,9 @@ A live stream's window rarely begins where the action does, so a short clip is l
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from functools import lru_cache, partial
@@ -24,12 +22,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.bundle import Bundle, replace
+from edge.bundle import Bundle
+from edge.cache import FeatureCache
 from edge.clip import Clip, categories, clip_bytes, parse_clip
 from edge.engine import Engine, embed
 from edge.errors import ClipError, SupportError
 from edge.history import reading
-from edge.outputs import users_folder
+from edge.posture import POSTURE_RULE, clip_cues, wrong
 from edge.score import NO_TURNS, level_of, margin_of
 from edge.skeleton import Float
 from edge.turns import RULE as TURN_RULE
@@ -109,35 +108,6 @@ class SupportSet:
         return ", ".join(f"{name} ({shots})" for name, shots in zip(self.names, self.shots, strict=True))
 
 
-class FeatureCache:
-    """Embeddings of a clip's windows, under the hashes of the clip's bytes, the encoder and the cutting rule."""
-
-    def __init__(self, root: Path | None = None) -> None:
-        temporary = Path(tempfile.gettempdir()) / "haad-edge"
-        self.root = root or users_folder("XDG_CACHE_HOME", ".cache") or temporary
-
-    def get(self, key: str, width: int, make: Callable[[], Float]) -> Float:
-        """The cached array (N, width), or what `make` returns, which is then kept.
-
-        A damaged or unwritable cache is no error.
-        """
-        path = self.root / f"{key}.npy"
-        try:
-            found: Float = np.load(path, allow_pickle=False)
-            if found.dtype == np.float32 and found.shape == (len(found) or 1, width) and np.isfinite(found).all():
-                return found
-        except Exception:  # whatever numpy raises over a damaged file: tokenize.TokenError, BadZipFile …
-            pass
-        made = make()
-        buffer = io.BytesIO()
-        np.save(buffer, made)
-        try:
-            replace(path, buffer.getvalue())
-        except OSError:
-            pass
-        return made
-
-
 def load_support(
     root: Path | str,
     bundle: Bundle,
@@ -175,6 +145,7 @@ def _load(
     features: list[list[Float]] = []
     used: list[tuple[str, ...]] = []
     sources: list[list[Source]] = []
+    posture = np.zeros(6, np.float32)
     version = hashlib.sha256()
     m = bundle.manifest
     for name, files in folders.items():
@@ -188,6 +159,8 @@ def _load(
                 # The very bytes that were hashed are embedded: the file may change meanwhile.
                 make = partial(_embed_clip, data, str(path), bundle, engine)
                 clips.append(cache.get(key, m.embedding, make))
+                stands = partial(_posture, data, str(path))
+                posture += cache.get(f"p{POSTURE_RULE}-{digest[:32]}", len(posture), stands)[0]
                 mine.append((path, digest))
                 version.update(os.fsencode(name) + f"/{digest}\n".encode())
             except ClipError as e:
@@ -224,6 +197,8 @@ def _load(
     there = read_refined(root, names, bundle.model) if refined else Fitted(np.ones(len(names)))
     version.update(there.text)
     problems += there.problems + short + lone(names, features, calibration)
+    if why := wrong(posture):
+        problems.append(f"support: {why}")
     level = np.array([level_of(clips, calibration, m.temperature) for clips in features + between])
     margin = np.array([margin_of(len(clips), calibration) for clips in features + between])
     found = SupportSet(
@@ -325,6 +300,10 @@ def read_refined(root: Path, names: list[str], model: str) -> Fitted:
 def _embed_clip(data: bytes, where: str, bundle: Bundle, engine: Engine) -> Float:
     clip = parse_clip(data, where)
     return embed(engine, *clip_windows(clip, bundle.manifest.frames, bundle.manifest.seconds))
+
+
+def _posture(data: bytes, where: str) -> Float:
+    return clip_cues(parse_clip(data, where))
 
 
 def _thin(rows: NDArray[Any], most: int) -> NDArray[Any]:

@@ -229,6 +229,10 @@ class Windows:
         np.take(self._joints, rows, 0, out=joints, mode="clip")  # any other mode would copy through a buffer
         np.take(self._visible, rows, 0, out=visible, mode="clip")
 
+    def latest(self, slots: Slots) -> tuple[Float, Float]:
+        """The last frame of each slot's track: joints (n, 15, 3), visible (n, 15)."""
+        return self._last_joints[slots], self._last_visible[slots]
+
     def ends(self, slots: Slots) -> NDArray[np.int64]:
         """The time of each slot's newest row, ns."""
         return self._t0[slots] + self.spec.grid(self.rows[slots] - 1)

@@ -21,11 +21,12 @@ from benchmarks.programs import Tally
 from edge.bench.site import prepare
 from edge.bench.traffic import Load, cameras, recorded
 from edge.bundle import open_bundle
+from edge.cache import FeatureCache
 from edge.clip import save_clip
 from edge.engine import open_engine
 from edge.events import Scores
 from edge.motion import make_motion
-from edge.support import FeatureCache, load_support
+from edge.support import load_support
 from tests.edge.harness import bench
 from trainer.baselines import raw_dct, raw_distance
 from trainer.datasets import load_set
@@ -118,6 +119,13 @@ def test_alarms(tmp_path: Path) -> None:
     run("benchmarks.alarms", "--data", str(tmp_path / "data"), "--shots", "2", "--draws", "2", "--json", str(found))
     mean = json.loads(found.read_text())["mean"]
     assert mean["window_auroc"] > 0.95 and mean["other_clips_alerted"] > mean["normal_clips_alerted"]
+
+
+def test_axes(tmp_path: Path) -> None:
+    three_motions(tmp_path / "set", 4)
+    run("benchmarks.axes", "--data", str(tmp_path / "set"), "--draws", "2", "--json", str(tmp_path / "x.json"))
+    rows = json.loads((tmp_path / "x.json").read_text())["rows"]
+    assert rows["as they are"]["told"] == 0 and rows["y down"]["told"] == 1 and len(rows) == 5
 
 
 def test_repetitions(tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def register(app: typer.Typer) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from edge.bundle import MANIFEST, measured
+        from edge.posture import of_clips
         from trainer.config import load_config
         from trainer.fit import Trainer, load_sets, make_bundle, unseen
         from trainer.parallel import together
@@ -77,6 +78,8 @@ def register(app: typer.Typer) -> None:
                 say(line)
             for s in sets:
                 say(f"{s.name}: {len(s.clips)} clips, {len(s.names)} categories, {len(set(s.subjects))} subjects")
+                if why := of_clips(s.clips):
+                    say(f"{s.name}: {why}")
             for line in unseen(sets, settings.hold_out):
                 say(line)
             if checkpoint.exists():
@@ -148,6 +151,7 @@ def register(app: typer.Typer) -> None:
         from edge.bundle import open_bundle
         from edge.embedding import embed_whole
         from edge.engine import embed, open_engine
+        from edge.posture import of_clips
         from trainer.evaluate import Method, as_json, mean_cosine, report_table, shots_table
         from trainer.evaluate import evaluate as measure
         from trainer.protocols import PROTOCOLS, make_protocol, paper_clips, read_clips, trained_on
@@ -165,6 +169,8 @@ def register(app: typer.Typer) -> None:
         clips, problems = read_clips(data, protocol)
         for problem in problems:
             say(f"left out: {problem}")
+        if why := of_clips(clips.clips):
+            say(f"{data}: {why}")
         plan = make_protocol(protocol, clips, split=split, people=judged, fold=fold)
         note = trained_on(
             model.manifest.training, clips, plan, data.resolve().name if protocol == "clips" else protocol

@@ -23,11 +23,12 @@ import numpy as np
 from edge.bench.machine import resident
 from edge.bench.traffic import Camera, Load, Trace, recorded
 from edge.bundle import Bundle, open_bundle
+from edge.cache import FeatureCache
 from edge.engine import Engine, open_engine
 from edge.runtime import Runtime
 from edge.settings import Settings
 from edge.skeleton import Float, J
-from edge.support import FeatureCache, load_support
+from edge.support import load_support
 from edge.turns import TurnPlan
 
 EVERY_S = 0.001

@@ -147,7 +147,8 @@ from edge.bundle import open_bundle
 from edge.engine import open_engine
 from pathlib import Path
 from edge.settings import Settings
-from edge.support import FeatureCache, load_support
+from edge.cache import FeatureCache
+from edge.support import load_support
 from edge.turns import TurnPlan
 root, batch, seconds, name, bundle, threads = json.loads(sys.argv[1])
 model = open_bundle(Path(bundle) if bundle else None)

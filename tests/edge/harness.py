@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -215,6 +216,7 @@ class Bench:
     source: MemorySource
     sink: MemorySink
     clock: FakeClock
+    told: io.StringIO
 
     def play(self, messages: Sequence[bytes | list[bytes]], chunk: int = 10**9) -> Bench:
         """Feed messages, step until all are read, and judge what is left."""
@@ -242,7 +244,7 @@ def bench(
     options = Settings(**{"max_tracks": 64, **settings})  # type: ignore[arg-type]
     engine = engine or open_engine(bundle, max_batch=options.max_batch)
     memory, sink = MemorySource(fake), MemorySink()
-    notices = Notices(open("/dev/null", "w"), clock=fake)  # noqa: SIM115, PTH123
+    told = io.StringIO()
     runtime = Runtime(
         options,
         bundle,
@@ -251,11 +253,11 @@ def bench(
         source or memory,  # type: ignore[arg-type]
         sink,
         feed=feed,  # type: ignore[arg-type]
-        notices=notices,
+        notices=Notices(told, clock=fake),
         clock=fake,
         wall=wall,
     )
-    return Bench(runtime, memory, sink, fake)
+    return Bench(runtime, memory, sink, fake, told)
 
 
 def person(height: float = 0.0) -> Float:

@@ -19,13 +19,14 @@ from typer.testing import CliRunner
 
 from edge import library
 from edge.bundle import BASE, MANIFEST, open_bundle
+from edge.cache import FeatureCache
 from edge.cli import main, make_app
 from edge.clip import save_clip
 from edge.engine import open_engine
 from edge.errors import ClipError, HaadError, SettingsError
 from edge.motion import make_motion
 from edge.settings import Settings, load_settings
-from edge.support import FeatureCache, load_support
+from edge.support import load_support
 from edge.turns import TurnPlan
 
 runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from edge import history, library
 from edge.bundle import open_bundle
+from edge.cache import FeatureCache
 from edge.clip import load_clip, save_clip
 from edge.engine import open_engine
 from edge.errors import HaadError, SupportError
 from edge.motion import make_motion
 from edge.reload import fingerprint
-from edge.support import FeatureCache, load_support
+from edge.support import load_support
 
 Bytes = dict[str, bytes]
 

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edge.bundle import open_bundle
+from edge.cache import FeatureCache
 from edge.cli import make_app
 from edge.clip import save_clip
 from edge.engine import Engine, open_engine
@@ -20,7 +21,7 @@ from edge.recording import read, write
 from edge.refine import BELIEF, FACTORS, Refined, _levels, _Player, _Windows, refine, write_refined
 from edge.reload import fingerprint
 from edge.settings import Settings
-from edge.support import REFINED, FeatureCache, SupportSet, load_support
+from edge.support import REFINED, SupportSet, load_support
 from edge.turns import TurnPlan
 from tests.edge.harness import HeightEngine, bench, message, person, stand, support_of
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edge.errors import EngineError
 from edge.events import Scores, Status
+from edge.motion import make_motion
 from edge.skeleton import Float
 from edge.support import SupportSet
 
@@ -256,6 +257,19 @@ def test_a_new_subscriber_hears_the_status_at_once_and_all_hear_it_every_second(
     for _ in range(30):
         b.runtime.step(0.1)
     assert len(b.sink.states()) == said + 1 + 3
+
+
+def test_a_stream_whose_people_stand_on_their_heads_is_told_of() -> None:
+    walk = make_motion("walk", seconds=4).joints
+    b = bench(HeightEngine())
+    for second in range(24):
+        b.clock.now += 1
+        frames = [(k, walk[k % len(walk)]) for k in range(24 * second, 24 * (second + 1))]
+        b.play([message("upright", k, 5 + k / 24, {1: pose}) for k, pose in frames])
+        b.play([message("over", k, 5 + k / 24, {1: -pose}) for k, pose in frames])
+        b.play([message("over2", k, 5 + k / 24, {1: -pose}) for k, pose in frames])
+    told = [line for line in b.told.getvalue().splitlines() if "heads are below hips" in line]
+    assert told and all("stream over" in line for line in told)
 
 
 def test_stopping_judges_what_has_arrived_and_says_offline() -> None:

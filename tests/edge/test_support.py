@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edge.bundle import open_bundle
-from edge.clip import Clip, save_clip
+from edge.cache import FeatureCache
+from edge.clip import Clip, load_clip, save_clip
 from edge.engine import Engine, open_engine, run_all
 from edge.errors import SupportError
 from edge.motion import make_motion
+from edge.posture import POSTURE_RULE
 from edge.score import match
-from edge.support import RULE, FeatureCache, SupportSet, clip_windows, load_support
+from edge.support import RULE, SupportSet, clip_windows, load_support
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,15 @@ def folder(tmp_path: Path) -> Path:
 
 def load(root: Path, engine: Engine, cache: Path | None = None) -> SupportSet:
     return load_support(root, open_bundle(), engine, FeatureCache(cache or root.parent / "cache"))
+
+
+def test_a_folder_that_stands_on_its_head_is_told_of_whatever_the_cache_holds(folder: Path, engine: Engine) -> None:
+    assert not any("support:" in p for p in load(folder, engine).problems)
+    for path in folder.glob("*/*.npz"):
+        clip = load_clip(path)
+        save_clip(path, replace(clip, joints=clip.joints * np.array([1, -1, -1], np.float32)))
+    for _ in range(2):
+        assert any(p.startswith("support: heads are below hips: y points down") for p in load(folder, engine).problems)
 
 
 def test_a_short_clip_is_looped_and_cut_at_every_phase() -> None:
@@ -118,7 +130,7 @@ def test_what_is_kept_is_of_one_encoder_and_one_window(folder: Path, engine: Eng
     load(folder, engine)
     m = open_bundle().manifest
     kinds = {path.name.rpartition("-")[0] for path in (folder.parent / "cache").iterdir()}
-    assert kinds == {f"{m.encoder[:16]}-{RULE}-{m.frames}x{m.seconds:g}"}
+    assert kinds == {f"{m.encoder[:16]}-{RULE}-{m.frames}x{m.seconds:g}", f"p{POSTURE_RULE}"}
 
 
 def test_the_version_is_the_contents(folder: Path, engine: Engine, tmp_path: Path) -> None:

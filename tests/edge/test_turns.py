@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from edge.bundle import open_bundle
+from edge.cache import FeatureCache
 from edge.clip import Clip, save_clip
 from edge.engine import Engine, embed, open_engine
 from edge.motion import make_motion
 from edge.score import level_of, margin_of
 from edge.skeleton import CORE15
-from edge.support import FeatureCache, SupportSet, load_support
+from edge.support import SupportSet, load_support
 from edge.turns import BLEND_S, TurnPlan, chosen, paired, repeated, turn_windows
 
 

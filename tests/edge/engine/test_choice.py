@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edge.bundle import BASE, GRAPH, open_bundle, write_bundle
+from edge.cache import FeatureCache
 from edge.clip import save_clip
 from edge.engine import Staging
 from edge.engine.fallback import Fallback
@@ -20,7 +21,6 @@ from edge.page import RuntimeCollector
 from edge.service import _reloader, serving
 from edge.settings import load_settings
 from edge.skeleton import Float
-from edge.support import FeatureCache
 from tests.edge.harness import HeightEngine, bench, message, person, support_of
 
 

@@ -1,0 +1,43 @@
+"""What was worked out of a clip, kept on disk: an engine that starts again, or reloads, embeds only what is new."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from edge.bundle import replace
+from edge.outputs import users_folder
+from edge.skeleton import Float
+
+
+class FeatureCache:
+    """Arrays under names that say it all: the hashes of the clip's bytes and of the encoder, and the rule's version."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        temporary = Path(tempfile.gettempdir()) / "haad-edge"
+        self.root = root or users_folder("XDG_CACHE_HOME", ".cache") or temporary
+
+    def get(self, key: str, width: int, make: Callable[[], Float]) -> Float:
+        """The cached array (N, width), or what `make` returns, which is then kept.
+
+        A damaged or unwritable cache is no error.
+        """
+        path = self.root / f"{key}.npy"
+        try:
+            found: Float = np.load(path, allow_pickle=False)
+            if found.dtype == np.float32 and found.shape == (len(found) or 1, width) and np.isfinite(found).all():
+                return found
+        except Exception:  # whatever numpy raises over a damaged file: tokenize.TokenError, BadZipFile …
+            pass
+        made = make()
+        buffer = io.BytesIO()
+        np.save(buffer, made)
+        try:
+            replace(path, buffer.getvalue())
+        except OSError:
+            pass
+        return made
