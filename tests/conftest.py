@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 
@@ -14,3 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, usual)
+
+# A device has no torch. There the tests of what runs there are collected, those on its GPU among them, and no others.
+if importlib.util.find_spec("torch") is None:
+    collect_ignore = ["builder", "docs", "trainer", "edge/test_reference.py", "integration/test_real_clips.py"]
+    collect_ignore += ["test_benchmarks.py", "test_conditions.py", "test_gpu_benchmark.py"]

@@ -261,6 +261,7 @@ def test_a_command_without_its_extra_names_the_extra(monkeypatch: pytest.MonkeyP
 
 
 def test_evaluate_writes_json(clips: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="evaluate needs the extra 'train'")
     out = tmp_path / "f.json"
     arguments = ["--shots", "2", "--split", "random", "--draws", "3", "--json", str(out)]
     done = runner.invoke(make_app(), ["evaluate", "--data", str(clips), *arguments])

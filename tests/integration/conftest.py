@@ -33,6 +33,19 @@ def data() -> Path:
     return DATA
 
 
+def haad(*arguments: object, ok: bool = True, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    """A command of `haad-edge`, to its end."""
+    done = subprocess.run(
+        [sys.executable, "-m", "edge.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert "Traceback" not in done.stderr and (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done
+
+
 @dataclass
 class Engine:
     """A `haad-edge run` process: where it listens and speaks, and a subscriber that has heard it."""

@@ -18,20 +18,7 @@ from edge.events import Alert, Status
 from edge.motion import make_motion
 from edge.recording import read
 
-from .conftest import Engine, send_clips
-
-
-def haad(*arguments: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
-    """A command of `haad-edge`, to its end."""
-    done = subprocess.run(
-        [sys.executable, "-m", "edge.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-    assert "Traceback" not in done.stderr and (done.returncode == 0) == ok, done.stdout + done.stderr
-    return done
+from .conftest import Engine, haad, send_clips
 
 
 def began(*arguments: object) -> subprocess.Popen[str]:
