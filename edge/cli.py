@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from edge import __version__
+from edge.axes_cli import axes
 from edge.console import Commands, Config, Keys, Remote, err, fail, number, out, say
 from edge.errors import EngineError, HaadError
 from edge.outputs import remedy
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=TRY)(demo)
     app.command(rich_help_panel=TRY)(publish)
     app.command(rich_help_panel=MODEL)(embed)
+    app.command(rich_help_panel=MODEL)(axes)
     app.command(rich_help_panel=MODEL)(doctor)
     support = typer.Typer(no_args_is_help=True, help="The support folder: what is normal.")
     support.command("show")(support_show)

@@ -57,17 +57,19 @@ def cues(joints: Float, visible: Float) -> Float:
 
 
 def wrong(total: Float) -> str:
-    """What `cues`, times the seconds that each stands for and added up (6,), say is the wrong way round, or ''."""
+    """What `cues`, times the seconds that each stands for and added up (6,), say is the wrong way round, and which axes
+    would be right, as `haad-edge axes --to` takes them; or ''."""
     x, y, z, trunks, before, far = (float(v) for v in total)
     if trunks < ENOUGH:
         return ""
     if y < -0.5 * trunks:
-        return "heads are below hips: y points down, and must point up in 3-D, down in pixels"
+        return "heads are below hips, y points the wrong way: x,-y,-z would be right"
     axis, most = max(("x", x), ("z", z), key=lambda a: abs(a[1]))
     if abs(most) > 0.7 * trunks and abs(y) < 0.6 * trunks:
-        return f"bodies lie along {axis}: if nobody does, {axis} points up where y must"
+        right = {("z", True): "x,z,-y", ("z", False): "x,-z,y", ("x", True): "-y,x,z", ("x", False): "y,-x,z"}
+        return f"bodies lie along {axis}; if nobody does, {right[axis, most > 0]} would be right"
     if far >= LEGS and before < -0.4 * far:
-        return "knees bend backwards: an axis points the wrong way, or left and right are exchanged"
+        return "knees bend backwards, an axis is turned over or left and right are exchanged: x,y,-z would be right"
     return ""
 
 

@@ -44,7 +44,9 @@ def test_a_folder_that_stands_on_its_head_is_told_of_whatever_the_cache_holds(fo
         clip = load_clip(path)
         save_clip(path, replace(clip, joints=clip.joints * np.array([1, -1, -1], np.float32)))
     for _ in range(2):
-        assert any(p.startswith("support: heads are below hips: y points down") for p in load(folder, engine).problems)
+        assert any(
+            p.startswith("support: heads are below hips, y points the wrong way") for p in load(folder, engine).problems
+        )
 
 
 def test_a_short_clip_is_looped_and_cut_at_every_phase() -> None:
