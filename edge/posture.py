@@ -1,10 +1,10 @@
 """Whether bodies come the right way round. An axis that points the wrong way is no error of any message or file, and is
-judged all the same, only worse: on UTD-MHAD with three to seven times the error (docs/start.md, "The right way round").
+judged all the same, only worse: with up to twenty times the error (docs/start.md, "The right way round").
 
     poses (N, 15, 3) ─► cues (N, 6), to be added up over a folder's clips or a stream's seconds ─► what seems wrong
 
-A trunk tells where up is. Knees tell left from right: they bend forwards, and forwards follows from up and left where
-the axes are right-handed. A picture without depth shows the first alone.
+A trunk tells where up is. Knees tell left from right: they bend forwards, and where that is follows from a leg and from
+which hip is the left one, if the axes are right-handed. A picture without depth shows the first alone.
 """
 
 from __future__ import annotations
@@ -16,43 +16,46 @@ import numpy as np
 from edge.clip import Clip
 from edge.notices import Notices
 from edge.skeleton import CORE15, Float
-from edge.windows import Windows
+from edge.windows import Stream, Windows
 
 _AT = {name: i for i, name in enumerate(CORE15)}
 _LEGS = np.array([[_AT[f"{side}_{joint}"] for joint in ("hip", "knee", "ankle")] for side in "lr"])
-_TRUNK = [_AT[n] for n in ("pelvis", "neck", "l_shoulder", "r_shoulder", "l_hip", "r_hip")]
+_TRUNK = [_AT["pelvis"], _AT["neck"]]
 BENT = 0.3
 """How far a knee lies beside the line from hip to ankle, by the length of the upper leg, to count: about 35°. Of legs
 that are straight a sensor's noise makes either."""
-POSTURE_RULE = "1"
-"""The version of `cues`; part of the name that they are kept under."""
+POSTURE_RULE = "2"
+"""The version of `cues`, and of what they are made from a file by; part of the name that they are kept under."""
 ENOUGH, LEGS = 2.0, 2.0
 """Seconds of trunks and of bent legs without which nothing is said."""
-MOST = 600.0
-"""Seconds of a stream after which older ones count by half, so that what was mended is not held against it."""
+LOOKS, MOST = 20, 120.0
+"""Seconds of a stream without which nothing is said of it, and after which older ones count by half, so that what was
+mended is not held against it for long."""
 SILENT_S = 1.5
 
 
 def cues(joints: Float, visible: Float) -> Float:
     """joints (N, 15, 3), visible (N, 15) → (N, 6): where the trunk points (x, y, z; of length 1), whether it was seen,
     how far bent knees lie before the legs, and how far aside at all."""
-    pelvis, neck, l_shoulder, r_shoulder, l_hip, r_hip = np.moveaxis(joints[:, _TRUNK], 1, 0)
+    pelvis, neck = np.moveaxis(joints[:, _TRUNK], 1, 0)
     up = neck - pelvis
     long = np.linalg.norm(up, axis=-1, keepdims=True)
     seen = (visible[:, _TRUNK] > 0).all(1) & (long[:, 0] > 0)
-    up = np.divide(up, long, out=np.zeros_like(up), where=long > 0)
-    ahead = _unit(np.cross(l_shoulder - r_shoulder + l_hip - r_hip, up))
+    up = np.divide(up, long, out=np.zeros_like(up), where=long > 0) * seen[:, None]
     hip, knee, ankle = np.moveaxis(joints[:, _LEGS], 2, 0)  # (N, 2, 3) each
     leg, upper = ankle - hip, knee - hip
     along = (upper * leg).sum(-1) / np.maximum((leg * leg).sum(-1), 1e-12)
     aside = upper - np.clip(along, 0, 1)[..., None] * leg
     aside /= np.maximum(np.linalg.norm(upper, axis=-1, keepdims=True), 1e-12)
     far = np.linalg.norm(aside, axis=-1)
-    far *= (visible[:, _LEGS] > 0).all(-1) & (far > BENT) & seen[:, None]
-    before = np.where(far > 0, (aside * ahead[:, None]).sum(-1), 0)
-    flat = (joints[..., 2] == 0).all(1)
-    far[flat] = 0  # without depth nothing is before anything
-    out: Float = np.column_stack([up * seen[:, None], seen, before.sum(1), far.sum(1)]).astype(np.float32)
+    hips = (visible[:, _LEGS[:, 0]] > 0).all(1, keepdims=True)
+    deep = (joints[..., 2] != 0).any(1, keepdims=True)  # without depth nothing is before anything
+    far *= (far > BENT) & (visible[:, _LEGS] > 0).all(-1) & hips & deep
+    # By the leg and not by the trunk, which may bend further than it stands.
+    ahead = np.cross((hip[:, 0] - hip[:, 1])[:, None], -leg)
+    ahead /= np.maximum(np.linalg.norm(ahead, axis=-1, keepdims=True), 1e-12)
+    before = np.where(far > 0, (aside * ahead).sum(-1), 0)
+    out: Float = np.column_stack([up, seen, before.sum(1), far.sum(1)]).astype(np.float32)
     return out
 
 
@@ -62,41 +65,48 @@ def wrong(total: Float) -> str:
     x, y, z, trunks, before, far = (float(v) for v in total)
     if trunks < ENOUGH:
         return ""
-    if y < -0.5 * trunks:
-        return "heads are below hips, y points the wrong way: x,-y,-z would be right"
+    if down(total):
+        return "heads are below hips: unless people stand on them, x,-y,-z would be right"
     axis, most = max(("x", x), ("z", z), key=lambda a: abs(a[1]))
     if abs(most) > 0.7 * trunks and abs(y) < 0.6 * trunks:
         right = {("z", True): "x,z,-y", ("z", False): "x,-z,y", ("x", True): "-y,x,z", ("x", False): "y,-x,z"}
-        return f"bodies lie along {axis}; if nobody does, {right[axis, most > 0]} would be right"
-    if far >= LEGS and before < -0.4 * far:
+        return f"bodies lie along {axis}: unless people do, {right[axis, most > 0]} would be right"
+    if far >= LEGS and before < -0.5 * far:
         return "knees bend backwards, an axis is turned over or left and right are exchanged: x,y,-z would be right"
     return ""
 
 
+def down(total: Float) -> bool:
+    """Whether heads are below hips, in sums as `wrong` takes them."""
+    return bool(total[3] >= ENOUGH and total[1] < -0.5 * total[3])
+
+
 class Posture:
-    """Looks at streams once a second, and says whose people are the wrong way round."""
+    """Looks at streams once a second, and says whose people are the wrong way round: each thing once of a stream."""
 
     def __init__(self, notices: Notices) -> None:
         self._notices = notices
-        self._total: dict[str, Float] = {}
+        self._known: dict[str, tuple[Stream, Float, str]] = {}
 
     def look(self, windows: Windows, now: float) -> None:
         """`now` is monotonic seconds, as `Stream.heard` is."""
+        # A stream of the same name that began anew is another one.
+        self._known = {n: k for n, k in self._known.items() if windows.streams.get(n) is k[0]}
         streams = [s for s in windows.streams.values() if now - s.heard <= SILENT_S and s.slots]
-        slots = np.array([slot for s in streams for slot in s.slots.values()], np.intp)
-        if not len(slots):
+        if not streams:
             return
-        of = np.repeat(np.arange(len(streams)), [len(s.slots) for s in streams])
-        fresh = np.zeros((len(streams), 6), np.float32)
-        np.add.at(fresh, of, cues(*windows.latest(slots)))
-        before, self._total = self._total, {name: t for name, t in self._total.items() if name in windows.streams}
+        people = [len(s.slots) for s in streams]
+        found = cues(*windows.latest(np.array([slot for s in streams for slot in s.slots.values()], np.intp)))
+        fresh = np.add.reduceat(found, np.cumsum([0, *people[:-1]]), axis=0) / np.array(people)[:, None]
         for stream, new in zip(streams, fresh, strict=True):
-            total = before.get(stream.name, np.zeros(6, np.float32)) + new
+            _, total, told = self._known.get(stream.name, (stream, np.zeros(6, np.float32), ""))
+            total = total + new
             if total[3] > MOST:
                 total = total / 2
-            self._total[stream.name] = total
-            if total[3] >= 10 * ENOUGH and (why := wrong(total)):
+            why = wrong(total) if total[3] >= LOOKS else ""
+            if why and why != told:
                 self._notices.say(f"stream {stream.name}: {why}", f"posture {stream.name}")
+            self._known[stream.name] = stream, total, why or told
 
 
 def clip_cues(clip: Clip) -> Float:
@@ -108,8 +118,3 @@ def clip_cues(clip: Clip) -> Float:
 def of_clips(clips: Iterable[Clip]) -> str:
     """What seems `wrong` with clips of one folder, or ''."""
     return wrong(np.sum([np.zeros((1, 6), np.float32), *map(clip_cues, clips)], axis=(0, 1)))
-
-
-def _unit(v: Float) -> Float:
-    out: Float = v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12)
-    return out

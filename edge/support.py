@@ -28,7 +28,7 @@ from edge.clip import Clip, categories, clip_bytes, parse_clip
 from edge.engine import Engine, embed
 from edge.errors import ClipError, SupportError
 from edge.history import reading
-from edge.posture import POSTURE_RULE, clip_cues, wrong
+from edge.posture import POSTURE_RULE, clip_cues, down, wrong
 from edge.score import NO_TURNS, level_of, margin_of
 from edge.skeleton import Float
 from edge.turns import RULE as TURN_RULE
@@ -145,12 +145,13 @@ def _load(
     features: list[list[Float]] = []
     used: list[tuple[str, ...]] = []
     sources: list[list[Source]] = []
-    posture = np.zeros(6, np.float32)
+    posture: list[Float] = []
     version = hashlib.sha256()
     m = bundle.manifest
     for name, files in folders.items():
         clips: list[Float] = []
         mine: list[Source] = []
+        stands = np.zeros(6, np.float32)
         for path in files:
             try:
                 data = clip_bytes(path)
@@ -158,9 +159,10 @@ def _load(
                 key = f"{_kind(bundle, RULE)}-{digest[:32]}"
                 # The very bytes that were hashed are embedded: the file may change meanwhile.
                 make = partial(_embed_clip, data, str(path), bundle, engine)
-                clips.append(cache.get(key, m.embedding, make))
-                stands = partial(_posture, data, str(path))
-                posture += cache.get(f"p{POSTURE_RULE}-{digest[:32]}", len(posture), stands)[0]
+                features_of = cache.get(key, m.embedding, make)
+                look = partial(_posture, data, str(path))
+                stands = stands + cache.get(f"p{POSTURE_RULE}-{digest[:32]}", len(stands), look)[0]
+                clips.append(features_of)
                 mine.append((path, digest))
                 version.update(os.fsencode(name) + f"/{digest}\n".encode())
             except ClipError as e:
@@ -170,6 +172,7 @@ def _load(
             features.append(clips)
             used.append(tuple(os.fsencode(path.name).decode(errors="replace") for path, _ in mine))
             sources.append(mine)
+            posture.append(stands)
         else:
             problems.append(f"category '{name}' has no usable clip and is not part of the support")
     if not names:
@@ -197,8 +200,11 @@ def _load(
     there = read_refined(root, names, bundle.model) if refined else Fitted(np.ones(len(names)))
     version.update(there.text)
     problems += there.problems + short + lone(names, features, calibration)
-    if why := wrong(posture):
+    if why := wrong(np.sum(posture, axis=0)):
         problems.append(f"support: {why}")
+    else:  # one that was added later, of another tracker
+        upside = (f"category '{n}': {wrong(p)}" for n, p in zip(names, posture, strict=True) if down(p))
+        problems.extend(upside)
     level = np.array([level_of(clips, calibration, m.temperature) for clips in features + between])
     margin = np.array([margin_of(len(clips), calibration) for clips in features + between])
     found = SupportSet(

@@ -1,7 +1,8 @@
 """The graphs in the hands of a real, strongly typed TensorRT: TensorRT for RTX compiles for a GPU that is not there.
 
 It is NVIDIA's other product with the parser, the network and the builder of TensorRT 10 and 11, so what it reads, types
-and compiles they should too; what it makes runs on an RTX card alone. Nothing of it is run here.
+and compiles they should too; what it makes runs on an RTX card alone. Nothing of it is run here. Its networks are
+always bound to their types: that ours ask for it, `test_plan.py` tells.
 """
 
 from __future__ import annotations

@@ -84,6 +84,17 @@ def test_evaluate_names_the_clips_it_left_out(trained: tuple[Path, Path, str], t
     assert "left out:" in printed and "broken.npz" in printed and "12 clips" in printed
 
 
+def test_clips_whose_axes_seem_wrong_are_told_of(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
+    data, bundle, printed = trained
+    over = tmp_path / "over"
+    run("axes", data, "--to", "x,-y,-z", "--out", over)
+    evaluate = ("--bundle", bundle, "--draws", 2, "--no-floor")
+    assert "heads are below hips" in run("evaluate", "--data", over, *evaluate)
+    train = ("--out", tmp_path / "b", "--config", bundle.parent / "train.yaml", "--steps", 1)
+    assert "over: heads are below hips" in run("train", "--data", over, *train)
+    assert "heads" not in printed + run("evaluate", "--data", data, *evaluate)
+
+
 def test_train_goes_on_from_its_checkpoint(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
     from trainer.config import load_config
     from trainer.fit import Trainer, load_sets
