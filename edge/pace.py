@@ -1,4 +1,5 @@
-"""Whether streams' clocks keep pace with the wall's: a `t` in milliseconds is accepted, and no window is ever full."""
+"""Streams of which nothing can be judged though their messages are all right: a `t` in milliseconds is accepted, and so
+are a number of its own for everybody in each frame, or one frame a second; and no window is ever full."""
 
 from __future__ import annotations
 
@@ -6,10 +7,11 @@ from collections.abc import Iterable
 
 from edge.grid import SECOND
 from edge.notices import Notices
-from edge.windows import Stream
+from edge.windows import Stream, Windows
 
 LOOK_S = 5.0
 SILENT_S = 2.0
+LONG_S = 20
 SLOW = 50
 """So many times slower than the wall is no playback in slow motion."""
 
@@ -38,3 +40,28 @@ class Pace:
                     )
                 wall, t = stream.heard, stream.t
             self._since[stream.name] = wall, t
+
+
+class Stay:
+    """Looks at streams once a second, and says where people are seen and nobody for long enough to be judged."""
+
+    def __init__(self, notices: Notices) -> None:
+        self._notices = notices
+        self._short: dict[str, int] = {}
+
+    def look(self, windows: Windows, now: float) -> None:
+        """`now` is monotonic seconds, as `Stream.heard` is."""
+        before, self._short, spec = self._short, {}, windows.spec
+        for name, stream in windows.streams.items():
+            seen = before.get(name, 0)
+            if now - stream.heard <= SILENT_S and stream.slots:
+                whole = windows.rows[list(stream.slots.values())].max() >= spec.frames
+                seen = 0 if whole else seen + 1
+                if seen and seen % LONG_S == 0:
+                    self._notices.say(
+                        f"stream {name}: people are seen for {seen} s, and nobody for a window of {spec.seconds:g} s, "
+                        "so nothing is judged. Do ids stay the same from frame to frame, and do frames come every "
+                        f"{spec.max_gap / SECOND:g} s or sooner?",
+                        f"stay {name}",
+                    )
+            self._short[name] = seen

@@ -33,7 +33,7 @@ from edge.grid import SECOND, WindowSpec
 from edge.ingest import Ledger, Source
 from edge.judge import Judge
 from edge.notices import Notices
-from edge.pace import Pace
+from edge.pace import Pace, Stay
 from edge.posture import Posture
 from edge.settings import Settings
 from edge.skeleton import Float
@@ -98,7 +98,7 @@ class Runtime:
             clock=clock,
         )
         self._arrivals = Arrivals(self.windows, self.ledger, self.notices, self.dispatch.stage, self._release)
-        self._pace, self._posture = Pace(self.notices), Posture(self.notices)
+        self._pace, self._stay, self._posture = Pace(self.notices), Stay(self.notices), Posture(self.notices)
         self.state: Literal["online", "degraded", "draining", "offline"] = "online"
         self.reason = self._not_taken = ""
         self.stopping = False
@@ -224,6 +224,7 @@ class Runtime:
         if beat:
             self._watch_load()
             self._pace.look(self.windows.streams.values(), self._received)
+            self._stay.look(self.windows, self._received)
             self._posture.look(self.windows, self._received)
         self._say_status()
         # By when the sockets were read last: what has come while the engine was waited for is not heard yet.

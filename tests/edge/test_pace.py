@@ -1,14 +1,17 @@
-"""A clock in another unit is told of, and nothing else is."""
+"""A clock in another unit is told of, and people of whom no window is ever whole; nothing else is."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 
+from edge.grid import WindowSpec
 from edge.notices import Notices
-from edge.pace import Pace
-from edge.windows import Stream
+from edge.pace import Pace, Stay
+from edge.windows import Stream, Windows
 
 
 def said(ticks: list[tuple[float, float, int]], every: float = 0) -> str:
@@ -47,3 +50,43 @@ def test_a_pause_is_no_slow_clock() -> None:
 
 def test_it_is_said_again_while_it_stays_so() -> None:
     assert said([(n, n, n) for n in range(18)]).count("cam") == 3
+
+
+def seen_for(seconds: int, ids: Callable[[int], list[int]], fps: float = 10) -> str:
+    """What is said of a stream that sends these ids in its frames."""
+    out = io.StringIO()
+    windows, stay = Windows(WindowSpec.of(48, 2.0, 0.5, 0.5, 3.0), 256, 4), Stay(Notices(out, every=0))
+    stream = windows.stream_named("cam")
+    assert stream
+    for n in range(int(seconds * fps)):
+        t = round(10**9 * (5 + n / fps))
+        if windows.advance(stream, t):
+            windows.release(windows.gone(stream))
+        slots = windows.slots_of(stream, ids(n))
+        poses = np.zeros((len(slots), 15, 3), np.float32), np.ones((len(slots), 15), np.float32)
+        for _ in windows.push(slots, np.full(len(slots), t), *poses):
+            pass
+        stream.heard = n / fps
+        if n / fps == n // fps:
+            stay.look(windows, n / fps)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("ids", "fps", "found"),
+    [
+        (lambda n: [7], 10, 0),
+        (lambda n: [n], 10, 2),
+        (lambda n: [3 * n, 3 * n + 1], 10, 2),
+        (lambda n: [n // 15], 10, 2),
+        (lambda n: [n // 30], 10, 0),
+        (lambda n: [n, -1], 10, 0),
+        (lambda n: [], 10, 0),
+        (lambda n: [7], 1, 2),
+    ],
+    ids=["one", "new ones", "two new ones", "1.5 s each", "3 s each", "one of them", "nobody", "a frame a second"],
+)
+def test_where_nobody_stays_for_a_window_it_is_said(ids: Callable[[int], list[int]], fps: float, found: int) -> None:
+    text = seen_for(45, ids, fps)
+    assert text.count("stream cam: people are seen for") == found
+    assert ("20 s, and nobody for a window of 2 s" in text and "every 0.5 s" in text) or not found
