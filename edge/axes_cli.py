@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.clip import Clip
 from edge.console import err, say
+
+if TYPE_CHECKING:
+    from edge.clip import Clip
 
 
 def axes(
