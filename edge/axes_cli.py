@@ -11,7 +11,7 @@ import typer
 from edge.console import err, say
 
 if TYPE_CHECKING:
-    from edge.clip import Clip
+    from edge.skeleton import Float
 
 
 def axes(
@@ -19,33 +19,52 @@ def axes(
     to: Annotated[
         str | None, typer.Option(help="what becomes x, y and z, as x,-y,-z; none: only say what seems wrong")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--out", help="the folder to write the turned clips into")] = None,
+    output: Annotated[Path | None, typer.Option("--out", help="the new folder to write the clips into")] = None,
+    only: Annotated[list[str] | None, typer.Option("--category", help="turn these alone; none: all")] = None,
 ) -> None:
     """Whether clips are the right way round: y up, right-handed. With --to and --out, the same clips in other axes."""
+    import numpy as np
+
     from edge.clip import categories, iter_clips, save_clip
     from edge.errors import ClipError
     from edge.outputs import ready_folder
-    from edge.posture import of_clips
+    from edge.posture import clip_cues, down, unsure, wrong
 
     if (to is None) != (output is None):
         raise typer.BadParameter("--to and --out go together", param_hint="--to")
-    if output is not None and output.resolve() == data.resolve():
-        raise typer.BadParameter("clips are not written over themselves: name another folder", param_hint="--out")
+    if output is not None and output.resolve().is_relative_to(data.resolve()):
+        raise typer.BadParameter("name a folder outside the clips' own", param_hint="--out")
+    if output is not None and output.is_dir() and any(output.iterdir()):
+        raise typer.BadParameter(f"{output} holds something: name a new folder", param_hint="--out")
     columns, signs = parse_axes(to or "x,y,z")
     ready_folder(output)
-    found: list[Clip] = []
+    found: dict[str, Float] = {}
+    count = 0
     for category, files in categories(data).items():
+        turn = not only or category in only
         for path, clip in iter_clips(files):
             if isinstance(clip, ClipError):
                 say(f"left out: {clip}", to=err)
                 continue
-            found.append(replace(clip, joints=clip.joints[..., columns] * signs))
+            if turn:
+                clip = replace(clip, joints=clip.joints[..., columns] * signs)
             if output is not None:
-                save_clip(output / category / path.name, found[-1])
+                save_clip(output / category / path.name, clip)
+            found[category] = found.get(category, 0) + clip_cues(clip)[0]
+            count += 1
     if not found:
         raise ClipError(f"{data}: no clip can be read")
-    wrong = of_clips(found)
-    say(f"{output or data}: {len(found)} clips, {wrong or 'nothing seems wrong with their axes'}")
+    if strange := [name for name in only or () if name not in found]:
+        say(f"no clips of '{strange[0]}'; there are {', '.join(found)}", to=err)
+    whole = np.sum(list(found.values()), axis=0)
+    if why := wrong(whole):
+        say(f"{output or data}: {count} clips, {why}")
+        return
+    alone = {name: wrong(total) for name, total in found.items() if down(total)}
+    for name, why in alone.items():
+        say(f"category '{name}': {why}; --category turns it alone")
+    if not alone:
+        say(f"{output or data}: {count} clips, {unsure(whole) or 'nothing seems wrong with their axes'}")
 
 
 def parse_axes(text: str) -> tuple[list[int], list[int]]:

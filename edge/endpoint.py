@@ -137,7 +137,7 @@ class Endpoint:
             raise SettingsError(
                 f"cannot {self.mode} {self.address}",
                 why=str(e),
-                fix="is another haad-edge running? docs/operate.md, 'Two on one host', says what each must have"
+                fix="is another haad-edge there, or a record? docs/operate.md, 'Two on one host', says what each needs"
                 if e.errno == zmq.EADDRINUSE
                 else "check the address",
             ) from None

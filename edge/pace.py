@@ -60,8 +60,8 @@ class Stay:
                 if seen and seen % LONG_S == 0:
                     self._notices.say(
                         f"stream {name}: people are seen for {seen} s, and nobody for a window of {spec.seconds:g} s, "
-                        "so nothing is judged. Do ids stay the same from frame to frame, and do frames come every "
-                        f"{spec.max_gap / SECOND:g} s or sooner?",
+                        "so nothing is judged. Do people stay so long, do ids stay the same from frame to frame, and "
+                        f"do frames come every {spec.max_gap / SECOND:g} s or sooner?",
                         f"stay {name}",
                     )
             self._short[name] = seen

@@ -1,7 +1,7 @@
 """Whether bodies come the right way round. An axis that points the wrong way is no error of any message or file, and is
 judged all the same, only worse: with up to twenty times the error (docs/start.md, "The right way round").
 
-    poses (N, 15, 3) ─► cues (N, 6), to be added up over a folder's clips or a stream's seconds ─► what seems wrong
+    poses (N, 15, 3) ─► cues (N, 7), to be added up over a folder's clips or a stream's seconds ─► what seems wrong
 
 A trunk tells where up is. Knees tell left from right: they bend forwards, and where that is follows from a leg and from
 which hip is the left one, if the axes are right-handed. A picture without depth shows the first alone.
@@ -24,8 +24,10 @@ _TRUNK = [_AT["pelvis"], _AT["neck"]]
 BENT = 0.3
 """How far a knee lies beside the line from hip to ankle, by the length of the upper leg, to count: about 35°. Of legs
 that are straight a sensor's noise makes either."""
-POSTURE_RULE = "2"
+POSTURE_RULE = "3"
 """The version of `cues`, and of what they are made from a file by; part of the name that they are kept under."""
+SEE = "docs/start.md, 'The right way round'"
+NONE = np.zeros(7, np.float32)
 ENOUGH, LEGS = 2.0, 2.0
 """Seconds of trunks and of bent legs without which nothing is said."""
 LOOKS, MOST = 20, 120.0
@@ -35,8 +37,8 @@ SILENT_S = 1.5
 
 
 def cues(joints: Float, visible: Float) -> Float:
-    """joints (N, 15, 3), visible (N, 15) → (N, 6): where the trunk points (x, y, z; of length 1), whether it was seen,
-    how far bent knees lie before the legs, and how far aside at all."""
+    """joints (N, 15, 3), visible (N, 15) → (N, 7): where the trunk points (x, y, z; of length 1), whether it was seen,
+    how far bent knees lie before the legs, how far aside at all, and whether z seems to be a confidence."""
     pelvis, neck = np.moveaxis(joints[:, _TRUNK], 1, 0)
     up = neck - pelvis
     long = np.linalg.norm(up, axis=-1, keepdims=True)
@@ -49,23 +51,29 @@ def cues(joints: Float, visible: Float) -> Float:
     aside /= np.maximum(np.linalg.norm(upper, axis=-1, keepdims=True), 1e-12)
     far = np.linalg.norm(aside, axis=-1)
     hips = (visible[:, _LEGS[:, 0]] > 0).all(1, keepdims=True)
-    deep = (joints[..., 2] != 0).any(1, keepdims=True)  # without depth nothing is before anything
-    far *= (far > BENT) & (visible[:, _LEGS] > 0).all(-1) & hips & deep
+    z = joints[..., 2]
+    deep = (z != 0).any(1)  # without depth nothing is before anything
+    sure = seen & deep & ((z >= 0) & (z <= 1)).all(1) & (long[:, 0] > 10)  # nobody is so thin
+    far *= (far > BENT) & (visible[:, _LEGS] > 0).all(-1) & hips & deep[:, None]
     # By the leg and not by the trunk, which may bend further than it stands.
     ahead = np.cross((hip[:, 0] - hip[:, 1])[:, None], -leg)
     ahead /= np.maximum(np.linalg.norm(ahead, axis=-1, keepdims=True), 1e-12)
     before = np.where(far > 0, (aside * ahead).sum(-1), 0)
-    out: Float = np.column_stack([up, seen, before.sum(1), far.sum(1)]).astype(np.float32)
+    out: Float = np.column_stack([up, seen, before.sum(1), far.sum(1), sure]).astype(np.float32)
     return out
 
 
 def wrong(total: Float) -> str:
-    """What `cues`, times the seconds that each stands for and added up (6,), say is the wrong way round, and which axes
+    """What `cues`, times the seconds that each stands for and added up (7,), say is the wrong way round, and which axes
     would be right, as `haad-edge axes --to` takes them; or ''."""
-    x, y, z, trunks, before, far = (float(v) for v in total)
+    x, y, z, trunks, before, far, sure = (float(v) for v in total)
     if trunks < ENOUGH:
         return ""
+    if sure > 0.9 * trunks:
+        return "the third number seems to be a confidence, which is no depth: x and y alone, and it as 'visible'"
     if down(total):
+        if z == 0:
+            return "heads are below hips: unless people stand on them, y points up where pixels have it down"
         return "heads are below hips: unless people stand on them, x,-y,-z would be right"
     axis, most = max(("x", x), ("z", z), key=lambda a: abs(a[1]))
     if abs(most) > 0.7 * trunks and abs(y) < 0.6 * trunks:
@@ -79,6 +87,13 @@ def wrong(total: Float) -> str:
 def down(total: Float) -> bool:
     """Whether heads are below hips, in sums as `wrong` takes them."""
     return bool(total[3] >= ENOUGH and total[1] < -0.5 * total[3])
+
+
+def unsure(total: Float) -> str:
+    """What cannot be told from sums in which nothing seems `wrong`, or ''."""
+    if total[3] < ENOUGH:
+        return "too little is seen to tell"
+    return "" if total[5] >= LEGS else "hardly a knee is seen to bend, so left and right are not checked"
 
 
 class Posture:
@@ -99,22 +114,22 @@ class Posture:
         found = cues(*windows.latest(np.array([slot for s in streams for slot in s.slots.values()], np.intp)))
         fresh = np.add.reduceat(found, np.cumsum([0, *people[:-1]]), axis=0) / np.array(people)[:, None]
         for stream, new in zip(streams, fresh, strict=True):
-            _, total, told = self._known.get(stream.name, (stream, np.zeros(6, np.float32), ""))
+            _, total, told = self._known.get(stream.name, (stream, NONE, ""))
             total = total + new
             if total[3] > MOST:
                 total = total / 2
             why = wrong(total) if total[3] >= LOOKS else ""
             if why and why != told:
-                self._notices.say(f"stream {stream.name}: {why}", f"posture {stream.name}")
+                self._notices.say(f"stream {stream.name}: {why} → {SEE}", f"posture {stream.name}")
             self._known[stream.name] = stream, total, why or told
 
 
 def clip_cues(clip: Clip) -> Float:
-    """The `cues` (1, 6) of a whole clip, in seconds."""
+    """The `cues` (1, 7) of a whole clip, in seconds."""
     total: Float = cues(clip.joints, clip.visible).sum(0, keepdims=True) / np.float32(clip.fps)
     return total
 
 
 def of_clips(clips: Iterable[Clip]) -> str:
     """What seems `wrong` with clips of one folder, or ''."""
-    return wrong(np.sum([np.zeros((1, 6), np.float32), *map(clip_cues, clips)], axis=(0, 1)))
+    return wrong(np.sum([NONE[None], *map(clip_cues, clips)], axis=(0, 1)))

@@ -27,14 +27,19 @@ LOOK_S = 0.2
 FLUSH_S = 1.0
 """A crash or a power cut costs what came in so many seconds."""
 STUCK_S = 60.0
+PATIENCE_S = 10.0
+REMEDY = (
+    "start the engine with --poses-out pub+bind:tcp://127.0.0.1:5558, name another with --from, or, with --from "
+    "sub+bind:…, start the tracker"
+)
 LIMITS = Limits(16 << 20, 4096)
 
 
 class Recorder:
     """Writes what a source brings, of one stream or all. `strange` counts what is no pose message, and is not kept."""
 
-    def __init__(self, out: Writer, stream: str = "") -> None:
-        self.out, self.stream = out, stream
+    def __init__(self, out: Writer, stream: str = "", tell: Callable[[str], None] = lambda text: None) -> None:
+        self.out, self.stream, self.tell = out, stream, tell
         self.ledger, self.streams = Ledger(), dict[str, Stream]()
         self.strange, self.stopping = 0, False
 
@@ -58,6 +63,7 @@ class Recorder:
         """
         start, flushed = clock(), clock()
         first: float | None = None
+        silent = False
         while not self.stopping:
             messages = source.receive(LOOK_S)
             now, at = clock(), wall()
@@ -69,11 +75,14 @@ class Recorder:
             if now - flushed >= FLUSH_S:
                 self.out.flush()
                 flushed = now
+            if first is None and not silent and now - start >= PATIENCE_S:
+                silent = True
+                self.tell(f"nothing has come for {PATIENCE_S:g} s; waiting on: {REMEDY}")
             if first is None and wait is not None and now - start >= wait:
                 raise RecordingError(
                     f"nothing came for {wait:g} s",
                     why="nobody sends" + (f" as stream {self.stream}" if self.stream else "") + " at that address",
-                    fix="start the engine with --poses-out pub+bind:tcp://127.0.0.1:5558, or name another with --from",
+                    fix=REMEDY,
                 )
             if first is not None and seconds is not None and now - first >= seconds:
                 return "the time is over"

@@ -35,7 +35,7 @@ def record(
     from edge.recording import write
 
     with subscribed(source, stream, keys, allow_remote) as poses, write(output) as file:
-        recorder = Recorder(file, stream)
+        recorder = Recorder(file, stream, lambda text: say(text, to=err))
         for kind in (signal.SIGTERM, signal.SIGINT):
             signal.signal(kind, lambda *_: recorder.stop())
         say(f"recording {source}", to=err)

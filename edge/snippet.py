@@ -68,10 +68,15 @@ def _see(frame: PoseFrame, found: dict[Who, Sight], track: int | None, min_confi
         sight.visible.append(visible[i])
 
 
-def only(found: dict[Who, Sight], where: str) -> tuple[Who, Sight]:
-    """The one track that was seen. Raises SupportError when there was none or several."""
+def only(found: dict[Who, Sight], where: str, others: Iterable[Who] = ()) -> tuple[Who, Sight]:
+    """The one track that was seen. Raises SupportError when there was none or several, naming who else there was."""
     if not found:
-        raise SupportError(f"{where}: nobody like that was seen", fix="look at --from-stream, --track and the time")
+        there = ", ".join(f"{s} track {i}" for s, i in others)
+        raise SupportError(
+            f"{where}: nobody like that was seen",
+            why=f"there was {there:.600}" if there else "",
+            fix="look at --from-stream, --track and the time",
+        )
     if len(found) > 1:
         seen = ", ".join(f"{s} track {i} ({(max(x.t) - min(x.t)) / SECOND:.1f} s)" for (s, i), x in found.items())
         raise SupportError(f"{where}: several people", why=seen[:600], fix="choose one: --from-stream S --track N")
@@ -130,8 +135,10 @@ def from_recording(
     until = begin + round(seconds * SECOND)
     if begin > last or until < first:
         raise SupportError(f"{recording.path}: lasts {(last - first) / SECOND:.1f} s, and has nothing at {at:g} s")
-    found = look((m for m in recording if begin <= m.arrival <= until), stream, track, s.min_confidence)
-    who, sight = only(found, f"{recording.path} at {at:g} s")
+    stretch = [m for m in recording if begin <= m.arrival <= until]
+    found = look(stretch, stream, track, s.min_confidence)
+    others = () if found else look(stretch, "", None, s.min_confidence)
+    who, sight = only(found, f"{recording.path} at {at:g} s", others)
     return who, clip_of(who, sight, s)
 
 

@@ -28,7 +28,7 @@ from edge.clip import Clip, categories, clip_bytes, parse_clip
 from edge.engine import Engine, embed
 from edge.errors import ClipError, SupportError
 from edge.history import reading
-from edge.posture import POSTURE_RULE, clip_cues, down, wrong
+from edge.posture import NONE, POSTURE_RULE, SEE, clip_cues, down, wrong
 from edge.score import NO_TURNS, level_of, margin_of
 from edge.skeleton import Float
 from edge.turns import RULE as TURN_RULE
@@ -151,7 +151,7 @@ def _load(
     for name, files in folders.items():
         clips: list[Float] = []
         mine: list[Source] = []
-        stands = np.zeros(6, np.float32)
+        stands = NONE
         for path in files:
             try:
                 data = clip_bytes(path)
@@ -201,9 +201,9 @@ def _load(
     version.update(there.text)
     problems += there.problems + short + lone(names, features, calibration)
     if why := wrong(np.sum(posture, axis=0)):
-        problems.append(f"support: {why}")
+        problems.append(f"support: {why} → {SEE}")
     else:  # one that was added later, of another tracker
-        upside = (f"category '{n}': {wrong(p)}" for n, p in zip(names, posture, strict=True) if down(p))
+        upside = (f"category '{n}': {wrong(p)} → {SEE}" for n, p in zip(names, posture, strict=True) if down(p))
         problems.extend(upside)
     level = np.array([level_of(clips, calibration, m.temperature) for clips in features + between])
     margin = np.array([margin_of(len(clips), calibration) for clips in features + between])

@@ -60,10 +60,42 @@ def test_axes_that_are_none_are_refused(camera: Path, tmp_path: Path, options: l
     assert done.exit_code == 2 and "Traceback" not in done.output and not (tmp_path / "o").exists()
 
 
-def test_clips_are_not_written_over_themselves(camera: Path) -> None:
+def test_clips_are_not_written_over_others(camera: Path, tmp_path: Path) -> None:
     before = (camera / "walk" / "1.npz").read_bytes()
-    done = runner.invoke(make_app(), ["axes", str(camera), "--to", "x,-y,-z", "--out", f"{camera}/../clips"])
-    assert done.exit_code == 2 and (camera / "walk" / "1.npz").read_bytes() == before
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "x").write_text("")
+    for out in (f"{camera}/../clips", camera / "turned", tmp_path / "taken"):
+        done = runner.invoke(make_app(), ["axes", str(camera), "--to", "x,-y,-z", "--out", str(out)])
+        assert done.exit_code == 2 and (camera / "walk" / "1.npz").read_bytes() == before
+    assert not (camera / "turned").exists() and [p.name for p in (tmp_path / "taken").iterdir()] == ["x"]
+
+
+def said(*words: object) -> str:
+    done = runner.invoke(make_app(), ["axes", *map(str, words)])
+    assert done.exit_code == 0, done.output
+    return " ".join(done.output.split())
+
+
+def test_one_category_among_others_is_named_and_turned_alone(camera: Path, tmp_path: Path) -> None:
+    right, out = tmp_path / "right", tmp_path / "out"
+    said(camera, "--to", "x,-y,-z", "--out", right)
+    for n in (1, 2):
+        save_clip(right / "squat" / f"{n}.npz", make_motion("squat", seconds=4, seed=n))
+    over = load_clip(camera / "walk" / "1.npz")
+    save_clip(right / "elsewhere" / "1.npz", over)
+    assert "category 'elsewhere': heads are below hips" in said(right)
+    assert "nothing seems wrong" in said(right, "--to", "x,-y,-z", "--category", "elsewhere", "--out", out)
+    for name, y in (("squat", 1), ("elsewhere", -1)):
+        before, after = (load_clip(d / name / "1.npz").joints[..., 1] for d in (right, out))
+        np.testing.assert_array_equal(after, y * before)
+    assert "no clips of 'nobody'; there are" in said(right, "--category", "nobody")
+
+
+def test_what_cannot_be_told_is_not_said_to_be_right(tmp_path: Path) -> None:
+    save_clip(tmp_path / "a" / "stand" / "1.npz", make_motion("stand", seconds=4))
+    assert "left and right are not checked" in said(tmp_path / "a")
+    save_clip(tmp_path / "b" / "walk" / "1.npz", make_motion("walk", seconds=1))
+    assert "too little is seen" in said(tmp_path / "b")
 
 
 def test_both_or_none(camera: Path) -> None:

@@ -113,7 +113,7 @@ SEEN = np.ones((1, 15), np.float32)
 
 def test_cues_of_a_pose_by_hand() -> None:
     # Each knee is √½ of the upper leg's length beside the line from hip to ankle, straight ahead.
-    np.testing.assert_allclose(cues(pose(), SEEN)[0], [0, 1, 0, 1, 2 * 0.5**0.5, 2 * 0.5**0.5], atol=1e-6)
+    np.testing.assert_allclose(cues(pose(), SEEN)[0], [0, 1, 0, 1, 2 * 0.5**0.5, 2 * 0.5**0.5, 0], atol=1e-6)
     assert not cues(np.zeros((2, 15, 3), np.float32), np.ones((2, 15), np.float32)).any(), "no body, no cue"
     assert not cues(pose(), 0 * SEEN).any()
 
@@ -136,32 +136,48 @@ def test_how_far_a_knee_is_aside(numbers: list[float]) -> None:
 @given(st.lists(st.floats(-1, 1), min_size=3, max_size=3))
 def test_who_bends_over_bends_no_knee_backwards(neck: list[float]) -> None:
     stooping = pose(neck=tuple(neck), l_shoulder=tuple(neck), r_shoulder=tuple(neck))
-    np.testing.assert_array_equal(cues(stooping, SEEN)[0, 4:], cues(pose(), SEEN)[0, 4:])
+    np.testing.assert_array_equal(cues(stooping, SEEN)[0, 4:6], cues(pose(), SEEN)[0, 4:6])
 
 
 @pytest.mark.parametrize(
     ("sums", "found"),
     [
-        ([0, -5.1, 0, 10, 0, 0], DOWN),
-        ([0, -4.9, 0, 10, 0, 0], ""),
-        ([0, -1.9, 0, 1.9, 0, 0], ""),
-        ([0, -2.1, 0, 2.1, 0, 0], DOWN),
-        ([0, 5.9, 7.1, 10, 0, 0], "lie along z: unless people do, x,z,-y"),
-        ([0, 0, -7.1, 10, 0, 0], "x,-z,y"),
-        ([7.1, 0, 0, 10, 0, 0], "lie along x: unless people do, -y,x,z"),
-        ([-7.1, 0, 3, 10, 0, 0], "y,-x,z"),
-        ([0, 5.9, 6.9, 10, 0, 0], ""),
-        ([0, 6.1, 7.1, 10, 0, 0], ""),
-        ([0, 10, 0, 10, -1.05, 2], KNEES),
-        ([0, 10, 0, 10, -0.95, 2], ""),
-        ([0, 10, 0, 10, -1.9, 1.9], ""),
-        ([0, 10, 0, 10, 5, 5], ""),
+        ([0, -5.1, 0, 10, 0, 0, 0], DOWN),
+        ([0, -4.9, 0, 10, 0, 0, 0], ""),
+        ([0, -1.9, 0, 1.9, 0, 0, 0], ""),
+        ([0, -2.1, 0, 2.1, 0, 0, 0], DOWN),
+        ([0, 5.9, 7.1, 10, 0, 0, 0], "lie along z: unless people do, x,z,-y"),
+        ([0, 0, -7.1, 10, 0, 0, 0], "x,-z,y"),
+        ([7.1, 0, 0, 10, 0, 0, 0], "lie along x: unless people do, -y,x,z"),
+        ([-7.1, 0, 3, 10, 0, 0, 0], "y,-x,z"),
+        ([0, 5.9, 6.9, 10, 0, 0, 0], ""),
+        ([0, 6.1, 7.1, 10, 0, 0, 0], ""),
+        ([0, 10, 0, 10, -1.05, 2, 0], KNEES),
+        ([0, 10, 0, 10, -0.95, 2, 0], ""),
+        ([0, 10, 0, 10, -1.9, 1.9, 0], ""),
+        ([0, 10, 0, 10, 5, 5, 0], ""),
+        ([0, -10, 0, 10, 0, 0, 0], "y points up where pixels have it down"),
+        ([0, -10, 0.1, 10, 0, 0, 0], "x,-y,-z would be right"),
+        ([0, -10, 0.1, 10, 0, 0, 9.1], "a confidence"),
+        ([0, -10, 0.1, 10, 0, 0, 8.9], "x,-y,-z would be right"),
     ],
     ids=str,
 )
 def test_what_sums_say(sums: list[float], found: str) -> None:
     why = wrong(np.array(sums, np.float32))
     assert found in why and bool(why) == bool(found)
+
+
+def test_a_confidence_is_no_depth() -> None:
+    rng = np.random.default_rng(0)
+
+    def sent(clip: Clip, scale: float) -> Clip:
+        """x and y in pixels, y up as clips have it, and a confidence."""
+        joints = np.dstack([scale * clip.joints[..., :2], rng.uniform(0, 1, clip.joints.shape[:2])])
+        return replace(clip, joints=joints.astype(np.float32))
+
+    assert "a confidence" in wrong(total(*(sent(c, 300) for c in everyday())))
+    assert "a confidence" not in wrong(total(*(sent(c, 1) for c in everyday()))), "a body in metres may be within them"
 
 
 def test_cues_of_a_clip_are_seconds() -> None:

@@ -35,6 +35,10 @@ class Feeding(MemorySource):
         return [self.queue.pop(0)] if self.queue else []
 
 
+told: list[str] = []
+"""What recorders say while they wait."""
+
+
 def without_time(stream: str, seq: int) -> bytes:
     blob = np.zeros((1, 15, 3), "<f4").tobytes()
     return join(f"pose/{stream}", {"v": 1, "seq": seq, "layout": "core15", "ids": [1], "joints": blob, "c": 3})
@@ -43,7 +47,7 @@ def without_time(stream: str, seq: int) -> bytes:
 def record(path: Path, queue: list[list[bytes]], stream: str = "", **options: object) -> tuple[Recorder, str]:
     clock = FakeClock()
     with write(path) as file:
-        recorder = Recorder(file, stream)
+        recorder = Recorder(file, stream, told.append)
         given = {"seconds": 100.0, "wait": 5.0, "most": 1 << 20, **options}
         why = recorder.run(Feeding(clock, queue), clock=clock, wall=lambda: round(clock.now * SECOND), **given)  # type: ignore[arg-type]
     return recorder, why
@@ -57,6 +61,14 @@ def test_what_comes_is_kept_with_its_arrival_and_what_is_missing_is_counted(tmp_
     assert np.diff(arrivals) / SECOND == pytest.approx([0.1] * 3)
     assert (recorder.ledger.lost, recorder.strange, sorted(recorder.streams)) == (2, 2, ["a", "b"])
     assert why == "the time is over"
+
+
+def test_who_waits_in_vain_is_told_once_what_to_do(tmp_path: Path) -> None:
+    told.clear()
+    record(tmp_path / "1", [[b"rubbish"]] * 90 + [[message("a", 0, 0, {1: person()})]], wait=None)
+    assert told == []
+    record(tmp_path / "2", [[b"rubbish"]] * 300 + [[message("a", 0, 0, {1: person()})]], wait=None)
+    assert len(told) == 1 and "nothing has come for 10 s" in told[0] and "--poses-out" in told[0]
 
 
 def test_one_stream_a_time_and_a_size_bound_it(tmp_path: Path) -> None:
@@ -234,8 +246,8 @@ def test_who_cannot_be_an_example_is_said(tmp_path: Path) -> None:
     reader, s = read(tape(tmp_path / "r")), Settings()
     for stream, track, at, seconds, said in (
         ("cam", None, None, 3.0, r"several people.*cam track 1 \(3.0 s\), cam track 2 \(3.0 s\)"),
-        ("cam", 9, None, 3.0, "nobody like that"),
-        ("other", None, None, 3.0, "nobody like that"),
+        ("cam", 9, None, 3.0, "nobody like that was seen: there was cam track "),
+        ("other", None, None, 3.0, "nobody like that was seen: there was cam track "),
         ("cam", 2, 1.0, 2.5, "seen for 0.5 s"),
         ("cam", 1, 0.0, 0.9, "seen for 0.9 s.*1 s are the least"),
         ("cam", 1, 99.0, 3.0, "has nothing at 99 s"),
