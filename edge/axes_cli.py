@@ -37,10 +37,14 @@ def axes(
     if output is not None and output.is_dir() and any(output.iterdir()):
         raise typer.BadParameter(f"{output} holds something: name a new folder", param_hint="--out")
     columns, signs = parse_axes(to or "x,y,z")
+    folders = categories(data)
+    if strange := [name for name in only or () if name not in folders]:
+        there = ", ".join(folders)
+        raise typer.BadParameter(f"there is no '{strange[0]}', but {there:.300}", param_hint="--category")
     ready_folder(output)
     found: dict[str, Float] = {}
     count = 0
-    for category, files in categories(data).items():
+    for category, files in folders.items():
         turn = not only or category in only
         for path, clip in iter_clips(files):
             if isinstance(clip, ClipError):
@@ -54,8 +58,6 @@ def axes(
             count += 1
     if not found:
         raise ClipError(f"{data}: no clip can be read")
-    if strange := [name for name in only or () if name not in found]:
-        say(f"no clips of '{strange[0]}'; there are {', '.join(found)}", to=err)
     whole = np.sum(list(found.values()), axis=0)
     if why := wrong(whole):
         say(f"{output or data}: {count} clips, {why}")
