@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from edge.bundle import open_bundle
 from edge.clip import Clip
 from edge.embedding import embed_whole
 from edge.engine import embed, open_engine
-from edge.posture import clip_cues, wrong
+from edge.posture import clip_cues, turned, wrong
 from edge.skeleton import Float
 from trainer.datasets import ClipSet, load_set
 from trainer.evaluate import few_shot, mean_cosine
@@ -34,11 +33,6 @@ AXES = {
     "z up": ((1, -1, 1), (0, 2, 1)),
 }
 SUPPORTS, CATEGORIES, SHOTS = 400, 4, 3
-
-
-def turned(clip: Clip, signs: tuple[int, int, int], order: tuple[int, int, int]) -> Clip:
-    """The clip in other axes."""
-    return replace(clip, joints=np.ascontiguousarray(clip.joints[..., order] * np.float32(signs)))
 
 
 def told(data: ClipSet, clips: list[Clip], rng: np.random.Generator) -> float:
@@ -67,7 +61,7 @@ def main() -> None:
     rows = {}
     print(f"{data.name}, {bundle.model}: AUROC, error over that of the first, told")
     for name, (signs, order) in AXES.items():
-        clips = [turned(c, signs, order) for c in data.clips]
+        clips = [turned(c, order, signs) for c in data.clips]
         embedding = embed_whole(encode, clips, bundle.manifest.frames)
         found = few_shot(embedding, category, data.subjects, draws=o.draws, distance=mean_cosine)
         share = told(data, clips, np.random.default_rng(0))

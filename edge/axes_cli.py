@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +27,7 @@ def axes(
     from edge.clip import categories, iter_clips, save_clip
     from edge.errors import ClipError
     from edge.outputs import ready_folder
-    from edge.posture import clip_cues, down, unsure, wrong
+    from edge.posture import clip_cues, faults, turned, unsure
 
     if (to is None) != (output is None):
         raise typer.BadParameter("--to and --out go together", param_hint="--to")
@@ -51,22 +50,17 @@ def axes(
                 say(f"left out: {clip}", to=err)
                 continue
             if turn:
-                clip = replace(clip, joints=clip.joints[..., columns] * signs)
+                clip = turned(clip, columns, signs)
             if output is not None:
                 save_clip(output / category / path.name, clip)
             found[category] = found.get(category, 0) + clip_cues(clip)[0]
             count += 1
     if not found:
         raise ClipError(f"{data}: no clip can be read")
-    whole = np.sum(list(found.values()), axis=0)
-    if why := wrong(whole):
-        say(f"{output or data}: {count} clips, {why}")
-        return
-    alone = {name: wrong(total) for name, total in found.items() if down(total)}
-    for name, why in alone.items():
-        say(f"category '{name}': {why}; --category turns it alone")
-    if not alone:
-        say(f"{output or data}: {count} clips, {unsure(whole) or 'nothing seems wrong with their axes'}")
+    told = [f"category '{name}': {why}; --category turns it alone" if name else why for name, why in faults(found)]
+    fine = unsure(np.sum(list(found.values()), axis=0)) or "nothing seems wrong with their axes"
+    for line in told or [fine]:
+        say(f"{output or data}: {count} clips, {line}")
 
 
 def parse_axes(text: str) -> tuple[list[int], list[int]]:

@@ -9,7 +9,8 @@ which hip is the left one, if the axes are right-handed. A picture without depth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -89,6 +90,15 @@ def down(total: Float) -> bool:
     return bool(total[3] >= ENOUGH and total[1] < -0.5 * total[3])
 
 
+def faults(of: Mapping[str, Float]) -> Iterator[tuple[str, str]]:
+    """What is `wrong` with a folder of these categories, by their sums: ('', why), or else (category, why) of those in
+    which heads alone are below hips, as of what was added later, from another tracker."""
+    if why := wrong(np.sum([NONE, *of.values()], axis=0)):
+        yield "", why
+    else:
+        yield from ((name, wrong(total)) for name, total in of.items() if down(total))
+
+
 def unsure(total: Float) -> str:
     """What cannot be told from sums in which nothing seems `wrong`, or ''."""
     if total[3] < ENOUGH:
@@ -128,6 +138,11 @@ def clip_cues(clip: Clip) -> Float:
     """The `cues` (1, 7) of a whole clip, in seconds."""
     total: Float = cues(clip.joints, clip.visible).sum(0, keepdims=True) / np.float32(clip.fps)
     return total
+
+
+def turned(clip: Clip, columns: Sequence[int], signs: Sequence[int]) -> Clip:
+    """The clip in other axes: where each comes from, and its sign."""
+    return replace(clip, joints=clip.joints[..., columns] * np.array(signs, np.float32))
 
 
 def of_clips(clips: Iterable[Clip]) -> str:

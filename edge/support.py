@@ -28,7 +28,7 @@ from edge.clip import Clip, categories, clip_bytes, parse_clip
 from edge.engine import Engine, embed
 from edge.errors import ClipError, SupportError
 from edge.history import reading
-from edge.posture import NONE, POSTURE_RULE, SEE, clip_cues, down, wrong
+from edge.posture import NONE, POSTURE_RULE, SEE, clip_cues, faults
 from edge.score import NO_TURNS, level_of, margin_of
 from edge.skeleton import Float
 from edge.turns import RULE as TURN_RULE
@@ -200,11 +200,8 @@ def _load(
     there = read_refined(root, names, bundle.model) if refined else Fitted(np.ones(len(names)))
     version.update(there.text)
     problems += there.problems + short + lone(names, features, calibration)
-    if why := wrong(np.sum(posture, axis=0)):
-        problems.append(f"support: {why} → {SEE}")
-    else:  # one that was added later, of another tracker
-        upside = (f"category '{n}': {wrong(p)} → {SEE}" for n, p in zip(names, posture, strict=True) if down(p))
-        problems.extend(upside)
+    for name, why in faults(dict(zip(names, posture, strict=True))):
+        problems.append((f"category '{name}'" if name else "support") + f": {why} → {SEE}")
     level = np.array([level_of(clips, calibration, m.temperature) for clips in features + between])
     margin = np.array([margin_of(len(clips), calibration) for clips in features + between])
     found = SupportSet(

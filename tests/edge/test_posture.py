@@ -15,7 +15,7 @@ from edge.clip import Clip
 from edge.grid import WindowSpec
 from edge.motion import MOTIONS, make_motion
 from edge.notices import Notices
-from edge.posture import BENT, LOOKS, MOST, Posture, clip_cues, cues, wrong
+from edge.posture import BENT, LOOKS, MOST, Posture, clip_cues, cues, turned, wrong
 from edge.skeleton import CORE15, MIRROR, Float, lift
 from edge.windows import Windows
 
@@ -44,19 +44,15 @@ def everyday() -> list[Clip]:
     return [make_motion(m, seconds=4, seed=s) for s, m in enumerate(("walk", "sit_down", "wave", "pick_up"))]
 
 
-def turned(clip: Clip, sign: list[int], order: list[int]) -> Clip:
-    return replace(clip, joints=(clip.joints[..., order] * np.array(sign, np.float32)))
-
-
 @pytest.mark.parametrize(("sign", "order", "found"), AXES.values(), ids=AXES)
 def test_which_axis_is_wrong(sign: list[int], order: list[int], found: str) -> None:
-    clips = [turned(c, sign, order) for c in everyday()]
+    clips = [turned(c, order, sign) for c in everyday()]
     why = wrong(total(*clips))
     assert found in why and bool(why) == bool(found)
     for _ in range(2):  # where an axis is turned over as well, the knees are told of once the head is up
         if why := wrong(total(*clips)):
             columns, signs = parse_axes(why.removesuffix(" would be right").split()[-1])
-            clips = [turned(c, signs, columns) for c in clips]
+            clips = [turned(c, columns, signs) for c in clips]
     assert wrong(total(*clips)) == "", "the advice is right"
 
 
@@ -211,7 +207,7 @@ class Watched:
 
 
 def axes(clip: Clip, *signs: int) -> Clip:
-    return turned(clip, list(signs), [0, 1, 2])
+    return turned(clip, [0, 1, 2], signs)
 
 
 @pytest.mark.parametrize("people", [1, 5])
