@@ -10,6 +10,7 @@ import typer
 from edge.console import err, say
 
 if TYPE_CHECKING:
+    from edge.clip import Clip
     from edge.skeleton import Float
 
 
@@ -40,27 +41,33 @@ def axes(
     if strange := [name for name in only or () if name not in folders]:
         there = ", ".join(folders)
         raise typer.BadParameter(f"there is no '{strange[0]}', but {there:.300}", param_hint="--category")
-    ready_folder(output)
-    found: dict[str, Float] = {}
-    count = 0
+    clips: list[tuple[str, str, Clip]] = []
     for category, files in folders.items():
-        turn = not only or category in only
         for path, clip in iter_clips(files):
             if isinstance(clip, ClipError):
                 say(f"left out: {clip}", to=err)
                 continue
-            if turn:
+            if not only or category in only:
+                if columns[2] != 2 and not clip.joints[..., 2].any():
+                    raise ClipError(
+                        f"{path}: has no depth",
+                        why=f"--to {to} would make depth of its {'xyz'[columns[2]]}",
+                        fix="of clips without depth turn x and y alone: --to x,-y,z",
+                    )
                 clip = turned(clip, columns, signs)
-            if output is not None:
-                save_clip(output / category / path.name, clip)
-            found[category] = found.get(category, 0) + clip_cues(clip)[0]
-            count += 1
-    if not found:
+            clips.append((category, path.name, clip))
+    if not clips:
         raise ClipError(f"{data}: no clip can be read")
+    ready_folder(output)
+    found: dict[str, Float] = {}
+    for category, name, clip in clips:
+        if output is not None:
+            save_clip(output / category / name, clip)
+        found[category] = found.get(category, 0) + clip_cues(clip)[0]
     told = [f"category '{name}': {why}; --category turns it alone" if name else why for name, why in faults(found)]
     fine = unsure(np.sum(list(found.values()), axis=0)) or "nothing seems wrong with their axes"
     for line in told or [fine]:
-        say(f"{output or data}: {count} clips, {line}")
+        say(f"{output or data}: {len(clips)} clips, {line}")
 
 
 def parse_axes(text: str) -> tuple[list[int], list[int]]:

@@ -27,7 +27,7 @@ def add(root: Path, category: str, clips: Sequence[tuple[str, Clip]], what: str 
 
     Raises SupportError when the folder has each of them already.
     """
-    category, placed = _category(_bare(category)), list[str]()
+    category, placed = as_category(category), list[str]()
     root.mkdir(parents=True, exist_ok=True)
 
     def edit(files: Files, store: Store) -> None:
@@ -82,14 +82,14 @@ def rename(root: Path, old: str, new: str) -> Version:
     if "/" in old:  # as it will be called, so that what is on record is what was done
         category, _, stem = new.partition("/")
         stem = stem.removesuffix(".npz") or old.rpartition("/")[2].removesuffix(".npz")
-        new = f"{_category(category)}/{_plain(stem)}"
+        new = f"{as_category(category)}/{_plain(stem)}"
 
     def edit(files: Files, store: Store) -> None:
         names = _named(files, old, root)
         if "/" in old:
             moves = {names[0]: f"{new}.npz"}
         else:
-            moves = {name: f"{_category(new)}/{name.partition('/')[2]}" for name in names}
+            moves = {name: f"{as_category(new)}/{name.partition('/')[2]}" for name in names}
             if any(name.startswith(f"{new}/") for name in files):
                 raise SupportError(f"{root}: category '{new}' is there already", fix="move single clips into it")
         for source, goal in moves.items():
@@ -139,7 +139,9 @@ def _bare(name: str) -> str:
     return name.rstrip("/")
 
 
-def _category(name: str) -> str:
+def as_category(name: str) -> str:
+    """A category's name as it was given, if it can be one. Raises SupportError."""
+    name = _bare(name)
     if not name.isprintable() or not name.strip() or "/" in name or name[0] == "." or len(name.encode()) > NAME_BYTES:
         raise SupportError(
             f"{name!r:.80} cannot name a category",

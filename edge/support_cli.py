@@ -56,7 +56,7 @@ def add(
     from edge.settings import load_settings
     from edge.snippet import from_live, from_recording
 
-    s = load_settings({}, config)
+    s, category = load_settings({}, config), library.as_category(category)
     if recording is not None:
         who, clip = from_recording(read(recording), stream, track, at, seconds, s)
     elif at is not None or not stream:
@@ -68,7 +68,7 @@ def add(
         with subscribed(poses, "", keys, allow_remote) as source:  # all, so that an error can name those there are
             who, clip = from_live(source, stream, track, seconds, wait, s)
     name = library.clip_name(*who, json.loads(clip.source)["from"])
-    what = f"added {who[0]} track {who[1]} to {category.rstrip('/')}"
+    what = f"added {who[0]} track {who[1]} to {category}"
     version, placed = library.add(support, category, [(name, clip)], what)
     say(f"{support / placed[0]}: {clip.seconds:.1f} s of {who[0]} track {who[1]}, {clip.fps:.0f} frames a second")
     _said(support, version)

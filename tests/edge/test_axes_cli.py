@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from edge.cli import make_app
 from edge.clip import load_clip, save_clip
+from edge.errors import ClipError
 from edge.motion import make_motion
 
 runner = CliRunner()
@@ -97,6 +98,19 @@ def test_what_cannot_be_told_is_not_said_to_be_right(tmp_path: Path) -> None:
     assert "left and right are not checked" in said(tmp_path / "a")
     save_clip(tmp_path / "b" / "walk" / "1.npz", make_motion("walk", seconds=1))
     assert "too little is seen" in said(tmp_path / "b")
+
+
+@pytest.mark.parametrize(("to", "turns"), [("x,z,-y", False), ("z,y,x", False), ("x,-y,-z", True), ("y,x,z", True)])
+def test_nothing_else_becomes_the_depth_of_a_picture(tmp_path: Path, to: str, turns: bool) -> None:
+    clip = make_motion("walk", seconds=4)
+    save_clip(tmp_path / "flat" / "walk" / "1.npz", clip)
+    save_clip(tmp_path / "flat" / "walk" / "2.npz", replace(clip, joints=clip.joints * np.float32([1, 1, 0])))
+    done = runner.invoke(make_app(), ["axes", str(tmp_path / "flat"), "--to", to, "--out", str(tmp_path / "o")])
+    if turns:
+        assert done.exit_code == 0 and len(list((tmp_path / "o" / "walk").iterdir())) == 2
+    else:
+        assert isinstance(done.exception, ClipError) and "2.npz: has no depth" in done.exception.what
+        assert not (tmp_path / "o").exists()  # nothing half done, which a second try would find in its way
 
 
 def test_both_or_none(camera: Path) -> None:

@@ -245,6 +245,12 @@ def test_several_paths_can_still_be_given(clips: Path) -> None:
     assert "nobody listens" in str(e)  # so the paths were taken
 
 
+def test_a_name_that_no_category_can_have_is_refused_before_anybody_is_waited_for(tmp_path: Path) -> None:
+    words = ["support", "add", "--support", str(tmp_path / "s"), "--from-stream", "cam", "--category", "a/b"]
+    e = runner.invoke(make_app(), [*words, "--poses", f"sub+connect:ipc://{tmp_path}/none", "--wait", "0"]).exception
+    assert "'a/b' cannot name a category" in str(e)
+
+
 def test_a_recording_of_nothing_leaves_no_file_in_the_way(tmp_path: Path) -> None:
     out = tmp_path / "r.haad"
     arguments = ["record", "--out", str(out), "--from", f"sub+connect:ipc://{tmp_path}/none", "--wait", "0.1"]
