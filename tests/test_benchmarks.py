@@ -128,6 +128,16 @@ def test_axes(tmp_path: Path) -> None:
     assert rows["as they are"]["told"] == 0 and rows["y down"]["told"] == 1 and len(rows) == 5
 
 
+def test_views(tmp_path: Path) -> None:
+    three_motions(tmp_path / "set", 4)
+    found, places = tmp_path / "x.json", ("3-D joints, as recorded", "45° aside, support from before")
+    words = ("--data", str(tmp_path / "set"), "--people", "4", "--draws", "2", "--places", *places)
+    run("benchmarks.views", *words, "--json", str(found))
+    rows = json.loads(found.read_text())["rows"]
+    assert tuple(rows) == places and all(row["auroc"] > 0.9 for row in rows.values())
+    assert len({row["auroc"] for row in rows.values()}) == 2  # each saw something else
+
+
 def test_repetitions(tmp_path: Path) -> None:
     for name, motion in (("m01_correct", "squat"), ("m01_incorrect", "wave")):
         for k in range(7):

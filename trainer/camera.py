@@ -40,18 +40,19 @@ def front(joints: Float) -> float:
 def views(
     clips: Sequence[Clip],
     *,
+    aside: float = 0,
     yaw: float = 60,
     pitch: tuple[float, float] = (0, 20),
     noise: float = 0.02,
     distance: tuple[float, float] = (3, 6),
     seed: int = 0,
 ) -> list[Clip]:
-    """Each clip from a camera of its own: within `yaw` degrees of its front, `pitch` degrees from above, `distance`
-    metres away, with white noise of `noise` body heights on every keypoint."""
+    """Each clip from a camera of its own: within `yaw` degrees of `aside` degrees off its front, `pitch` degrees from
+    above, `distance` metres away, with white noise of `noise` body heights on every keypoint."""
     out = []
     for i, clip in enumerate(clips):
         rng = np.random.default_rng((seed, i))
-        a = front(clip.joints) + np.deg2rad(rng.uniform(-yaw, yaw))
+        a = front(clip.joints) + np.deg2rad(aside + rng.uniform(-yaw, yaw))
         b = np.deg2rad(rng.uniform(*pitch))
         about_y = np.array([[np.cos(a), 0, -np.sin(a)], [0, 1, 0], [np.sin(a), 0, np.cos(a)]])
         # Seen from above, what is nearer to the camera, at −z, sinks in the picture.

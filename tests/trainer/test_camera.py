@@ -55,6 +55,12 @@ def test_a_view_from_the_front_far_away_is_the_front_without_depth() -> None:
     assert not seen.joints[..., 2].any() and (seen.fps, seen.subject) == (CLIP.fps, CLIP.subject)
 
 
+def test_a_camera_aside_sees_what_it_would_of_somebody_turned() -> None:
+    (seen,) = views([CLIP], aside=50, yaw=0, pitch=(0, 0), noise=0, distance=(1e6, 1e6))
+    expected = turned(np.rad2deg(front(CLIP.joints)) + 50)
+    np.testing.assert_allclose(seen.joints[..., :2], expected[..., :2], atol=2e-3)
+
+
 def test_from_above_the_nearer_hand_sinks() -> None:
     toward = CLIP.joints.copy()
     hand = CORE15.index("r_wrist")

@@ -1,0 +1,115 @@
+"""What alerts are worth where a camera gives 2-D keypoints: `python -m benchmarks.views --data DIR [--json F]`.
+
+The clips of DIR, recorded in 3-D, are seen by a virtual camera: 4 m away, with noise of 1 % of a body's height on every
+keypoint. Support and streams are of different people, both as that camera sees them, and judged as `haad-edge evaluate
+--streaming` judges them. One row for each place that a camera may hang in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from edge.bench.machine import cpu
+from edge.bundle import open_bundle
+from edge.clip import Clip
+from edge.engine import open_engine
+from edge.settings import load_settings
+from trainer.camera import views
+from trainer.datasets import load_set
+from trainer.protocols import by_people
+from trainer.streaming.measure import stream_outcomes
+from trainer.streaming.report import HEAD, Row, cells, summarise
+from trainer.streaming.takes import StreamPlan
+
+SHOTS, CLEAN_S = 3, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Degrees off people's front, how far each clip may differ from that, and from above; noise in body heights."""
+
+    aside: float = 0
+    yaw: float = 10
+    above: float = 10
+    noise: float = 0.01
+
+    def __call__(self, clips: list[Clip], seed: int) -> list[Clip]:
+        pitch, far = (self.above, self.above), (4.0, 4.0)
+        return views(clips, aside=self.aside, yaw=self.yaw, pitch=pitch, noise=self.noise, distance=far, seed=seed)
+
+
+PLACES: dict[str, tuple[View | None, View | None]] = {
+    "3-D joints, as recorded": (None, None),
+    "before people": (View(), View()),
+    "45° aside": (View(aside=45), View(aside=45)),
+    "35° above": (View(above=35), View(above=35)),
+    "before them, twice the noise": (View(noise=0.02), View(noise=0.02)),
+    "before them, turned by up to 40° either way": (View(yaw=40), View(yaw=40)),
+    "45° aside, support from before": (View(), View(aside=45)),
+    "before them, support in 3-D": (None, View()),
+}
+"""How the support is seen, and how the streams are."""
+
+
+def watch(place: str, o: argparse.Namespace) -> Row:
+    """The figures of one place."""
+    torch.set_num_threads(1)
+    data, bundle = load_set(o.data), open_bundle(o.bundle)
+    protocol = by_people(data.subjects, o.people.split(","))
+    clips = np.array(data.clips, object)
+    for side, view in zip((protocol.pool, protocol.test), PLACES[place], strict=True):
+        if view is not None:
+            clips[side] = view(clips[side].tolist(), o.seed)
+    outcomes = stream_outcomes(
+        replace(data, clips=clips.tolist()),
+        protocol,
+        bundle,
+        open_engine(bundle, max_batch=256, threads=1),
+        plan=StreamPlan(clean=CLEAN_S),
+        shots=[SHOTS],
+        draws=o.draws,
+        seed=o.seed,
+        settings=load_settings(),
+        normals=o.normals,
+        floor=False,
+    )
+    return summarise(list(outcomes)).by_shots[SHOTS]
+
+
+def main() -> None:
+    """Measure, print a table, write the figures when asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="DIR/<category>/*.npz")
+    parser.add_argument("--people", default="4,8", help="whose streams are watched; those of UTD-MHAD are held out")
+    parser.add_argument("--bundle", type=Path, help="none: base")
+    parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES), metavar="PLACE")
+    parser.add_argument("--normals", type=int, default=1, help="categories that are normal at a time")
+    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--at-once", type=int, default=2, help="places at a time, one thread each")
+    parser.add_argument("--json", type=Path)
+    o = parser.parse_args()
+    rows = {}
+    model = open_bundle(o.bundle).model
+    print(f"{o.data.name}, {model}, people {o.people}, {SHOTS} clips, {o.normals} normal at a time: {', '.join(HEAD)}")
+    with ProcessPoolExecutor(o.at_once) as pool:
+        for place, row in zip(o.places, pool.map(partial(watch, o=o), o.places), strict=True):
+            rows[place] = asdict(row)
+            print(f"{place:44} {'  '.join(cells(row))}", flush=True)
+    if o.json:
+        about = {"data": o.data.name, "model": model, "people": o.people.split(","), "normals": o.normals}
+        about |= {"draws": o.draws, "seed": o.seed, "machine": cpu(), "date": str(date.today())}
+        o.json.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
