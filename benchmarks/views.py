@@ -30,7 +30,7 @@ from trainer.streaming.measure import stream_outcomes
 from trainer.streaming.report import HEAD, Row, cells, summarise
 from trainer.streaming.takes import StreamPlan
 
-SHOTS, CLEAN_S = 3, 60.0
+CLEAN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,13 @@ class View:
 
 PLACES: dict[str, tuple[View | None, View | None]] = {
     "3-D joints, as recorded": (None, None),
-    "before people": (View(), View()),
+    "in front of people": (View(), View()),
     "45° aside": (View(aside=45), View(aside=45)),
     "35° above": (View(above=35), View(above=35)),
-    "before them, twice the noise": (View(noise=0.02), View(noise=0.02)),
-    "before them, turned by up to 40° either way": (View(yaw=40), View(yaw=40)),
-    "45° aside, support from before": (View(), View(aside=45)),
-    "before them, support in 3-D": (None, View()),
+    "in front, twice the noise": (View(noise=0.02), View(noise=0.02)),
+    "in front, turned by up to 40° either way": (View(yaw=40), View(yaw=40)),
+    "45° aside, support from in front": (View(), View(aside=45)),
+    "in front, support in 3-D": (None, View()),
 }
 """How the support is seen, and how the streams are."""
 
@@ -75,14 +75,14 @@ def watch(place: str, o: argparse.Namespace) -> Row:
         bundle,
         open_engine(bundle, max_batch=256, threads=1),
         plan=StreamPlan(clean=CLEAN_S),
-        shots=[SHOTS],
+        shots=[o.shots],
         draws=o.draws,
         seed=o.seed,
         settings=load_settings(),
         normals=o.normals,
         floor=False,
     )
-    return summarise(list(outcomes)).by_shots[SHOTS]
+    return summarise(list(outcomes)).by_shots[o.shots]
 
 
 def main() -> None:
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--people", default="4,8", help="whose streams are watched; those of UTD-MHAD are held out")
     parser.add_argument("--bundle", type=Path, help="none: base")
     parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES), metavar="PLACE")
+    parser.add_argument("--shots", type=int, default=3)
     parser.add_argument("--normals", type=int, default=1, help="categories that are normal at a time")
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -100,15 +101,17 @@ def main() -> None:
     o = parser.parse_args()
     rows = {}
     model = open_bundle(o.bundle).model
-    print(f"{o.data.name}, {model}, people {o.people}, {SHOTS} clips, {o.normals} normal at a time: {', '.join(HEAD)}")
+    print(
+        f"{o.data.name}, {model}, people {o.people}, {o.shots} clips, {o.normals} normal at a time: {', '.join(HEAD)}"
+    )
     with ProcessPoolExecutor(o.at_once) as pool:
         for place, row in zip(o.places, pool.map(partial(watch, o=o), o.places), strict=True):
-            rows[place] = asdict(row)
+            rows[place] = {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(row).items()}
             print(f"{place:44} {'  '.join(cells(row))}", flush=True)
     if o.json:
-        about = {"data": o.data.name, "model": model, "people": o.people.split(","), "normals": o.normals}
-        about |= {"draws": o.draws, "seed": o.seed, "machine": cpu(), "date": str(date.today())}
-        o.json.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+        about = {"data": o.data.name, "model": model, "people": o.people.split(","), "shots": o.shots}
+        about |= {"normals": o.normals, "draws": o.draws, "seed": o.seed, "machine": cpu(), "date": str(date.today())}
+        o.json.write_text(json.dumps(about | {"rows": rows}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

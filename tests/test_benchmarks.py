@@ -130,7 +130,7 @@ def test_axes(tmp_path: Path) -> None:
 
 def test_views(tmp_path: Path) -> None:
     three_motions(tmp_path / "set", 4)
-    found, places = tmp_path / "x.json", ("3-D joints, as recorded", "45° aside, support from before")
+    found, places = tmp_path / "x.json", ("3-D joints, as recorded", "45° aside, support from in front")
     words = ("--data", str(tmp_path / "set"), "--people", "4", "--draws", "2", "--places", *places)
     run("benchmarks.views", *words, "--json", str(found))
     rows = json.loads(found.read_text())["rows"]

@@ -182,6 +182,17 @@ def test_what_wrong_axes_cost_is_what_was_measured() -> None:
     assert not any(r[right]["told"] for r in rows)
 
 
+def test_what_a_camera_s_place_costs_is_what_was_measured() -> None:
+    rows = json.loads((ROOT / "benchmarks/results/views/utd_mhad.json").read_text(encoding="utf-8"))["rows"]
+    heads = "| what the camera sees | frame AUROC | found ≥ 1.5 s | median delay | false alarms/h |"
+    assert table("docs/trackers.md", heads) == [
+        [place, f"{r['auroc']:.4f}", f"{r['recall']:.1%}", f"{r['delay']:.2f} s", f"{r['false_alarms']:.1f}"]
+        for place, r in rows.items()
+    ]
+    worst = min(rows, key=lambda place: rows[place]["auroc"])
+    assert worst == "45° aside, support from in front"
+
+
 def test_the_gpu_s_table_is_what_was_measured() -> None:
     found = json.loads((ROOT / "benchmarks/results/gpu-nvidia-h200-2026-11-26.json").read_text(encoding="utf-8"))
     heads = "| windows a second; ms p50, p99 | 1 | 16 | 64 | 256 | 1,024 |"
