@@ -24,7 +24,7 @@ from edge.errors import BundleError
 from edge.skeleton import J
 
 HALF = "onnx-fp16"
-BATCHES = (1, 16, 64)
+BATCHES, RUNS = (1, 16, 64), 5
 
 
 def build_half(bundle: Bundle, float32: Sequence[str] = ()) -> tuple[Bundle, EngineRecord]:
@@ -75,8 +75,8 @@ def _shapes(values: Sequence[onnx.ValueInfoProto]) -> dict[str, list[int | str]]
     return {v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
 
 
-def _latency(data: bytes, frames: int, embedding: int, runs: int = 5) -> dict[str, float]:
-    """Median milliseconds of a batch on one thread, against 4 categories of 16 windows."""
+def _latency(data: bytes, frames: int, embedding: int) -> dict[str, float]:
+    """Median milliseconds of a batch on one thread, of RUNS, against 4 categories of 16 windows."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -86,7 +86,7 @@ def _latency(data: bytes, frames: int, embedding: int, runs: int = 5) -> dict[st
         joints = np.random.default_rng(n).random((n, frames, J, 3), np.float32)
         feed = {"joints": joints, "visible": np.ones(joints.shape[:3], np.float32), **bound}
         times = []
-        for _ in range(runs + 1):
+        for _ in range(RUNS + 1):
             t = time.perf_counter()
             session.run(None, feed)
             times.append(time.perf_counter() - t)

@@ -15,10 +15,10 @@ FAR_M = (20.0, 0.0, -35.0)
 """Where the people of the third set walk, seen from the origin."""
 
 
-def example_windows(frames: int, seconds: float, seed: int = 0) -> tuple[Float, Float]:
+def example_windows(frames: int, seconds: float) -> tuple[Float, Float]:
     """Windows of made motion, whole and with a tenth of the joints hidden: (N, T, 15, 3), (N, T, 15)."""
-    joints, visible = (np.concatenate(x) for x in zip(*_windows(frames, seconds, seed), strict=True))
-    hidden = _hide(visible, seed)
+    joints, visible = (np.concatenate(x) for x in zip(*_windows(frames, seconds, 0), strict=True))
+    hidden = _hide(visible, 0)
     return np.concatenate([joints, joints * hidden[..., None]]), np.concatenate([visible, hidden])
 
 

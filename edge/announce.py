@@ -61,6 +61,11 @@ class Announcer:
         return self._outbox.failures if self._outbox else int(bool(self.trouble))
 
     @property
+    def unwritten(self) -> int:
+        """Alert messages given up for the disk: published, and never on record."""
+        return self._outbox.unwritten if self._outbox else 0
+
+    @property
     def alert_seq(self) -> int:
         """The number of the next alert to be published."""
         return self._outbox.published if self._outbox else self._sent

@@ -1,6 +1,6 @@
 """Windows on their way to the engine: staged in its own input buffers, and then under way.
 
-slots ─gather─► Batch (one of the engine's buffers) ─take─► Flight ─► engine ─► Runtime.land
+slots ─gather─► Batch (one of the engine's buffers) ─take─► Flight ─► engine ─► Dispatch
 """
 
 from __future__ import annotations

@@ -189,8 +189,6 @@ def embed(
     bundle: BundleOption = None,
 ) -> None:
     """One embedding per clip of a folder."""
-    import io
-
     import numpy as np
 
     from edge.bundle import open_bundle, replace

@@ -84,6 +84,13 @@ def _ground_travel(joints: Float, visible: Float) -> Float:
     return travel * np.array([1, 0, 1], np.float32)
 
 
+def ground(joints: Float, visible: Float) -> Float:
+    """Where the first of poses (N, 15, 3), seen (N, 15), stands: (3,) with y = 0."""
+    seen = visible[0] > 0
+    centre = joints[0][seen].mean(0) if seen.any() else np.zeros(3)
+    return np.array([centre[0], 0, centre[2]], np.float32)
+
+
 def _interpolate(joints: Float, visible: Float, index: NDArray[np.floating]) -> tuple[Float, Float]:
     index = np.clip(index, 0, len(joints) - 1)
     lo = np.minimum(index.astype(np.intp), len(joints) - 1)

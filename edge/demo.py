@@ -4,7 +4,7 @@ camera ──┐
 camera ──┼─ poses ──► haad-edge run ──► alerts and scores ──► this terminal
 camera ──┘
 
-What it plays ships with it: generated clips, which `trainer/demo_motion.py` makes. They are nobody's recording.
+What it plays ships with it: generated clips, which `trainer/motion/demo.py` makes. They are nobody's recording.
 """
 
 from __future__ import annotations

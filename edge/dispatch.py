@@ -111,7 +111,7 @@ class Dispatch:
     def _land(self) -> None:
         """Wait for the oldest batch under way."""
         try:
-            _, distance = self._engine.collect()
+            distance = self._engine.collect()
         except EngineError as e:
             self._lose(e)
             return

@@ -1,7 +1,7 @@
 """From what one drain of the sockets brought to arrays over all its people.
 
     messages ─┬─ alike ──► Templates: many at a time ─┬─► people of one layout and size ──► joints (P, 15, 3)
-              └─ others ─► decode_pose: one by one ───┘    mapped onto core15 at once       visible (P, 15)
+              └─ others ─► pose_of: one by one ───────┘    mapped onto core15 at once       visible (P, 15)
 
 A numpy call costs a microsecond, whatever the number of people; so everything is done once for all that came together.
 """

@@ -44,11 +44,6 @@ class WindowSpec:
         after = (rows - self.frames - phase) // self.stride + (phase > 0)
         return np.where(rows < self.frames, 0, 1 + np.maximum(after, 0))
 
-    @property
-    def step(self) -> float:
-        """Seconds between two rows."""
-        return self.seconds / self.frames
-
 
 def phase_of(stream: str, track: int, stride: int) -> int:
     """At which row within a stride of so many rows a track's windows are due: the same wherever it is replayed."""

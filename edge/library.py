@@ -77,8 +77,6 @@ def rename(root: Path, old: str, new: str) -> Version:
     there, or the new one is.
     """
     old, new = _bare(old), _bare(new)
-
-    old = old.rstrip("/")
     if "/" in old:  # as it will be called, so that what is on record is what was done
         category, _, stem = new.partition("/")
         stem = stem.removesuffix(".npz") or old.rpartition("/")[2].removesuffix(".npz")

@@ -8,14 +8,10 @@ widen-stride   the same, and then all tracks are due half as often, up to an eig
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 from edge.backlog import Backlog
 from edge.counts import Counts
 from edge.windows import Slots, Windows
 
-Policy = Literal["wait", "drop-oldest", "widen-stride"]
-POLICIES: tuple[str, ...] = get_args(Policy)
 WIDEST = 8
 CALM_S = 5
 """Seconds without a skipped window before the stride narrows again."""

@@ -46,6 +46,7 @@ class RuntimeCollector(Collector):
             ("haad_engine_fallbacks", "times that another engine took over", r.engine.fallbacks),
             ("haad_support_swaps", "support sets put in place", counts.swaps),
             ("haad_journal_failures", "times that alerts could not be written down", r.announcer.journal_failures),
+            ("haad_alerts_unwritten", "alert messages that never came to be on record", r.announcer.unwritten),
             ("haad_evidence_lost", "windows of alerts that could not be kept", r.evidence.lost if r.evidence else 0),
         )
         for name, text, value in plain:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.clip import Clip, blend, load_clip, natural
+from edge.clip import Clip, blend, ground, load_clip, natural
 from edge.errors import ClipError
 from edge.grid import SECOND
 from edge.skeleton import Float
@@ -48,14 +48,14 @@ class Person:
         start, place = 0.0, np.zeros(3, np.float32) if at is None else at
         for clip in clips:
             lasts = seconds or max(clip.seconds, LEAST_S)
-            offset = place if not self.parts else self._end() - _ground(clip.looped(np.zeros(1)))
+            offset = place if not self.parts else self._end() - ground(*clip.looped(np.zeros(1)))
             self.parts.append(Part(clip, start, lasts, offset))
             start += lasts
         self.seconds = start
 
     def _end(self) -> Float:
         p = self.parts[-1]
-        return _ground(p.clip.looped(np.array([p.seconds]))) + p.offset
+        return ground(*p.clip.looped(np.array([p.seconds]))) + p.offset
 
     def at(self, t: float) -> tuple[Float, Float]:
         """The pose at `t` seconds: joints (15, 3), visible (15,)."""
@@ -71,13 +71,6 @@ class Person:
         p = self.parts[i]
         joints, visible = p.clip.looped(np.array([t - p.start]))
         return joints + p.offset, visible
-
-
-def _ground(pose: tuple[Float, Float]) -> Float:
-    joints, visible = pose
-    seen = visible[0] > 0
-    centre = joints[0][seen].mean(0) if seen.any() else np.zeros(3)
-    return np.array([centre[0], 0, centre[2]], np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 """Whether bodies come the right way round. An axis that points the wrong way is no error of any message or file, and is
-judged all the same, only worse: with up to twenty times the error (docs/start.md, "The right way round").
+judged all the same, only worse: with up to sixteen times the error (docs/start.md, "The right way round").
 
     poses (N, 15, 3) ─► cues (N, 7), to be added up over a folder's clips or a stream's seconds ─► what seems wrong
 

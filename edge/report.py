@@ -50,12 +50,12 @@ def line(event: Event) -> Text:
     )
 
 
-def sparkline(values: list[float], limit: float = 1.0, top: float = 2.0) -> Text:
-    """Scores as a row of blocks from 0 to `top`; red at and above the limit."""
+def sparkline(values: list[float]) -> Text:
+    """Scores as a row of blocks from 0 to 2; red at and above 1, the limit of normal."""
     text = Text()
     for v in values:
-        i = min(len(BLOCKS) - 1, max(1, round(v / top * (len(BLOCKS) - 1))))
-        text.append(BLOCKS[i], "red" if v >= limit else "green")
+        i = min(len(BLOCKS) - 1, max(1, round(v / 2 * (len(BLOCKS) - 1))))
+        text.append(BLOCKS[i], "red" if v >= 1 else "green")
     return text
 
 

@@ -35,7 +35,7 @@ PARENTS = (-1, 0, 1, 1, 3, 4, 1, 6, 7, 0, 9, 10, 0, 12, 13)
 MIRROR = np.array([0, 1, 2, 6, 7, 8, 3, 4, 5, 12, 13, 14, 9, 10, 11])
 """core15 with left and right exchanged: `joints[..., MIRROR, :] * (-1, 1, 1)` is the mirrored person."""
 COORDINATE_LIMIT = 1e6
-"""A coordinate beyond this many metres or pixels is a sensor's error value, not a place."""
+"""A coordinate beyond this many metres or pixels (image heights, where a size is given) is a sensor's error value."""
 THRICE = np.ascontiguousarray(np.kron(np.eye(J, dtype=np.float32), np.ones((1, 3), np.float32)))
 """(15, 45): a product with it gives each joint's number to its three coordinates, faster than a broadcast does."""
 

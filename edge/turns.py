@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.clip import Clip, blend
+from edge.clip import Clip, blend, ground
 from edge.score import NormalHere
 from edge.skeleton import CORE15, Float
 
@@ -68,7 +68,7 @@ def _change(a: Clip, b: Clip, frames: int, seconds: float) -> tuple[Float, Float
     before, after = np.arange(-frames, 0) * (seconds / frames), np.arange(frames) * (seconds / frames)
     ja, va = _at(a, a.seconds + np.minimum(np.concatenate([before, after]), 0), seconds)
     jb, vb = _at(b, after, seconds)
-    here, there = _ground(ja[frames], va[frames]), _ground(jb[0], vb[0])
+    here, there = ground(ja[frames:], va[frames:]), ground(jb, vb)
     turned = (jb - there) @ _turn(jb[0], vb[0], ja[frames], va[frames]).T + here
     jb = np.where(vb[..., None] > 0, turned, jb).astype(np.float32)
     share = np.clip(after / BLEND_S, 0, 1).astype(np.float32)[:, None]
@@ -80,13 +80,6 @@ def _change(a: Clip, b: Clip, frames: int, seconds: float) -> tuple[Float, Float
 def _at(clip: Clip, times: NDArray[np.floating], seconds: float) -> tuple[Float, Float]:
     """As `edge.support.clip_windows` takes it: a short clip goes round, a longer one is a stretch."""
     return (clip.at if clip.seconds >= 2 * seconds else clip.looped)(times)
-
-
-def _ground(joints: Float, visible: Float) -> Float:
-    """Where a pose (15, 3), seen (15,), stands: (3,) with y = 0."""
-    seen = visible > 0
-    centre = joints[seen].mean(0) if seen.any() else np.zeros(3)
-    return np.array([centre[0], 0, centre[2]], np.float32)
 
 
 def paired(a: Sequence[Item], b: Sequence[Item]) -> list[tuple[Item, Item]]:

@@ -69,7 +69,7 @@ class Place:
 
 
 class Windows:
-    """The arena. `push` writes one frame's people and yields the slots whose window is complete and due."""
+    """The arena. `push` writes the people of frames and yields the slots whose window is complete and due."""
 
     def __init__(self, spec: WindowSpec, max_tracks: int, max_streams: int) -> None:
         self.spec, self.max_streams = spec, max_streams

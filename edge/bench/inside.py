@@ -138,7 +138,7 @@ class InTurn:
     def __init__(self, engine: Engine, *, repeats: bool) -> None:
         self._engine, self._repeats = engine, repeats
         self._known: dict[int, tuple[Float, Float]] = {}
-        self._done: list[tuple[Float, Float]] = []
+        self._done: list[Float] = []
         self.run: Callable[[int], tuple[Float, Float]] = self._run
 
     def __getattr__(self, name: str) -> Any:
@@ -157,10 +157,10 @@ class InTurn:
             self._known[n] = self._engine.run(n)
         return self._known[n]
 
-    def submit(self, n: int, *, embeddings: bool = False) -> None:
-        self._done.append(self.run(n))
+    def submit(self, n: int) -> None:
+        self._done.append(self.run(n)[1])
 
-    def collect(self) -> tuple[Float, Float]:
+    def collect(self) -> Float:
         return self._done.pop()
 
 
@@ -174,11 +174,8 @@ def runtime(root: Path, settings: Settings, source: Any, *, inference: bool, bun
     return Runtime(settings, model, engine, support, source, Silent())
 
 
-def stages(root: Path, load: Load, settings: Settings, seconds: float, *, inference: bool = True) -> dict[str, Any]:
-    """CPU by station over real ZeroMQ, flat out; `front` is what one core does of the first three stations alone.
-
-    Without `inference` the engine repeats itself: `cpu_person_frames_s` is then the rate of all but the model.
-    """
+def stages(root: Path, load: Load, settings: Settings, seconds: float) -> dict[str, Any]:
+    """CPU by station over real ZeroMQ, flat out; `front` is what one core does of the first three stations alone."""
     import zmq
 
     from edge.bench.generator import sending
@@ -188,7 +185,7 @@ def stages(root: Path, load: Load, settings: Settings, seconds: float, *, infere
     address, context = f"ipc://{root}/stages{time.monotonic_ns():x}", zmq.Context()
     source = ZmqSource(context, [Endpoint.parse(f"pull+bind:{address}")], settings.max_queue)
     try:
-        loop, watch = runtime(root, settings, source, inference=inference), Stages()
+        loop, watch = runtime(root, settings, source, inference=True), Stages()
         loop.engine.run = watch.timed(loop.engine.run)  # type: ignore[method-assign, assignment]
         with sending(load, f"push+connect:{address}", paced=False) as poses:
             poses.started()

@@ -61,7 +61,15 @@ def measure(
             "start": lambda: whole.start(root, [*options, *batch], warm=rounds),
             "sustained": lambda: whole.sustained(root, load, seconds, [*options, *batch], scores=scores),
             "ceiling": lambda: whole.ceiling(
-                root, plain, options, engine=engine, bundle=bundle, batch=max_batch, rounds=rounds, seconds=short
+                root,
+                plain,
+                options,
+                engine=engine,
+                bundle=bundle,
+                batch=max_batch,
+                threads=threads,
+                rounds=rounds,
+                seconds=short,
             ),
             "stages": lambda: inside.stages(root, plain, settings, short),
             "tracks": lambda: inside.tracks(root, counts, rounds=rounds),

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from edge.bench.traffic import NORMAL, perform
+from edge.bench.traffic import perform
 from edge.client import AlertSubscriber
-from edge.demo import process
+from edge.demo import NORMAL, process
 from edge.errors import HaadError
 from edge.events import Status
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.clip import Clip, load_clip
-from edge.demo import CLIPS
+from edge.demo import CLIPS, NORMAL
 from edge.grid import SECOND
 from edge.skeleton import CORE15, Float, get_layout
 from edge.wire import PoseFrame, encode_pose
@@ -32,7 +32,6 @@ EPOCH = 1_700_000_000 * SECOND
 SIZE = (1920, 1080)
 PIXELS_A_METRE = 180.0
 JITTER_PX = 2.0
-NORMAL = ("walk", "wave", "lift_box", "stand")
 FALLS = 0.04
 """Share of the visits in which the person falls."""
 UNSEEN_S = 0.25

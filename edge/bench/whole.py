@@ -167,7 +167,7 @@ print(n / (time.perf_counter() - start))
 """
 
 
-def bare(root: Path, batch: int, seconds: float, engine: str, bundle: Path | None, threads: int = 1) -> float:
+def bare(root: Path, batch: int, seconds: float, engine: str, bundle: Path | None, threads: int) -> float:
     """Windows a second of the engine alone, in a process of its own, at a full batch and with the same support."""
     given = json.dumps([str(root), batch, seconds, engine, str(bundle) if bundle else None, threads])
     done = subprocess.run([sys.executable, "-c", BARE, given], capture_output=True, encoding="utf-8", errors="replace")
@@ -184,14 +184,15 @@ def ceiling(
     engine: str,
     bundle: Path | None,
     batch: int,
+    threads: int,
     rounds: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """The highest rate end to end beside the bare engine's at the same batch, taken in turns."""
+    """The highest rate end to end beside the bare engine's at the same batch and threads, taken in turns."""
     ends: list[dict[str, float]] = []
     bares: list[float] = []
     for _ in range(rounds):
-        bares.append(bare(root, batch, seconds, engine, bundle))
+        bares.append(bare(root, batch, seconds, engine, bundle, threads))
         ends.append(flat_out(root, load, seconds, [*options, "--max-batch", str(batch)]))
     whole = [e["windows_s"] for e in ends]
     return {

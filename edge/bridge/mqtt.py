@@ -11,7 +11,7 @@ import json
 import ssl
 import time
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import paho.mqtt.client as mqtt
@@ -25,8 +25,8 @@ PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 def level(stream: str) -> str:
-    """A stream's name as one level of a topic: what MQTT reserves is percent-encoded."""
-    return urllib.parse.quote(stream, safe=" !$&'()*,:;=@~").replace("*", "%2A")
+    """A stream's name as one level of a topic: what MQTT reserves, and what is not ASCII, is percent-encoded."""
+    return urllib.parse.quote(stream, safe=" !$&'(),:;=@~")
 
 
 class Mqtt:
@@ -44,7 +44,6 @@ class Mqtt:
         password: str | None = None,
         ca: str | None = None,
         timeout: float = 10.0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`url` is mqtt://HOST[:PORT], or mqtts:// with TLS, whose broker's certificate `ca` has signed. Raises
         SettingsError for another, or a `ca` that is no certificate.
@@ -61,7 +60,7 @@ class Mqtt:
         if not prefix or any(c in prefix for c in "#+\0"):
             raise SettingsError(f"{prefix!r} cannot begin a topic", why="# and + are wildcards", fix="--prefix site1")
         self._host, self._port = parts.hostname, port or PORTS[parts.scheme]
-        self._prefix, self._id, self._timeout, self._clock = prefix, client_id, timeout, clock
+        self._prefix, self._id, self._timeout = prefix, client_id, timeout
         self._username, self._password = username, password
         self._tls = _trusting(ca) if parts.scheme == "mqtts" else None
         self._client: mqtt.Client | None = None
@@ -95,8 +94,8 @@ class Mqtt:
         except (OSError, ValueError) as e:
             raise Unavailable(f"no broker at {self._host}:{self._port}", why=str(e)) from None
         client.loop_start()
-        until = self._clock() + self._timeout
-        while not (client.is_connected() or refused or self._stopped) and self._clock() < until:
+        until = time.monotonic() + self._timeout
+        while not (client.is_connected() or refused or self._stopped) and time.monotonic() < until:
             time.sleep(0.01)
         self._client, self._told = client, None
         if not client.is_connected():
@@ -114,10 +113,10 @@ class Mqtt:
         try:
             for a in alerts:
                 sent.append(client.publish(f"{self._prefix}/alert/{level(a.stream)}", as_json(a).encode(), qos=1))
-            until = self._clock() + self._timeout
+            until = time.monotonic() + self._timeout
             for i, info in enumerate(sent):
                 while not info.is_published():
-                    left = until - self._clock()
+                    left = until - time.monotonic()
                     if left <= 0 or self._stopped or not client.is_connected():
                         if i:
                             self._drop()

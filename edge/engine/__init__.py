@@ -77,11 +77,11 @@ class Engine(Protocol):
         Raises EngineError, with `lost` set when the device is gone.
         """
 
-    def submit(self, n: int, *, embeddings: bool = False) -> None:
+    def submit(self, n: int) -> None:
         """Start on the first `n` windows of `staging`."""
 
-    def collect(self) -> tuple[Float, Float]:
-        """The oldest submitted batch's embedding, (0, D) if it was not asked for, and distance (n, G)."""
+    def collect(self) -> Float:
+        """The oldest submitted batch's distance (n, G); embeddings are for `run` alone."""
 
     def close(self) -> None:
         """Give back what it holds."""

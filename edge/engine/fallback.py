@@ -36,8 +36,8 @@ class Fallback:
         self._kept: Staging | None = None
         self._handed_in = False
         self._bound: Support = None
-        self._under: deque[tuple[Staging, int, bool, Support]] = deque()
-        self._done: deque[tuple[Float, Float]] = deque()
+        self._under: deque[tuple[Staging, int, Support]] = deque()
+        self._done: deque[Float] = deque()
 
     @property
     def name(self) -> str:
@@ -91,13 +91,13 @@ class Fallback:
                 self._take_over(e)
         return self._again(self.staging, n, self._bound)
 
-    def submit(self, n: int, *, embeddings: bool = False) -> None:
+    def submit(self, n: int) -> None:
         """See `Engine.submit`."""
-        self._under.append((self.staging, n, embeddings, self._bound))
+        self._under.append((self.staging, n, self._bound))
         try:
             if self._kept is None:
                 try:
-                    self._engine.submit(n, embeddings=embeddings)
+                    self._engine.submit(n)
                     return
                 except EngineError as e:
                     self._take_over(e)
@@ -108,7 +108,7 @@ class Fallback:
                 self._under.pop()
             raise
 
-    def collect(self) -> tuple[Float, Float]:
+    def collect(self) -> Float:
         """See `Engine.collect`."""
         if not self._under:
             raise IndexError("nothing was submitted")
@@ -161,9 +161,8 @@ class Fallback:
 
     def _catch_up(self) -> None:
         """Compute every batch under way that has no result yet, against the support it was submitted with."""
-        for staging, n, embeddings, bound in list(self._under)[len(self._done) :]:
-            embedding, distance = self._again(staging, n, bound)
-            self._done.append((embedding if embeddings else embedding[:0], distance))
+        for staging, n, bound in list(self._under)[len(self._done) :]:
+            self._done.append(self._again(staging, n, bound)[1])
 
     def _again(self, staging: Staging, n: int, bound: Support) -> tuple[Float, Float]:
         own = self._engine.staging
@@ -230,4 +229,4 @@ def open_first(
         tell(error, engines[0].name if engines else "")
     if not engines:
         raise passed[-1]
-    return Fallback(engines, tell, fallbacks=len(passed) if len(engines) < len(names) else 0)
+    return Fallback(engines, tell, fallbacks=len(passed))

@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from edge.bundle import GRAPH, Bundle
 from edge.engine import Staging
-from edge.errors import EngineError
+from edge.errors import EngineError, HaadError
 from edge.skeleton import Float
 
 DEPTH = 2
@@ -32,9 +32,9 @@ class OnnxEngine:
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(bundle.read(GRAPH), options, providers=["CPUExecutionProvider"])
+        except HaadError:
+            raise
         except Exception as e:
-            if isinstance(e, EngineError) or type(e).__module__.startswith("edge"):
-                raise
             raise EngineError(
                 f"{bundle.root}: ONNX Runtime {ort.__version__} refuses the graph",
                 why=str(e)[:300],
@@ -42,9 +42,8 @@ class OnnxEngine:
             ) from None
         self.name = f"onnxruntime-{ort.__version__}"
         self._free = deque(Staging.empty(max_batch, bundle.manifest.frames) for _ in range(DEPTH))
-        self._under: deque[tuple[Staging, Future[tuple[Float, Float]]]] = deque()
+        self._under: deque[tuple[Staging, Future[list[Float]]]] = deque()
         self._worker = ThreadPoolExecutor(1, "onnx")
-        self._nothing = np.zeros((0, bundle.manifest.embedding), np.float32)
         self.bind(np.zeros((1, 1, bundle.manifest.embedding), np.float32), np.ones((1, 1), np.float32))
 
     @property
@@ -79,30 +78,30 @@ class OnnxEngine:
 
     def run(self, n: int) -> tuple[Float, Float]:
         """See `Engine.run`: in the caller's thread."""
-        return self._compute(self.staging, n, self._support, True)
+        embedding, distance = self._compute(self.staging, n, self._support, "embedding", "distance")
+        return embedding, distance
 
-    def submit(self, n: int, *, embeddings: bool = False) -> None:
+    def submit(self, n: int) -> None:
         """See `Engine.submit`."""
         if self.full:
             raise RuntimeError("collect a result before another batch is submitted")
         staging = self._free.popleft()
-        self._under.append((staging, self._worker.submit(self._compute, staging, n, self._support, embeddings)))
+        self._under.append((staging, self._worker.submit(self._compute, staging, n, self._support, "distance")))
 
-    def collect(self) -> tuple[Float, Float]:
+    def collect(self) -> Float:
         """See `Engine.collect`."""
         staging, result = self._under.popleft()
         self._free.append(staging)
-        return result.result()
+        return result.result()[0]
 
     def close(self) -> None:
         """See `Engine.close`: the session goes with the engine."""
         self._worker.shutdown()
 
-    def _compute(self, staging: Staging, n: int, support: dict[str, Float], embeddings: bool) -> tuple[Float, Float]:
+    def _compute(self, staging: Staging, n: int, support: dict[str, Float], *wanted: str) -> list[Float]:
         feed = {"joints": staging.joints[:n], "visible": staging.visible[:n], **support}
-        wanted = ["distance", "embedding"] if embeddings else ["distance"]
         try:
-            distance, *rest = self._session.run(wanted, feed)
+            found: list[Float] = self._session.run(list(wanted), feed)
         except Exception as e:
             raise EngineError("ONNX Runtime failed on a batch", why=str(e)[:300]) from None
-        return rest[0] if rest else self._nothing, distance
+        return found

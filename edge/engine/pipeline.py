@@ -38,12 +38,11 @@ def abandon(*lost: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A batch under way: its slot, how many windows, how many categories, and whether embeddings come back."""
+    """A batch under way: its slot, how many windows, how many categories."""
 
     slot: int
     n: int
     categories: int
-    embeddings: bool
 
 
 class Pipeline:
@@ -74,7 +73,6 @@ class Pipeline:
         self._pending: deque[Pending] = deque()
         self._lost: EngineError | None = None
         self._filling = self._current = 0
-        self._nothing = np.zeros((0, embedding), np.float32)
         with self._using():
             keys = [(slot, bucket) for slot in range(DEPTH) for bucket in self.buckets]
             self._banks = [
@@ -173,26 +171,27 @@ class Pipeline:
             bank.shape = (g, k)
         self._current = other
 
-    def submit(self, n: int, *, embeddings: bool = False) -> None:
+    def submit(self, n: int) -> None:
         """Start on the first `n` windows of `staging`. Raises EngineError when the device is lost."""
-        self._pending.append(self._start(self._filling, n, embeddings))
+        self._pending.append(self._start(self._filling, n))
         self._filling = (self._filling + 1) % self.depth
 
-    def collect(self) -> tuple[Float, Float]:
-        """embedding (n, D), or (0, D) if it was not asked for, and distance (n, G) of the oldest batch under way."""
+    def collect(self) -> Float:
+        """distance (n, G) of the oldest batch under way."""
         result = self._finish(self._pending[0])
         self._pending.popleft()
         return result
 
     def run(self, n: int) -> tuple[Float, Float]:
         """embedding (n, D) and distance (n, G) of the first `n` windows of `staging`, which stays the same buffer."""
-        return self._finish(self._start(self._filling, n, True))
+        distance = self._finish(self._start(self._filling, n, embeddings=True))
+        return self._slots[self._filling].host_embedding[:n].copy(), distance
 
     def warm(self) -> None:
         """Run every bucket in every slot, so that the first real batch finds its graph captured."""
         for slot in range(self.depth):
             for n in self.buckets:
-                self._finish(self._start(slot, min(n, self.staging.size), False))
+                self._finish(self._start(slot, min(n, self.staging.size)))
 
     def close(self) -> None:
         """Give everything back. Staging stays readable. After a loss nothing can be: the driver has it."""
@@ -211,7 +210,7 @@ class Pipeline:
 
     # ---- inside ------------------------------------------------------------------------------------------------
 
-    def _start(self, index: int, n: int, embeddings: bool) -> Pending:
+    def _start(self, index: int, n: int, *, embeddings: bool = False) -> Pending:
         self._alive()
         if any(p.slot == index for p in self._pending):
             raise RuntimeError("collect a result before this buffer is used again")
@@ -240,14 +239,14 @@ class Pipeline:
                 # After a change of shape the first run must not be a captured one: that was it.
                 prepared.captured = True
                 prepared.graph = device.capture(slot.stream, lambda: prepared.run.enqueue(slot.stream))
-        return Pending(index, n, g, embeddings)
+        return Pending(index, n, g)
 
-    def _finish(self, p: Pending) -> tuple[Float, Float]:
+    def _finish(self, p: Pending) -> Float:
         slot = self._slots[p.slot]
         with self._using():
             self._device.synchronize(slot.returned)
-        distance = slot.host_distance[: p.n * p.categories].reshape(p.n, p.categories).copy()
-        return (slot.host_embedding[: p.n].copy() if p.embeddings else self._nothing), distance
+        distance: Float = slot.host_distance[: p.n * p.categories].reshape(p.n, p.categories).copy()
+        return distance
 
     def _point(self, prepared: Prepared, index: int, bucket: int) -> None:
         """Shapes and addresses for a run against the current support set, unless they are so already."""

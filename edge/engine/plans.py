@@ -67,8 +67,10 @@ def fitting(bundle: Bundle, here: Machine) -> tuple[list[PlanRecord], dict[str, 
 def choose(bundle: Bundle, here: Machine) -> PlanRecord:
     """The best plan for this machine. Raises EngineError that says why there is none, and how to get one."""
     if here.problem:
-        fix = {True: "pip install 'haad-edge[tensorrt]', see docs/jetson.md; or engine: onnx"}.get(
-            here.gpu is not None, "see that nvidia-smi lists one (on a Jetson: tegrastats); or engine: onnx"
+        fix = (
+            "pip install 'haad-edge[tensorrt]', see docs/jetson.md; or engine: onnx"
+            if here.gpu
+            else "see that nvidia-smi lists one (on a Jetson: tegrastats); or engine: onnx"
         )
         raise EngineError("the engine 'tensorrt' cannot run here", why=here.problem, fix=fix)
     fit, unfit = fitting(bundle, here)

@@ -99,11 +99,10 @@ class AtOnce:
 
     def admit(self, support: Float) -> None: ...
 
-    def submit(self, n: int, *, embeddings: bool = False) -> None:
-        embedding, distance = self.run(n)
-        self._done: list[tuple[Float, Float]] = [(embedding if embeddings else embedding[:0], distance)]
+    def submit(self, n: int) -> None:
+        self._done: list[Float] = [self.run(n)[1]]
 
-    def collect(self) -> tuple[Float, Float]:
+    def collect(self) -> Float:
         return self._done.pop(0)
 
     @property
@@ -186,14 +185,14 @@ class LateEngine:
         assert self._free, "not for a full engine"
         return self._compute(self.staging, n)
 
-    def submit(self, n: int, *, embeddings: bool = False) -> None:
+    def submit(self, n: int) -> None:
         self._under.append((self._free.pop(0), n))
         self.deepest = max(self.deepest, len(self._under))
 
-    def collect(self) -> tuple[Float, Float]:
+    def collect(self) -> Float:
         staging, n = self._under.pop(0)
         self._free.append(staging)
-        return self._compute(staging, n)
+        return self._compute(staging, n)[1]
 
     def _compute(self, staging: Staging, n: int) -> tuple[Float, Float]:
         self.inner.staging.joints[:n], self.inner.staging.visible[:n] = staging.joints[:n], staging.visible[:n]

@@ -16,11 +16,11 @@ class Choosy(LateEngine):
 
     refused = 0
 
-    def submit(self, n: int, *, embeddings: bool = False) -> None:
+    def submit(self, n: int) -> None:
         if self._under and not self.refused:
             self.refused = n
             raise EngineError("no room just now", why="a test said so")
-        super().submit(n, embeddings=embeddings)
+        super().submit(n)
 
 
 def test_a_batch_that_is_refused_is_counted_and_the_one_before_it_keeps_its_people() -> None:

@@ -85,15 +85,15 @@ class SlowEngine:
     def bind(self, support: Float, mask: Float) -> None:
         self.inner.bind(support, mask)
 
-    def submit(self, n: int, *, embeddings: bool = False) -> None:
+    def submit(self, n: int) -> None:
         self.busy_until = max(self.busy_until, self.clock.now) + n * self.cost
         self.under.append((self.free.pop(0), n, self.busy_until))
 
-    def collect(self) -> tuple[Float, Float]:
+    def collect(self) -> Float:
         staging, n, until = self.under.popleft()
         self.clock.now = max(self.clock.now, until)
         self.free.append(staging)
-        return self._compute(staging, n)
+        return self._compute(staging, n)[1]
 
     def run(self, n: int) -> tuple[Float, Float]:
         return self._compute(self.staging, n)

@@ -44,13 +44,13 @@ class MotionShape:
     heads: int = 4
 
 
-def cosine_schedule(steps: int = NOISE_STEPS) -> Tensor:
-    """ᾱ(0) … ᾱ(steps), the share of the signal's variance left: (steps + 1,) float64, from 1 down to almost 0.
+def cosine_schedule() -> Tensor:
+    """ᾱ(0) … ᾱ(NOISE_STEPS), the share of the signal's variance left: float64, from 1 down to almost 0.
 
     No single step removes more than 0.999 of what is left, so that the last one can be undone.
     """
     s = 0.008
-    f = torch.cos((torch.linspace(0, 1, steps + 1, dtype=torch.float64) + s) / (1 + s) * math.pi / 2) ** 2
+    f = torch.cos((torch.linspace(0, 1, NOISE_STEPS + 1, dtype=torch.float64) + s) / (1 + s) * math.pi / 2) ** 2
     left = (f[1:] / f[:-1]).clamp(min=0.001)
     return torch.cat([torch.ones(1, dtype=torch.float64), left.cumprod(0)])
 
@@ -207,17 +207,15 @@ class MotionNet(nn.Module):
         self,
         body: Tensor,
         kept: int,
-        noise: Noise,
+        noise: Tensor,
         *,
         strength: float,
-        steps: int = 50,
-        eta: float = 0.0,
         bones: bool = True,
     ) -> Tensor:
         """Other movements that begin like `body` (N, F, 45): the first `kept` frames stay as they are.
 
-        With strength 1 nothing else of the body is known; below, the rest is only varied. With `bones` they have the
-        body's lengths.
+        With strength 1 nothing else of the body is known; below, the rest is only varied. `noise` (N, K, 45): standard
+        normal numbers. With `bones` they have the body's lengths.
         """
         n, frames = body.shape[:2]
         count = torch.full((n,), kept)
@@ -232,7 +230,7 @@ class MotionNet(nn.Module):
             v: Tensor = self.denoiser(z, torch.full((n,), step), history, count / frames)
             return v
 
-        z = sample(denoise, self.space.encode(body), noise, strength=strength, steps=steps, eta=eta, put_back=put_back)
+        z = sample(denoise, self.space.encode(body), noise, strength=strength, put_back=put_back)
         made = self.space.decode(z)
         if bones:
             # Smoothed lengths: the sensor's own jitter would come along with them.
@@ -245,40 +243,31 @@ class MotionNet(nn.Module):
         return made
 
 
-Noise = Callable[[], Tensor]
-"""Draws standard normal numbers of z's shape; a new draw at each call."""
-
-
 def sample(
     denoise: Callable[[Tensor, int], Tensor],
     start: Tensor,
-    noise: Noise,
+    noise: Tensor,
     *,
     strength: float = 1.0,
     steps: int = 50,
-    eta: float = 0.0,
     put_back: Callable[[Tensor], Tensor] = lambda z: z,
-    total: int = NOISE_STEPS,
 ) -> Tensor:
     """DDIM: noise `start` (N, K, 45) up to `strength` in (0, 1] of the schedule, and denoise it in `steps` steps.
 
     `denoise(z, step)` gives v = √ᾱ·ε − √(1−ᾱ)·z₀. `put_back` corrects the estimate of z₀; the estimate is then noised
-    again with the noise that the sample carries, not with fresh noise: at the seam the two sides share it, so that the
-    seam itself is not what the denoiser sees. eta 0 draws noise only at the start, 1 is ancestral sampling.
+    again with the noise that the sample carries, not with fresh noise (η = 0): at the seam the two sides share it, so
+    that the seam itself is not what the denoiser sees.
     """
-    schedule = cosine_schedule(total)
-    first = max(1, round(strength * total))
+    schedule = cosine_schedule()
+    first = max(1, round(strength * NOISE_STEPS))
     times = torch.linspace(first, 0, min(steps, first) + 1).round().int().tolist()
     # At the very end nothing of the start may show through: the last ᾱ is not quite 0.
     a = float(schedule[first]) if strength < 1 else 0.0
-    z = math.sqrt(a) * start + math.sqrt(1 - a) * noise()
+    z = math.sqrt(a) * start + math.sqrt(1 - a) * noise
     for now, then in pairwise(times):
         a, b = float(schedule[now]), float(schedule[then])
         v = denoise(z, now)
         clean = put_back(math.sqrt(a) * z - math.sqrt(1 - a) * v)
         carried = math.sqrt(1 - a) * z + math.sqrt(a) * v
-        fresh = eta * math.sqrt((1 - b) / (1 - a) * (1 - a / b))
-        z = math.sqrt(b) * clean + math.sqrt(max(0.0, 1 - b - fresh**2)) * carried
-        if fresh:
-            z = z + fresh * noise()
+        z = math.sqrt(b) * clean + math.sqrt(1 - b) * carried
     return z

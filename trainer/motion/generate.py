@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from edge.bundle import replace
-from edge.clip import Clip, categories, clip_bytes, load_clip, save_clip
+from edge.clip import Clip, categories, clip_bytes, load_clip, pack_clip
 from edge.errors import ClipError, SettingsError
 from trainer.datasets import ClipSet
 from trainer.motion.diffusion import MotionNet, Place, absolute
@@ -38,14 +37,12 @@ class Recipe:
     """How a clip is made from another. `keep`: the share of frames, from the first on, that stays exactly as it is.
 
     `strength`: how much of the rest is forgotten, from 0 (nothing) to 1 (all of it). Completion is keep 0.5 and
-    strength 1; a variation is keep 0 and a strength below 1. `steps` and `eta` are DDIM's. `bones`: they get the
-    lengths of the clip they come from, frame by frame.
+    strength 1; a variation is keep 0 and a strength below 1. `bones`: they get the lengths of the clip they come from,
+    frame by frame.
     """
 
     strength: float = 0.15
     keep: float = 0.0
-    steps: int = 50
-    eta: float = 0.0
     bones: bool = True
 
     def __post_init__(self) -> None:
@@ -53,8 +50,6 @@ class Recipe:
         for name, value, low, high in (
             ("strength", self.strength, 0.01, 1),
             ("keep", self.keep, 0, 0.9),
-            ("steps", self.steps, 1, 1000),
-            ("eta", self.eta, 0, 1),
         ):
             if not low <= value <= high:
                 raise SettingsError(f"{name} is {value:g}", why=f"it lies between {low:g} and {high:g}")
@@ -87,10 +82,8 @@ def generate(
         new = model.net.remake(
             body,
             kept_frames(model.net, recipe.keep),
-            lambda rngs=rngs: draw(model.net, rngs),  # type: ignore[misc]
+            draw(model.net, rngs),
             strength=recipe.strength,
-            steps=recipe.steps,
-            eta=recipe.eta,
             bones=recipe.bones,
         )
         joints = place.back(absolute(new)).numpy()
@@ -150,10 +143,9 @@ def is_generated(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """What `grow` did: clips written per category, files removed, clips that could not be read."""
+    """What `grow` did: clips written per category, clips that could not be read."""
 
     written: dict[str, int]
-    removed: int
     problems: list[str]
 
 
@@ -190,13 +182,14 @@ def grow(
             path = target / name / f"{clips[i // per_clip][0].stem}.gen{i % per_clip}.npz"
             if path in files or (path.exists() and not is_generated(path)):
                 raise ClipError(f"{path}: in the way", why="it is not a generated clip", fix="give it another name")
-            files[path] = _packed(clip)
+            files[path] = pack_clip(clip)
         written[name] = len(made)
     if not any(written.values()):
         raise ClipError(f"{root}: nothing to grow", why="; ".join(problems)[:600] or "it holds no real clip")
     for path, data in files.items():
         replace(path, data)
-    return Grown(written, ungrow(target, spare=set(files)), problems)
+    ungrow(target, spare=set(files))
+    return Grown(written, problems)
 
 
 def ungrow(root: Path, *, spare: set[Path] | None = None) -> int:
@@ -205,11 +198,3 @@ def ungrow(root: Path, *, spare: set[Path] | None = None) -> int:
     for path in gone:
         path.unlink()
     return len(gone)
-
-
-def _packed(clip: Clip) -> bytes:
-    """The clip file's content."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip.npz"
-        save_clip(path, clip)
-        return path.read_bytes()

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.clip import Clip, blend
+from edge.clip import Clip, blend, ground
 from edge.skeleton import Float
 from trainer.datasets import ClipSet
 
@@ -181,7 +181,7 @@ def _camera(
     for p, stop in zip(parts, [*(p.start for p in parts[1:]), seconds + 1], strict=True):
         if before is not None:
             there = before.at(np.array([p.start]))
-            p.offset = _ground(*there) - _ground(*p.at(np.array([p.start])))
+            p.offset = ground(*there) - ground(*p.at(np.array([p.start])))
         i = slice(*np.searchsorted(time, [p.start, stop]))
         j, v = p.at(time[i])
         if before is not None:
@@ -193,12 +193,6 @@ def _camera(
     if plan.faults:
         joints, visible = _disturb(time, joints, visible, rng)
     return time, joints, visible
-
-
-def _ground(joints: Float, visible: Float) -> Float:
-    seen = visible[0] > 0
-    centre = joints[0][seen].mean(0) if seen.any() else np.zeros(3)
-    return np.array([centre[0], 0, centre[2]], np.float32)
 
 
 def _times(seconds: float, plan: StreamPlan, rng: np.random.Generator) -> NDArray[np.float64]:

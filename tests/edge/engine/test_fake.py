@@ -53,7 +53,7 @@ def exercise(device: FakeDevice, **kw: Any) -> None:
                 p.bind(*support(99))
             p.bind(*bound)
         if p.full:
-            np.testing.assert_allclose(p.collect()[1], want.popleft(), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(p.collect(), want.popleft(), rtol=1e-4, atol=1e-5)
         want.append(expected(*fill(p, 4, i), *bound)[1])
         p.submit(4)
     device.drain()

@@ -102,7 +102,7 @@ def test_graphs_of_all_buckets_stay_right_side_by_side(built: tuple[Bundle, Plan
         for e in (engine, plain):
             fill(e, joints, visible)
             e.submit(n)  # from all places in turns
-        np.testing.assert_allclose(engine.collect()[1], plain.collect()[1], atol=1e-5)
+        np.testing.assert_allclose(engine.collect(), plain.collect(), atol=1e-5)
     captured = [r.graph for bank in engine._banks for r in bank.runs.values() if r.captured]
     assert len(captured) == 2 * engine.depth * len(engine.buckets) and None not in captured
     plain.close()
@@ -150,9 +150,9 @@ def test_the_support_is_swapped_under_load(engine: Pipeline) -> None:
         engine.submit(64)
         under.append(now)
         while engine.full:
-            np.testing.assert_allclose(engine.collect()[1], expected[under.popleft()], atol=2e-3)
+            np.testing.assert_allclose(engine.collect(), expected[under.popleft()], atol=2e-3)
     while engine.pending:
-        np.testing.assert_allclose(engine.collect()[1], expected[under.popleft()], atol=2e-3)
+        np.testing.assert_allclose(engine.collect(), expected[under.popleft()], atol=2e-3)
 
 
 def test_opening_and_closing_gives_everything_back(built: tuple[Bundle, PlanRecord], engine: Pipeline) -> None:

@@ -81,8 +81,8 @@ def test_submit_gives_another_buffer_and_results_come_in_order() -> None:
     p.bind(*support(0))
     places, want = [p.staging], []
     for i in range(DEPTH):
-        want.append(expected(*fill(p, 4, i), *support(0)))
-        p.submit(4, embeddings=i == 1)
+        want.append(expected(*fill(p, 4, i), *support(0))[1])
+        p.submit(4)
         places.append(p.staging)
     assert len(set(map(id, places))) == DEPTH and places[DEPTH] is places[0] and p.full and p.pending == DEPTH
     with pytest.raises(RuntimeError, match="collect a result"):
@@ -91,9 +91,8 @@ def test_submit_gives_another_buffer_and_results_come_in_order() -> None:
         p.run(1)
     found = [p.collect() for _ in range(DEPTH)]
     assert not p.full and p.pending == 0
-    for i, ((embedding, distance), (e, d)) in enumerate(zip(found, want, strict=True)):
+    for distance, d in zip(found, want, strict=True):
         np.testing.assert_allclose(distance, d, rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(embedding, e if i == 1 else np.zeros((0, D)), rtol=1e-5, atol=1e-6)
     assert device.calls["synchronize"] == DEPTH + DEPTH  # one for each place at the start, and one for each result
 
 
@@ -126,15 +125,16 @@ def test_an_error_that_is_no_loss_leaves_the_device_in_use(monkeypatch: pytest.M
     np.testing.assert_allclose(p.run(2)[1], want[1], rtol=1e-5, atol=1e-6)
 
 
-def test_only_distances_come_back_unless_embeddings_are_asked_for() -> None:
+def test_embeddings_come_back_from_a_run_alone() -> None:
     p, device, _ = make()
     p.bind(*support(0))
-    for embeddings, copies in ((False, 1), (True, 2)):
-        before = device.calls["copy_out"]
-        fill(p, 3, 0)
-        p.submit(3, embeddings=embeddings)
-        assert device.calls["copy_out"] - before == copies
-        p.collect()
+    fill(p, 3, 0)
+    p.submit(3)
+    assert device.calls["copy_out"] == 1
+    p.collect()
+    fill(p, 3, 0)
+    p.run(3)
+    assert device.calls["copy_out"] == 1 + 2
 
 
 def test_each_bucket_is_captured_once_for_each_place_and_replayed_from_then_on() -> None:
@@ -146,7 +146,7 @@ def test_each_bucket_is_captured_once_for_each_place_and_replayed_from_then_on()
     for i in range(20):
         want = expected(*fill(p, 1 + i % 8, i), *support(0))
         p.submit(1 + i % 8)
-        np.testing.assert_allclose(p.collect()[1], want[1], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(p.collect(), want[1], rtol=1e-5, atol=1e-6)
     assert device.calls["replay"] == 20 and len(program.runs) == pointed
     assert device.calls["capture"] == DEPTH * len(p.buckets)
 
@@ -158,7 +158,7 @@ def test_a_program_with_one_run_only_is_pointed_anew_for_each_batch_and_not_capt
     for i, n in enumerate((1, 8, 3, 8, 1)):
         want = expected(*fill(p, n, i), *support(0))
         p.submit(n)
-        np.testing.assert_allclose(p.collect()[1], want[1], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(p.collect(), want[1], rtol=1e-5, atol=1e-6)
     assert program.runs == [1, 8, 4, 8, 1] and device.calls["capture"] == 0
 
 
@@ -197,8 +197,8 @@ def test_a_batch_under_way_is_judged_by_the_support_it_was_submitted_with() -> N
         p.bind(*support(i, 1 + i % 3, 1 + i % 4))
     new = expected(*fill(p, 4, 1), *support(4, 2, 1))
     p.submit(4)
-    np.testing.assert_allclose(p.collect()[1], old[1], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(p.collect()[1], new[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(p.collect(), old[1], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(p.collect(), new[1], rtol=1e-5, atol=1e-6)
 
 
 def test_the_first_support_warms_up_where_that_is_asked_for() -> None:
@@ -302,10 +302,10 @@ def test_whatever_the_order_every_result_is_right(seed: int, actions: list[tuple
     want: deque[tuple[Float, Float]] = deque()
     for i, (what, n) in enumerate(actions):
         if what in ("batch", "run") and p.full:
-            np.testing.assert_allclose(p.collect()[1], want.popleft()[1], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(p.collect(), want.popleft()[1], rtol=1e-4, atol=1e-5)
         if what == "batch":
             want.append(expected(*fill(p, n, i), *bound))
-            p.submit(n, embeddings=bool(i % 2))
+            p.submit(n)
         elif what == "run":
             now = expected(*fill(p, n, i), *bound)
             for found, w in zip(p.run(n), now, strict=True):
@@ -314,7 +314,7 @@ def test_whatever_the_order_every_result_is_right(seed: int, actions: list[tuple
             bound = support(n, 1 + n % 3, 1 + n % 4)
             p.bind(*bound)
         elif want:
-            np.testing.assert_allclose(p.collect()[1], want.popleft()[1], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(p.collect(), want.popleft()[1], rtol=1e-4, atol=1e-5)
     while want:
-        np.testing.assert_allclose(p.collect()[1], want.popleft()[1], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(p.collect(), want.popleft()[1], rtol=1e-4, atol=1e-5)
     device.drain()

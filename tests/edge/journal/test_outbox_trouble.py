@@ -158,7 +158,7 @@ def test_a_disk_that_hangs_for_hours_fills_no_memory(box: Box, monkeypatch: pyte
     for n in range(1, 100):
         box.alert(id=f"a{n}")
     assert [a.seq for a in box.sink.alerts()] == list(range(100))  # all are heard
-    assert len(box.outbox._waiting) == 24 and box.outbox.unwritten == 76
+    assert len(box.outbox._waiting) == 24 and box.announcer.unwritten == 76
     go.set()
     with box.outbox._wake:
         assert box.outbox._wake.wait_for(lambda: not box.outbox._waiting, 20)

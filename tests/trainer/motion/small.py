@@ -19,6 +19,5 @@ def silent(step: int, loss: float, news: str) -> None:
     """A report that nobody reads."""
 
 
-def noise_of(seed: int, shape: tuple[int, ...] = (3, 8, 45)):  # type: ignore[no-untyped-def]
-    rng = torch.Generator().manual_seed(seed)
-    return lambda: torch.randn(shape, generator=rng)
+def noise_of(seed: int, shape: tuple[int, ...] = (3, 8, 45)) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
