@@ -7,6 +7,7 @@ encoder.onnx ─► (typed float16) ─► TensorRT ─► plan ─► run here,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import time
@@ -21,13 +22,14 @@ from builder.gate import AUROC, COSINE, DISTANCE, Output, Verdict, compare, outp
 from builder.islands import ISLANDS
 from builder.profile import shapes
 from builder.ways import TOGETHER, Judged, Way, best, ways
-from edge.bundle import GRAPH, Bundle, write_bundle
+from edge.bundle import GRAPH, Bundle, add_to_bundle
 from edge.engine import Engine, run_all
 from edge.engine.machine import Gpu, Machine, this_machine
 from edge.engine.places import buckets
 from edge.engine.record import FOLDER, PLANS, RECORD, Gate, PlanRecord, Profile
 from edge.engine.tensorrt import INPUTS, OUTPUTS, name_of, open_plan
 from edge.errors import BundleError, EngineError, MissingExtra
+from edge.outputs import ready_file, ready_folder
 from edge.skeleton import Float, J
 
 RUNS = 300
@@ -65,11 +67,14 @@ def ready(here: Machine) -> tuple[Gpu, str]:
 def build_tensorrt(
     bundle: Bundle, wish: Wish, tell: Callable[[str], None] = lambda text: None
 ) -> tuple[Bundle, PlanRecord]:
-    """Build, judge and write a plan. The bundle must hold encoder.onnx. Raises EngineError or BundleError."""
+    """Build, judge and write a plan. The bundle must hold encoder.onnx. Raises HaadError."""
     from builder.plan import Order, is_typed, make_plan
     from edge.engine.cuda import CudaDevice
 
     gpu, version = ready(this_machine())
+    target = f"{PLANS}{version}-sm{gpu.capability.replace('.', '')}-{wish.precision}"
+    ready_folder(bundle.root / FOLDER / target, "haad-edge build")
+    ready_file(wish.timing_cache, "--timing-cache")
     tell(f"compiling for {gpu.name} with TensorRT {version}, which tries many ways: this takes a while …")
     start = time.perf_counter()
     m, data = bundle.manifest, bundle.read(GRAPH)
@@ -90,7 +95,7 @@ def build_tensorrt(
     examples = fit_examples(gate_examples(m.frames, m.seconds), wish.profile.shots[2])
     exact = outputs(data, examples)
     draft = PlanRecord(
-        target=f"{PLANS}{version}-sm{gpu.capability.replace('.', '')}-{wish.precision}",
+        target=target,
         precision="fp16" if half else "fp32",
         sha256="",
         graph=m.files[GRAPH],
@@ -171,10 +176,12 @@ def build_tensorrt(
             }
         )
     finally:
-        device.close()
+        with contextlib.suppress(EngineError):  # where it was lost, what is told is why
+            device.close()
     root = f"{FOLDER}/{record.target}"
     text = record.model_dump_json(indent=2) + "\n"
-    return write_bundle(bundle.root, m, {f"{root}/{record.file}": plan, f"{root}/{RECORD}": text.encode()}), record
+    files = {f"{root}/{record.file}": plan, f"{root}/{RECORD}": text.encode()}
+    return add_to_bundle(bundle, files, made_of=GRAPH), record
 
 
 def typed_graph(data: bytes, islands: Sequence[str]) -> bytes:
@@ -228,18 +235,25 @@ def fit_examples(examples: Examples, shots: int) -> Examples:
 
 
 def judge_engine(engine: Engine, exact: Output, examples: Examples, profile: Profile) -> tuple[Verdict, Output]:
-    """The worse of two verdicts: with support features of its own, and with the float32 ones that `run` gives it."""
-    embedding = run_all(engine, examples.joints, examples.visible)[0]
-    found = []
-    for features in (embedding, exact.embedding):
-        support = features[examples.support].reshape(examples.categories, -1, features.shape[1])
-        found.append(Output(embedding, distances(engine, examples, support, profile)))
-    verdict = worst(compare(exact, short, examples) for short in found)
-    return verdict, found[1]
+    """The worst verdict on batches of every size that there is a bucket for, and what came out that is farthest off.
+
+    With support features of its own, and with the float32 ones that `run` gives it; it is these that are handed out.
+    """
+    verdicts, given = [], []
+    for n in buckets(profile.batch[0], engine.staging.size):
+        embedding = run_all(engine, examples.joints, examples.visible, n)[0]
+        for features in (embedding, exact.embedding):
+            support = features[examples.support].reshape(examples.categories, -1, features.shape[1])
+            given.append(Output(embedding, distances(engine, examples, support, profile, n)))
+            verdicts.append(compare(exact, given[-1], examples))
+    return worst(verdicts), max(given[1::2], key=lambda short: max(differences(exact, short).values()))
 
 
-def distances(engine: Engine, examples: Examples, support: Float, profile: Profile) -> Float:
-    """distance (N, G) to `support` (G, K, D), through a plan that takes fewer categories at a time, or more shots."""
+def distances(engine: Engine, examples: Examples, support: Float, profile: Profile, size: int = 0) -> Float:
+    """distance (N, G) to `support` (G, K, D), through a plan that takes fewer categories at a time, or more shots.
+
+    `size`: windows in a batch, 0 for as many as there is room for.
+    """
     most, out = profile.categories[2], []
     for i in range(0, len(support), most):
         part = support[i : i + most]
@@ -250,7 +264,7 @@ def distances(engine: Engine, examples: Examples, support: Float, profile: Profi
         padded[: len(part), : part.shape[1]], mask[:, : part.shape[1]] = part, 1
         padded[len(part) :, : part.shape[1]] = part[0]
         engine.bind(padded, mask)
-        out.append(run_all(engine, examples.joints, examples.visible)[1][:, : len(part)])
+        out.append(run_all(engine, examples.joints, examples.visible, size)[1][:, : len(part)])
     return np.concatenate(out, 1)
 
 

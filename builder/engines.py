@@ -18,7 +18,7 @@ from builder.gate import AUROC, COSINE, DISTANCE, accept
 from builder.half import parts
 from builder.islands import ISLANDS
 from builder.operations import OPSET, TENSORRT, TYPED, check_graph, objections
-from edge.bundle import GRAPH, Bundle, write_bundle
+from edge.bundle import GRAPH, Bundle, add_to_bundle
 from edge.engine.record import FOLDER, RECORD, EngineRecord, Gate
 from edge.errors import BundleError
 from edge.skeleton import J
@@ -68,7 +68,8 @@ def build_half(bundle: Bundle, float32: Sequence[str] = ()) -> tuple[Bundle, Eng
     )
     root = f"{FOLDER}/{HALF}"
     text = record.model_dump_json(indent=2) + "\n"
-    return write_bundle(bundle.root, m, {f"{root}/{record.file}": typed, f"{root}/{RECORD}": text.encode()}), record
+    files = {f"{root}/{record.file}": typed, f"{root}/{RECORD}": text.encode()}
+    return add_to_bundle(bundle, files, made_of=GRAPH), record
 
 
 def _shapes(values: Sequence[onnx.ValueInfoProto]) -> dict[str, list[int | str]]:

@@ -17,7 +17,7 @@ from builder.examples import example_windows
 from builder.operations import OPSET, check_export
 from builder.slim import slim
 from builder.tidy import tidy
-from edge.bundle import GRAPH, WEIGHTS, Bundle, write_bundle
+from edge.bundle import GRAPH, WEIGHTS, Bundle, add_to_bundle
 from edge.errors import BundleError
 from edge.skeleton import Float, J
 from trainer.encoder import Encoder, EncoderConfig, Graph
@@ -106,4 +106,4 @@ def build_onnx(bundle: Bundle) -> Bundle:
             why=f"they differ by {found['embedding']:.2g} (embedding) and {found['distance']:.2g} (distance)",
             fix="report it with both version numbers; the bundle was left as it was",
         )
-    return write_bundle(bundle.root, m.model_copy(update={"opset": OPSET, "parity": found}), {GRAPH: data})
+    return add_to_bundle(bundle, {GRAPH: data}, made_of=WEIGHTS, opset=OPSET, parity=found)

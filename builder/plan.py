@@ -9,13 +9,16 @@ TF32 is off everywhere: its products are no finer than float16's, and the island
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.islands import Does, Layer, in_island, types
+from builder.islands import ISLANDS, Does, Layer, in_island, types
 from edge.bundle import replace
 from edge.engine.tensorrt import make_log, start
 from edge.errors import EngineError
@@ -58,6 +61,24 @@ def is_typed() -> bool:
     return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Meanwhile Ctrl-C ends the process, and a build takes minutes.
+
+    Else Python raises it where TensorRT next tells our log of something, and its bindings drop what a log raises.
+    """
+    ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not ours or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@at_once()
 def make_plan(graph: bytes, order: Order) -> bytes:
     """Compile a graph: the typed float16 one where `is_typed`, else the float32 one. Raises EngineError.
 
@@ -169,6 +190,16 @@ def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, o
             "no layer of the network has a name that the islands know",
             why=f"looked for {' '.join(order.islands)}",
             fix="haad-edge build BUNDLE --target onnx, then again",
+        )
+    asked = [p for p in order.islands if p not in ISLANDS]
+    if unknown := [p for p in asked if not any(in_island(layer.name, [p]) for layer in layers)]:
+        there = dict.fromkeys("/".join(layer.name.split("/")[:3]) for layer in layers if layer.name.startswith("/"))
+        raise EngineError(
+            f"no layer of the network has a name that begins with {unknown[0]!r}",
+            why=textwrap.shorten(
+                f"they begin with {' '.join(n for n in there if not in_island(n + '/', ISLANDS))}", 400
+            ),
+            fix="another --float32",
         )
     for layer, known, kind in zip(layers, described, wanted, strict=True):
         if kind and known.makes and hasattr(layer, "precision") and hasattr(layer, "set_output_type"):

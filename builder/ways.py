@@ -57,12 +57,11 @@ def best(
         for way in together:
             try:
                 plan = compiled(way)
-            except EngineError as e:
+                found.append((way, plan, judged(way, plan)))
+            except EngineError as e:  # it cannot be built so, or what was built cannot be opened
                 if e.lost:
                     raise
                 refusal = e
-                continue
-            found.append((way, plan, judged(way, plan)))
         if any(not verdict.failures for _, _, (verdict, _, _) in found):
             break
     if not found:

@@ -8,6 +8,7 @@ Nothing is read before its sha256 matches the manifest. `base`, the default, shi
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import json
@@ -168,6 +169,37 @@ def write_bundle(root: Path, manifest: Manifest, files: dict[str, bytes]) -> Bun
     manifest = manifest.model_copy(update={"files": {**manifest.files, **hashes}})
     replace(root / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
     return Bundle(root, manifest)
+
+
+def add_to_bundle(bundle: Bundle, files: dict[str, bytes], *, made_of: str, **changed: Any) -> Bundle:
+    """Write what was made of the bundle's file `made_of` beside whatever is in there by now.
+
+    Between its opening and this another process may have added to it, which stays. Raises BundleError if that was
+    another `made_of` or another model. `changed`: fields of the manifest.
+    """
+    with alone(bundle.root):
+        now, m = open_bundle(bundle.root), bundle.manifest
+        if (now.manifest.encoder, now.manifest.files.get(made_of)) != (m.encoder, m.files.get(made_of)):
+            raise BundleError(
+                f"{bundle.root}: its {made_of} was changed while something was made of it",
+                why="by another command; what it wrote is left as it is",
+                fix="run this one once more",
+            )
+        return write_bundle(bundle.root, now.manifest.model_copy(update=changed), files)
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until nobody else holds this file or folder, and hold it; where the file system has no locks, do not."""
+    there = None
+    try:
+        with contextlib.suppress(OSError):
+            there = os.open(path, os.O_RDONLY)
+            fcntl.flock(there, fcntl.LOCK_EX)
+        yield
+    finally:
+        if there is not None:
+            os.close(there)
 
 
 def replace(path: Path, data: bytes) -> None:

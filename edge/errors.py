@@ -45,6 +45,10 @@ class EngineError(HaadError):
         super().__init__(what, why=why, fix=fix)
 
 
+class NoPlan(EngineError):
+    """None of a bundle's plans runs on this machine, on which one can be built."""
+
+
 class OutputError(HaadError):
     """What a command is to write cannot be written where it was told to."""
 

@@ -66,7 +66,7 @@ class RuntimeCollector(Collector):
         yield GaugeMetricFamily("haad_tracks_unclear", "people in view too poorly seen to judge", value=r.book.poor)
         yield GaugeMetricFamily("haad_streams", "streams known", value=len(r.windows.streams))
         yield GaugeMetricFamily("haad_alerts_standing", "alerts raised and not ended", value=int(r.book.raised.sum()))
-        yield GaugeMetricFamily("haad_ready", "1 while the engine judges", value=int(r.state == "online"))
+        yield GaugeMetricFamily("haad_ready", "1 while the engine judges", value=int(r.ready[0]))
         info = InfoMetricFamily("haad_provenance", "what judges")
         info.add_metric([], asdict(r.announcer.by))
         yield info
@@ -90,8 +90,8 @@ class Page:
         registry.register(RuntimeCollector(runtime))
 
         def ready() -> tuple[int, str, bytes]:
-            ok = runtime.state == "online"
-            return (200 if ok else 503), "text/plain", f"{runtime.state}: {runtime.reason or 'ok'}\n".encode()
+            ok, text = runtime.ready
+            return (200 if ok else 503), "text/plain", f"{text}\n".encode()
 
         answers: dict[str, Callable[[], tuple[int, str, bytes]]] = {
             "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(registry)),

@@ -45,6 +45,8 @@ from edge.wire import Limits
 HEARTBEAT_S = 1.0
 IDLE_S = 0.1
 DRAIN_S = 2.0
+STILL_S = 30.0
+"""A loop that has neither looked for messages nor judged a batch for so long hangs, in a driver as a rule."""
 
 
 class SupportFeed(Protocol):
@@ -102,7 +104,8 @@ class Runtime:
         self.state: Literal["online", "degraded", "draining", "offline"] = "online"
         self.reason = self._not_taken = ""
         self.stopping = False
-        self._beat, self._started, self._received = float("-inf"), clock(), clock()
+        self._beat, self._started = float("-inf"), clock()
+        self._received = self._moved = clock()
         self._swap(support)
 
     # ---- the loop ----------------------------------------------------------------------------------------------
@@ -127,7 +130,7 @@ class Runtime:
     def step(self, timeout: float) -> int:
         """One turn: receive, stage, run what is due. Returns how many messages there were."""
         messages = self.source.receive(timeout)
-        now = self._received = self.clock()
+        now = self._received = self._moved = self.clock()
         if self._feed is not None and (fresh := self._feed.take()) is not None:
             self._take_support(fresh)
         if messages:
@@ -151,6 +154,7 @@ class Runtime:
 
     def _judge(self, flight: Flight, distance: Float) -> None:
         """Judge a batch's distances (n, G), publish what changed, and the scores to those who listen."""
+        self._moved = self.clock()
         if self.state == "degraded":
             self._become("online", "")
         poor, odd = flight.seen < self.settings.min_visible, ~np.isfinite(distance).all(1)
@@ -261,6 +265,14 @@ class Runtime:
             unclear=self.book.poor,
         )
 
+    @property
+    def ready(self) -> tuple[bool, str]:
+        """Whether it judges, and what there is to be said of it. For other threads: a GPU that hangs gives no error."""
+        still = self.clock() - self._moved
+        if still > STILL_S and self.state != "offline":
+            return False, f"{self.state}: the loop has stood still for {still:.0f} s; an engine may not answer"
+        return self.state == "online", f"{self.state}: {self.reason or 'ok'}"
+
     def _say_status(self) -> None:
         self._beat = self.clock()
         self.announcer.status(self.status())
@@ -287,6 +299,8 @@ class Runtime:
         try:
             self._swap(fresh)
         except EngineError as e:
+            if e.lost:
+                self._fail(e)
             self._not_taken = f"support {fresh.version} is not taken: {e}"
             self.notices.say(self._not_taken)
         else:

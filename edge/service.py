@@ -71,22 +71,27 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         # A pushing sender is meant to wait; one that publishes cannot, and would lose whole messages.
         s = s.model_copy(update={"overload": "wait" if all(p.pattern == "pull" for p in poses) else "drop-oldest"})
     bundle = open_bundle(s.bundle)
-    engine = open_first(
-        bundle,
-        s.engines,
-        max_batch=s.max_batch,
-        threads=s.threads,
-        build_missing=s.build_missing,
-        tell=lambda e, name: notices.say(f"engine {name or 'none'}, since {e}"),
-    )
-    cache = FeatureCache(s.cache)
-    seen = fingerprint(root)
-    # Features are the reference's whichever engine compares with them: the cache and the support's version rely on it.
-    reader = engine if s.engines[0] == "onnx" else open_engine(bundle, max_batch=WATCHER_BATCH)
-    support = load_support(root, bundle, reader, cache, turns=_turns(s, engine))
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with contextlib.ExitStack() as stack:
+        engine = open_first(
+            bundle,
+            s.engines,
+            max_batch=s.max_batch,
+            threads=s.threads,
+            build_missing=s.build_missing,
+            tell=lambda e, name: notices.say(f"engine {name or 'none'}, since {e}"),
+            say=notices.say,
+        )
         stack.callback(engine.close)
+        if (room := engine.staging.size) < s.max_batch:
+            notices.say(
+                f"batches are of {room} windows at most, as the plan was built, and not of {s.max_batch} (max_batch)"
+            )
+        cache = FeatureCache(s.cache)
+        seen = fingerprint(root)
+        # Features are the reference's whichever engine compares with them: cache and support version rely on it.
+        reader = engine if s.engines[0] == "onnx" else open_engine(bundle, max_batch=WATCHER_BATCH)
+        support = load_support(root, bundle, reader, cache, turns=_turns(s, engine))
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         stack.callback(context.term)
         if keys:
             stack.enter_context(keys.guard(context, lambda text: notices.say(text, key=text)))

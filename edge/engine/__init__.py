@@ -100,9 +100,12 @@ def open_engine(bundle: Bundle, name: str = "onnx", *, max_batch: int = 64, thre
     raise EngineError(f"no engine called {name!r}", why=f"there are {', '.join(ENGINES)}", fix="set engine: onnx")
 
 
-def run_all(engine: Engine, joints: Float, visible: Float) -> tuple[Float, Float]:
-    """embedding (N, D) and distance (N, G) of any number of windows, through the engine's staging in turns."""
-    size, parts = engine.staging.size, []
+def run_all(engine: Engine, joints: Float, visible: Float, size: int = 0) -> tuple[Float, Float]:
+    """embedding (N, D) and distance (N, G) of any number of windows, through the engine's staging in turns.
+
+    `size`: at most so many at a time; 0: as many as there is room for.
+    """
+    size, parts = min(size or engine.staging.size, engine.staging.size), []
     for i in range(0, len(joints), size):
         n = min(size, len(joints) - i)
         engine.staging.joints[:n] = joints[i : i + n]

@@ -36,16 +36,17 @@ def no_gpu(why: str) -> EngineError:
     )
 
 
+def full(why: str, lost: bool = False) -> EngineError:
+    """There is no memory for what is asked for; `lost` unless nothing was begun yet."""
+    fix = f"end what else uses it, or build with smaller --batch and --support; {WITHOUT}"
+    return EngineError("the GPU is out of memory", why=why, fix=fix, lost=lost)
+
+
 def lost(what: str, error: Exception, memory: bool) -> EngineError:
     """A driver call failed: the device is lost to this process, since errors of a context stay with it."""
     why = f"{what}: {error}"
     if memory:
-        return EngineError(
-            "the GPU is out of memory",
-            why=why,
-            fix=f"end what else uses it, or build with smaller --batch and --support; {WITHOUT}",
-            lost=True,
-        )
+        return full(why, lost=True)
     return EngineError(
         "the GPU is lost", why=why, fix=f"look for NVRM or Xid in dmesg, then start again; {WITHOUT}", lost=True
     )
@@ -81,7 +82,7 @@ class CudaDevice:
             raise EngineError(
                 "pycuda cannot be loaded",
                 why=str(e),
-                fix="pip install pycuda, where the CUDA headers and the driver are; see docs/jetson.md",
+                fix="PATH=/usr/local/cuda/bin:$PATH pip install pycuda, where the driver is; see docs/jetson.md",
             ) from None
         self._cuda = cuda
         try:
@@ -92,9 +93,10 @@ class CudaDevice:
             self.name, self.capability = device.name(), device.compute_capability()
             stay_current(device)
         except cuda.Error as e:
-            raise no_gpu(str(e)) from None
+            raise (full if isinstance(e, cuda.MemoryError) else no_gpu)(str(e)) from None
         self._driver = ctypes.CDLL("libcuda.so.1")
         self._memory: list[cuda.DeviceAllocation] = []
+        self._pinned: list[Float] = []
         self._streams: dict[int, cuda.Stream] = {}
         self._events: dict[int, cuda.Event] = {}
         self._graphs: set[int] = set()
@@ -113,14 +115,17 @@ class CudaDevice:
 
     def allocate(self, nbytes: int) -> Memory:
         """See `Device.allocate`."""
-        allocation = self._do(f"allocating {nbytes} bytes", self._cuda.mem_alloc, nbytes)
+        allocation = self._have(f"allocating {nbytes} bytes", self._cuda.mem_alloc, nbytes)
         self._memory.append(allocation)
         return Memory(int(allocation), nbytes)
 
     def pinned(self, shape: tuple[int, ...]) -> Float:
-        """See `Device.pinned`. The array holds on to the context, so it outlives `close`."""
-        array = self._do("allocating pinned memory", self._cuda.pagelocked_empty, shape, np.float32)
+        """See `Device.pinned`. The array holds on to the context, so it outlives `close`; till then it is kept here, so
+        that after a loss none is given back.
+        """
+        array = self._have("allocating pinned memory", self._cuda.pagelocked_empty, shape, np.float32)
         array.fill(0)
+        self._pinned.append(array)
         return array
 
     def stream(self) -> Stream:
@@ -208,6 +213,7 @@ class CudaDevice:
         for allocation in self._memory:
             self._do("freeing memory", allocation.free)
         self._memory.clear()
+        self._pinned.clear()
         self._events.clear()
         self._streams.clear()
 
@@ -218,6 +224,15 @@ class CudaDevice:
             return call(*given)
         except self._cuda.Error as e:
             raise lost(what, e, isinstance(e, self._cuda.MemoryError)) from None
+
+    def _have(self, what: str, call: Callable[..., R], *given: Any) -> R:
+        """The same of an allocation: where there is no room, nothing was begun, and all else can be given back."""
+        try:
+            return call(*given)
+        except self._cuda.MemoryError as e:
+            raise full(f"{what}: {e}") from None
+        except self._cuda.Error as e:
+            raise lost(what, e, memory=False) from None
 
     def _text(self, code: int) -> str:
         name = ctypes.c_char_p()

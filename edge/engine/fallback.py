@@ -8,14 +8,18 @@ device. The caller goes on filling the same buffer as before.
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from edge.bundle import Bundle, open_bundle
+from edge.bundle import GRAPH, Bundle, alone, open_bundle
 from edge.engine import Engine, Staging, open_engine
-from edge.errors import EngineError, HaadError
+from edge.engine.machine import this_machine
+from edge.engine.plans import fitting
+from edge.errors import EngineError, HaadError, NoPlan
 from edge.skeleton import Float
 
 Support = tuple[Float, Float] | None
@@ -180,20 +184,45 @@ class Fallback:
             return self._again(staging, n, bound)
 
 
+_LIBC = ctypes.CDLL(None)
+_PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def _with_its_parent() -> None:
+    """In a new process: it ends when the one that started it does, however that comes about."""
+    _LIBC.prctl(_PDEATHSIG, signal.SIGTERM)
+
+
 def build_plan(bundle: Bundle) -> Bundle:
-    """Have the plan for this machine built, by the command that a person would type, in a process of its own."""
+    """Have the plan for this machine built, by the command that a person would type, in a process of its own.
+
+    One at a time: what another process has built for this machine meanwhile is taken.
+    """
     words = ["build", str(bundle.root), "--target", "tensorrt"]
     command = [sys.executable, "-m", "edge", *words]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
+    with alone(bundle.root / GRAPH):  # and not the folder, which the builder holds while it writes
+        now = open_bundle(bundle.root)
+        if now.manifest.files != bundle.manifest.files and fitting(now, this_machine())[0]:
+            return now
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", preexec_fn=_with_its_parent
+        )
     if done.returncode:
-        said, _, then = " ".join((done.stderr or done.stdout).split()).partition(" next: ")
-        said = said.removeprefix("error: ").replace(" why: ", ": ", 1)
+        said, _, then = " ".join(done.stderr.split()).partition(" next: ")
+        said = said.removeprefix("error: ").replace(" why: ", ": ", 1)[-400:]
         raise EngineError(
             "no plan could be built for this machine",
-            why=said[-400:] or f"the builder ended with {done.returncode}",
+            why=said if said and done.returncode > 0 else _ended(done.returncode),
             fix=then or f"haad-edge {' '.join(words)}",
         )
     return open_bundle(bundle.root)
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"the builder ended with {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"the builder was ended by {name}" + (": as a rule, memory ran out" if -code == signal.SIGKILL else "")
 
 
 def open_first(
@@ -204,11 +233,13 @@ def open_first(
     threads: int = 1,
     build_missing: bool = False,
     tell: Tell = lambda e, name: None,
+    say: Callable[[str], None] = lambda text: None,
     opener: Callable[..., Engine] = open_engine,
     build: Callable[[Bundle], Bundle] = build_plan,
 ) -> Fallback:
     """Open every engine that can be opened, in order. `tell` hears of those that cannot; the last error is raised when
-    none can. All are opened now, so that one that takes over at night is known to work.
+    none can. All are opened now, so that one that takes over at night is known to work. `say` hears that a plan is
+    built, which takes a while.
     """
     engines: list[Engine] = []
     passed: list[EngineError] = []
@@ -217,9 +248,10 @@ def open_first(
         try:
             try:
                 engines.append(opener(bundle, name, max_batch=size, threads=threads))
-            except EngineError:
-                if name != "tensorrt" or not build_missing:
+            except NoPlan as e:  # of another error a new plan is no cure
+                if not build_missing:
                     raise
+                say(f"a plan for this machine is built, which takes minutes, since {e.what}: {e.why}")
                 bundle = build(bundle)
                 engines.append(opener(bundle, name, max_batch=size, threads=threads))
         except HaadError as e:

@@ -67,11 +67,23 @@ def tensorrt_version() -> tuple[str | None, str]:
         return None, f"the package tensorrt cannot be loaded: {e!s:.200}"
 
 
+def pycuda_problem() -> str:
+    """Why pycuda cannot be used, or ''. To load it starts nothing: it may have been compiled for another CUDA."""
+    if importlib.util.find_spec("pycuda") is None:
+        return "pycuda is not installed in this environment"
+    try:
+        importlib.import_module("pycuda.driver")
+    except Exception as e:  # as above
+        return f"pycuda cannot be loaded: {e!s:.200}"
+    return ""
+
+
 @functools.cache
 def this_machine() -> Machine:
     """This machine, asked once in a process."""
     gpu = ask_driver()
     version, why = tensorrt_version()
-    pycuda = importlib.util.find_spec("pycuda") is not None
-    problem = gpu if isinstance(gpu, str) else why or ("" if pycuda else "pycuda is not installed in this environment")
-    return Machine(platform.machine(), None if isinstance(gpu, str) else gpu, version, pycuda, problem)
+    if isinstance(gpu, str):
+        return Machine(platform.machine(), None, version, importlib.util.find_spec("pycuda") is not None, gpu)
+    without = pycuda_problem()
+    return Machine(platform.machine(), gpu, version, not without, why or without)

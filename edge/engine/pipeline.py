@@ -48,6 +48,7 @@ class Pending:
 class Pipeline:
     """Fill `staging`, `submit`, go on filling; `collect` the oldest result when `full`, or when it is needed.
 
+    It has the device and the program from then on: where it cannot be made, both are closed, or left alone if lost.
     Not for several threads. After a loss every call raises EngineError with `lost`, and the device is not touched.
     """
 
@@ -73,6 +74,16 @@ class Pipeline:
         self._pending: deque[Pending] = deque()
         self._lost: EngineError | None = None
         self._filling = self._current = 0
+        self._banks: list[Bank] = []
+        try:
+            self._prepare(size, frames, graphs)
+        except EngineError:
+            self.close()
+            raise
+
+    def _prepare(self, size: int, frames: int, graphs: bool) -> None:
+        """Allocate all that is ever needed, and put a support set in place."""
+        device, program, room, embedding = self._device, self._program, self.room, self._size_of_row
         with self._using():
             keys = [(slot, bucket) for slot in range(DEPTH) for bucket in self.buckets]
             self._banks = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 from edge.bundle import Bundle
 from edge.engine.machine import Machine
 from edge.engine.record import PlanRecord, again, plan_names, read_plan, stale
-from edge.errors import BundleError, EngineError
+from edge.errors import BundleError, EngineError, NoPlan
 
 
 def misfit(bundle: Bundle, record: PlanRecord, here: Machine) -> str:
@@ -65,18 +65,18 @@ def fitting(bundle: Bundle, here: Machine) -> tuple[list[PlanRecord], dict[str, 
 
 
 def choose(bundle: Bundle, here: Machine) -> PlanRecord:
-    """The best plan for this machine. Raises EngineError that says why there is none, and how to get one."""
+    """The best plan for this machine. Raises EngineError where it cannot run one at all, and NoPlan that says why there
+    is none and how to get one.
+    """
     if here.problem:
-        fix = (
-            "pip install 'haad-edge[tensorrt]', see docs/jetson.md; or engine: onnx"
-            if here.gpu
-            else "see that nvidia-smi lists one (on a Jetson: tegrastats); or engine: onnx"
-        )
+        fix = "see that nvidia-smi lists one (on a Jetson: tegrastats); or engine: onnx"
+        if here.gpu is not None:
+            fix = "pip install 'haad-edge[tensorrt]', but on a Jetson as docs/jetson.md has it; or engine: onnx"
         raise EngineError("the engine 'tensorrt' cannot run here", why=here.problem, fix=fix)
     fit, unfit = fitting(bundle, here)
     if not fit:
         why = "; ".join(f"{target}: {reason}" for target, reason in unfit.items())
-        raise EngineError(
+        raise NoPlan(
             f"{bundle.root}: no plan for this machine",
             why=why or "none was built",
             fix=f"{again(bundle, 'tensorrt-')}, or run with --build-missing",

@@ -22,7 +22,7 @@ from edge.engine.machine import this_machine
 from edge.engine.pipeline import Pipeline
 from edge.engine.plans import choose
 from edge.engine.record import FOLDER, PlanRecord, again, computed
-from edge.errors import EngineError
+from edge.errors import EngineError, NoPlan
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -120,15 +120,15 @@ class TensorrtProgram:
             loader = getattr(self._runtime, "load_runtime")(lean_library(record.tensorrt, where))  # noqa: B009
         engine = loader.deserialize_cuda_engine(plan) if loader else None
         if engine is None:
-            raise EngineError(f"{where}: TensorRT {trt.__version__} refuses the plan", why=self._log.told(), fix=fix)
+            raise NoPlan(f"{where}: TensorRT {trt.__version__} refuses the plan", why=self._log.told(), fix=fix)
         if engine.name != name_of(record.graph):
-            raise EngineError(
+            raise NoPlan(
                 f"{where}: the plan is named '{engine.name}'",
                 why=f"{name_of(record.graph)} was built of the graph beside it",
                 fix=fix,
             )
         if why := self._strange(engine, record):
-            raise EngineError(f"{where}: the plan is not what engine.json says", why=why, fix=fix)
+            raise NoPlan(f"{where}: the plan is not what engine.json says", why=why, fix=fix)
         self._engine: trt.ICudaEngine | None = engine
         self._runs: list[TensorrtRun] = []
         self._alone = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -31,12 +32,12 @@ from builder.profile import parse_profile
 from builder.together import widened
 from builder.verify import verify
 from builder.ways import TOGETHER
-from edge.bundle import GRAPH, WEIGHTS, Bundle
+from edge.bundle import GRAPH, WEIGHTS, Bundle, open_bundle, write_bundle
 from edge.cli import make_app
 from edge.engine import open_engine
 from edge.engine.machine import Machine, this_machine
 from edge.engine.record import Profile, read_plan
-from edge.errors import BundleError, EngineError, MissingExtra
+from edge.errors import BundleError, EngineError, MissingExtra, OutputError
 from edge.skeleton import Float
 from tests.edge.engine.test_plans import ORIN, put
 
@@ -127,24 +128,29 @@ def build_here(
     twist: float,
     precision: str = "fp16",
     refuses: str | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
     **wish: Any,
 ) -> tuple[list[Any], list[str], tuple[Bundle, Any] | BundleError]:
     """What was ordered, what was told, and what came of a build in which the real engine stands for every plan."""
     orders: list[Any] = []
     told: list[str] = []
 
+    data = built.read(GRAPH)
+    real, judged = Twisted(built, twist), Twisted(built, 0.0)
+    for engine in (real, judged):
+        engine.close = lambda: None  # type: ignore[attr-defined]
+
     def make_plan(graph: bytes, order: Any) -> bytes:
+        meanwhile()
         if refuses is not None and refuses in order.islands and order.ask:
             raise EngineError("could not build the plan", why="Could not find any implementation")
         grouped = order.shapes["joints"][0][0] == TOGETHER
-        assert graph == (widened(built.read(GRAPH), TOGETHER) if grouped else built.read(GRAPH))
+        assert graph == (widened(data, TOGETHER) if grouped else data)
         orders.append(order)
         return b"plan %d" % len(orders)
 
     def open_plan(bundle: Bundle, record: Any, plan: bytes, **kw: Any) -> Any:
-        engine = Twisted(built, twist if orders[-1].half else 0.0)
-        engine.close = lambda: None  # type: ignore[attr-defined]
-        return engine
+        return real if orders[-1].half else judged
 
     monkeypatch.setattr(made, "this_machine", lambda: replace(ORIN, tensorrt="8.6.1"))
     monkeypatch.setattr("edge.engine.cuda.CudaDevice", FakeCuda)
@@ -194,6 +200,76 @@ def test_what_cannot_be_built_with_more_in_float32_is_no_way_out_of_a_refusal(
     _, _, refusal = build_here(built, monkeypatch, 0.05, refuses="/encoder/leave/")
     assert isinstance(refusal, BundleError) and "the plan is not accepted" in str(refusal)
     assert refusal.fix == "--precision fp32"
+
+
+def test_the_gate_judges_every_size_of_a_batch(built: Bundle, examples: Examples) -> None:
+    """What a plan computes of few windows need not be computed as that of many is."""
+    some = fit_examples(examples, SMALL.shots[2])
+    exact, engine = outputs(built.read(GRAPH), some), Twisted(built, 0.0)
+    right, sizes = engine.run, set[int]()
+
+    def run(n: int) -> tuple[Float, Float]:
+        sizes.add(n)
+        embedding, distance = right(n)
+        return embedding, distance + (0.5 if n == 2 else 0)
+
+    engine.run = run  # type: ignore[method-assign]
+    verdict, short = judge_engine(engine, exact, some, SMALL)  # type: ignore[arg-type]
+    assert sizes >= {1, 2, 4, 8}
+    assert "distances differ" in " ".join(verdict.failures) and differences(exact, short)["distance"] > 0.4
+
+
+def test_what_was_added_to_the_bundle_meanwhile_stays(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def add() -> None:
+        now = open_bundle(built.root)
+        write_bundle(now.root, now.manifest, {"engines/another/engine.json": b"{}"})
+
+    _, _, made_ = build_here(built, monkeypatch, 0.0, "fp32", meanwhile=add)
+    assert not isinstance(made_, BundleError)
+    now = open_bundle(built.root)
+    assert now.read("engines/another/engine.json") == b"{}" and read_plan(now, made_[1].target) == made_[1]
+
+
+def test_a_plan_of_a_graph_that_is_another_by_now_is_not_written(
+    built: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the bundle stays whole: its manifest names the graph that is there."""
+    other = built.read(GRAPH) + b"newer"
+
+    def export() -> None:
+        write_bundle(built.root, built.manifest, {GRAPH: other})
+
+    _, _, refusal = build_here(built, monkeypatch, 0.0, "fp32", meanwhile=export)
+    assert isinstance(refusal, BundleError) and "encoder.onnx was changed while" in str(refusal)
+    assert open_bundle(built.root).read(GRAPH) == other
+
+
+@pytest.mark.parametrize("what", ["the bundle", "the timings"])
+def test_what_cannot_be_written_is_said_before_anything_is_compiled(
+    built: Bundle, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    if what == "the bundle":
+        (built.root / "engines").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        build_here(
+            built,
+            monkeypatch,
+            0.0,
+            meanwhile=lambda: pytest.fail("compiled"),
+            timing_cache=built.root if what == "the timings" else None,
+        )
+
+
+def test_a_loss_is_told_with_its_own_reason(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose() -> None:
+        raise EngineError("the GPU is lost", why="Xid 79", lost=True)
+
+    def wait(device: FakeCuda) -> None:
+        raise EngineError("the GPU is lost", why="waiting for the device", lost=True)
+
+    monkeypatch.setattr(FakeCuda, "close", wait)
+    with pytest.raises(EngineError, match="Xid 79"):
+        build_here(built, monkeypatch, 0.0, meanwhile=lose)
 
 
 @pytest.mark.parametrize("without", ["the package", "the parts"])

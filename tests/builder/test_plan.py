@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import threading
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from builder.plan import create_network, is_typed
+from builder.islands import ISLANDS
+from builder.plan import Order, _weakly_typed, at_once, create_network, is_typed
+from edge.errors import EngineError
 
 
 @pytest.mark.parametrize(
@@ -27,3 +34,77 @@ def test_a_network_is_bound_to_its_types_where_it_can_be(
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     assert create_network(SimpleNamespace(create_network=lambda given: given)) == expected  # type: ignore[arg-type, comparison-overlap]
     assert is_typed() == ("STRONGLY_TYPED" in flags)
+
+
+class AnyLayer:
+    """A layer without tensors."""
+
+    num_inputs = num_outputs = 0
+    type = "ELEMENTWISE"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@pytest.mark.parametrize(
+    ("asked", "unknown"),
+    [([], ""), (["/encoder/leave/"], ""), (["/encoder/leave/", "/encoder/laeve/"], "/encoder/laeve/")],
+)
+def test_a_part_to_keep_in_float32_that_is_not_there_is_named_where_precision_is_a_flag(
+    monkeypatch: pytest.MonkeyPatch, asked: list[str], unknown: str
+) -> None:
+    kinds = {k: k for k in ("CONCATENATION", "GATHER", "SLICE", "SHUFFLE", "CONSTANT")}
+    trt = SimpleNamespace(
+        BuilderFlag=SimpleNamespace(FP16=0, PREFER_PRECISION_CONSTRAINTS=1),
+        LayerType=SimpleNamespace(**kinds),
+        float32=0,
+    )
+    monkeypatch.setitem(sys.modules, "tensorrt", trt)
+    layers = [AnyLayer(n) for n in ("/encoder/unit/Sqrt", "/encoder/leave/MatMul", "/encoder/Relu_1", "(Unnamed)")]
+    network: Any = SimpleNamespace(num_layers=len(layers), get_layer=lambda i: layers[i], num_inputs=0)
+    config: Any = SimpleNamespace(set_flag=lambda flag: None)
+    order = Order("", {}, half=True, islands=[*ISLANDS, *asked], workspace=1)
+    if not unknown:
+        return _weakly_typed(network, config, order)
+    with pytest.raises(EngineError, match=f"begins with '{unknown}'") as e:
+        _weakly_typed(network, config, order)
+    assert "/encoder/leave /encoder/Relu_1" in e.value.why and "unit" not in e.value.why
+
+
+def test_ctrl_c_ends_a_build_at_once() -> None:
+    """TensorRT drops what Python raises in its log."""
+    script = (
+        "import os, signal, time; from builder.plan import at_once\n"
+        "with at_once():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT); time.sleep(30)\n"
+        "    except KeyboardInterrupt:\n"
+        "        pass\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=20).returncode == -signal.SIGINT
+
+
+def test_ctrl_c_is_python_s_again_behind_a_build_and_another_s_stays_so() -> None:
+    with at_once():
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with at_once():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    failed: list[BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            with at_once():
+                pass
+        except ValueError as e:  # only the main thread may set a handler
+            failed.append(e)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert not failed and signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -63,6 +63,17 @@ def test_the_fastest_plan_that_passes_is_taken(found: dict[Way, tuple[Verdict, f
     assert tried == list(found), "what passes ends the search"
 
 
+def test_a_plan_that_cannot_be_opened_is_not_taken() -> None:
+    def judged(way: Way, plan: bytes) -> Judged:
+        if way == Way(8, False):
+            raise EngineError("no room on the GPU to run the plan")
+        return GOOD, NOTHING, {"8": [1.0, 1]}
+
+    assert best(ways(USUAL, True, False), lambda way: b"x", judged, USUAL)[0] == UNASKED
+    with pytest.raises(EngineError, match="no room"):
+        best([[Way(8, False)]], lambda way: b"x", judged, USUAL)
+
+
 def test_a_device_that_is_lost_or_a_plan_that_cannot_be_built_is_not_tried_around() -> None:
     def lost(way: Way) -> bytes:
         assert way == EIGHT, "tried again on a device that is lost"

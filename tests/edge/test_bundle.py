@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge.bundle import CALIBRATION, GRAPH, WEIGHTS, Bundle, Manifest, open_bundle, replace, write_bundle
+from edge.bundle import (
+    CALIBRATION,
+    GRAPH,
+    WEIGHTS,
+    Bundle,
+    Manifest,
+    add_to_bundle,
+    alone,
+    open_bundle,
+    replace,
+    write_bundle,
+)
 from edge.errors import BundleError
 
 DEEP = "engines/server/engine.plan"
@@ -239,3 +252,43 @@ def test_a_bundle_is_a_value(root: Path) -> None:
     assert isinstance(bundle, Bundle)
     with pytest.raises(AttributeError):
         bundle.root = root  # type: ignore[misc]
+
+
+def test_what_another_process_added_meanwhile_stays(root: Path) -> None:
+    """A plan takes minutes to build: the manifest of when it began is not the one of now."""
+    early, other = open_bundle(root), open_bundle(root)
+    add_to_bundle(other, {"engines/a/engine.plan": b"a"}, made_of=GRAPH)
+    found = add_to_bundle(early, {"engines/b/engine.plan": b"b"}, made_of=GRAPH, name="told")
+    for bundle in (found, open_bundle(root)):
+        assert [bundle.read(f"engines/{x}/engine.plan") for x in "ab"] == [
+            b"a",
+            b"b",
+        ] and bundle.manifest.name == "told"
+        assert {name: bundle.read(name) for name in FILES} == FILES
+
+
+@pytest.mark.parametrize("what", ["the graph", "the model"])
+def test_what_was_made_of_another_graph_is_not_added(root: Path, what: str) -> None:
+    early = open_bundle(root)
+    if what == "the graph":
+        write_bundle(root, early.manifest, {GRAPH: b"another"})
+    else:
+        m = early.manifest.model_copy(update={"encoder": hashlib.sha256(b"others").hexdigest()})
+        write_bundle(root, m, {WEIGHTS: b"others"})
+    before = content(root)
+    with pytest.raises(BundleError, match=r"changed while .*→ run this one once more") as e:
+        add_to_bundle(early, {"engines/b/engine.plan": b"b"}, made_of=GRAPH)
+    assert str(root) in str(e.value) and content(root) == before
+
+
+def test_one_process_at_a_time_has_a_bundle_to_itself(root: Path) -> None:
+    wants = (
+        "from pathlib import Path; from edge.bundle import alone\nwith alone(Path({!r})): print('has it', flush=True)"
+    )
+    with alone(root):
+        other = subprocess.Popen([sys.executable, "-c", wants.format(str(root))], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(2)
+    assert other.communicate(timeout=30)[0] == "has it\n"
+    with alone(root / "not there"):  # what is missing is somebody else's to say
+        pass

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edge.errors import SettingsError
 from edge.notices import Notices
 from edge.page import Page
+from edge.runtime import STILL_S
 
 from .harness import Bench, HeightEngine, bench, message, person
 
@@ -63,6 +64,17 @@ def test_readiness_follows_the_state_and_says_why(page: Page, played: Bench) -> 
         read(page, "/readyz")
     assert e.value.code == 503 and e.value.read() == b"degraded: the device is gone\n"
     assert read(page, "/healthz") == "alive\n"
+
+
+def test_a_loop_that_hangs_is_not_ready_whatever_it_said_last(page: Page, played: Bench) -> None:
+    """As on a GPU that neither answers nor fails."""
+    played.clock.now += STILL_S + 1
+    with pytest.raises(urllib.error.HTTPError) as e:
+        read(page, "/readyz")
+    assert e.value.code == 503 and b"online: the loop has stood still for 31 s" in e.value.read()
+    assert "haad_ready 0.0" in read(page, "/metrics") and read(page, "/healthz") == "alive\n"
+    played.runtime.step(0)
+    assert read(page, "/readyz") == "online: ok\n"
 
 
 def test_a_taken_port_is_a_settings_error(page: Page, played: Bench) -> None:

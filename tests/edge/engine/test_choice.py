@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import pytest
 from edge.bundle import BASE, GRAPH, open_bundle, write_bundle
 from edge.cache import FeatureCache
 from edge.clip import save_clip
-from edge.engine import Staging
+from edge.engine import Staging, open_engine
 from edge.engine.fallback import Fallback
 from edge.engine.machine import this_machine
-from edge.errors import BundleError, EngineError, SettingsError
+from edge.errors import BundleError, EngineError, SettingsError, SupportError
 from edge.motion import make_motion
 from edge.notices import Notices
 from edge.page import RuntimeCollector
@@ -183,3 +184,42 @@ def test_the_harness_s_support_is_what_the_loop_binds() -> None:
     gpu.gone = True
     b.play(frames("cam", 0, 60, 0.1))
     assert len(cpu.bound) == 1 and len(cpu.bound[0]) == 2
+
+
+def test_a_device_that_is_lost_when_a_support_is_put_in_place_is_not_ready() -> None:
+    """With nobody in view there is no batch that would tell."""
+    gpu = Gpu()
+    b = bench(Fallback([gpu]), stride=0.25)  # type: ignore[list-item,arg-type]
+
+    def gone(support: Float, mask: Float) -> None:
+        raise EngineError("the GPU is lost", why="Xid 79", lost=True)
+
+    gpu.bind = gone  # type: ignore[method-assign]
+    b.runtime._take_support(support_of("a", "b"))
+    assert b.runtime.state == "degraded" and "Xid 79" in b.runtime.reason
+
+
+@pytest.mark.parametrize("clips", [True, False])
+def test_an_engine_is_closed_whatever_becomes_of_the_start(
+    support: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clips: bool
+) -> None:
+    """One with a GPU above all: its memory and TensorRT go before the context does."""
+    closed: list[int] = []
+    engine = open_engine(open_bundle(), max_batch=8)
+    monkeypatch.setattr(engine, "close", lambda: closed.append(1))
+    monkeypatch.setattr("edge.service.open_first", lambda *given, **options: Fallback([engine]))
+    (tmp_path / "empty").mkdir()
+    given = {
+        "support": str(support if clips else tmp_path / "empty"),
+        "ingest": f"sub+bind:ipc://{tmp_path}/in",
+        "alerts": f"pub+bind:ipc://{tmp_path}/out",
+        "metrics": "off",
+        "journal": "off",
+        "cache": str(tmp_path / "cache"),
+    }
+    with (tmp_path / "log").open("w") as log:
+        raises = contextlib.nullcontext() if clips else pytest.raises(SupportError)
+        with raises, serving(load_settings(given), Notices(log)):
+            assert not closed
+    assert closed == [1]
+    assert ("batches are of 8 windows at most" in (tmp_path / "log").read_text()) and load_settings(given).max_batch > 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from edge.bundle import BASE, GRAPH, Bundle, open_bundle, write_bundle
 from edge.engine import open_engine
-from edge.engine.machine import Gpu, Machine, ask_driver, tensorrt_version
+from edge.engine.machine import Gpu, Machine, ask_driver, tensorrt_version, this_machine
 from edge.engine.plans import choose, fitting, misfit
 from edge.engine.record import FOLDER, RECORD, Gate, PlanRecord, Profile, computed, plan_names, read_plan
 from edge.engine.tensorrt import lean_library, open_tensorrt, room_of
@@ -176,6 +177,25 @@ def test_a_package_that_cannot_be_loaded_is_no_traceback(monkeypatch: pytest.Mon
     monkeypatch.delitem(__import__("sys").modules, "tensorrt", raising=False)
     version, why = tensorrt_version()
     assert version is None and "libnvinfer.so.10" in why and "cannot be loaded" in why
+
+
+def test_a_pycuda_that_cannot_be_loaded_is_found_before_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As one that was compiled for another CUDA: `doctor` and `build` say so, and not that all is well."""
+    (tmp_path / "pycuda").mkdir()
+    (tmp_path / "pycuda" / "__init__.py").touch()
+    (tmp_path / "pycuda" / "driver.py").write_text(
+        "raise ImportError('libcurand.so.10: cannot open shared object file')"
+    )
+    (tmp_path / "tensorrt.py").write_text("__version__ = '10.3.0'")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("pycuda", "pycuda.driver", "tensorrt"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr("edge.engine.machine.ask_driver", lambda: ORIN.gpu)
+    here = this_machine.__wrapped__()
+    assert (here.gpu, here.tensorrt, here.pycuda) == (ORIN.gpu, "10.3.0", False)
+    assert here.problem == "pycuda cannot be loaded: libcurand.so.10: cannot open shared object file"
 
 
 def test_a_machine_that_cannot_is_told_before_anything_of_a_plan_is_touched(
