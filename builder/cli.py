@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from builder.profile import BATCH, SUPPORT
+from builder.profile import BATCH, SUPPORT, WORKSPACE
 from edge.console import need, say
 
 MODEL, PLAN = "Look into things", "For a plan"
@@ -65,7 +65,7 @@ def register(app: typer.Typer) -> None:
         ] = SUPPORT,
         workspace: Annotated[
             int, typer.Option(min=1, max=1 << 20, help="tensorrt: MiB to try ways with", rich_help_panel=PLAN)
-        ] = 1024,
+        ] = WORKSPACE,
         timing_cache: Annotated[
             Path | None, typer.Option(help="tensorrt: file of measured timings, read and written", rich_help_panel=PLAN)
         ] = None,
@@ -91,7 +91,7 @@ def register(app: typer.Typer) -> None:
         need("train", "torch", "onnx", "safetensors")
         from builder.export import build_onnx
         from edge.bundle import GRAPH, open_bundle
-        from edge.engine.record import again, left_behind
+        from edge.engine.record import left_behind
 
         if precision == "fp16":
             from builder.engines import build_half
@@ -100,8 +100,8 @@ def register(app: typer.Typer) -> None:
             built, record = build_half(open_bundle(bundle), float32 or [])
         else:
             built = build_onnx(open_bundle(bundle))
-        for name, why in left_behind(built):
-            say(f"engine {name}: {why}; to make it anew: {again(built, name)}")
+        for name, why, fix in left_behind(built):
+            say(f"engine {name}: {why}; to make it anew: {fix}")
         found = built.manifest.parity
         say(f"{built.root / GRAPH}: opset {built.manifest.opset}, {(built.root / GRAPH).stat().st_size / 1e6:.2f} MB")
         say(

@@ -20,7 +20,7 @@ import numpy as np
 from builder.examples import Examples, gate_examples
 from builder.gate import AUROC, COSINE, DISTANCE, Output, Verdict, compare, outputs, worst
 from builder.islands import ISLANDS
-from builder.profile import shapes
+from builder.profile import WORKSPACE, as_range, parse_profile, shapes
 from builder.ways import TOGETHER, Judged, Way, best, ways
 from edge.bundle import GRAPH, Bundle, add_to_bundle
 from edge.engine import Engine, run_all
@@ -42,9 +42,22 @@ class Wish:
     precision: str
     profile: Profile
     float32: Sequence[str] = ()
-    workspace: int = 1024
+    workspace: int = WORKSPACE
     timing_cache: Path | None = None
     version_compatible: bool = False
+
+    def words(self) -> list[str]:
+        """The options of `haad-edge build` that say the same, without --precision, a file, and what is the default."""
+        usual, p, out = parse_profile(), self.profile, list[str]()
+        if p.batch != usual.batch:
+            out += ["--batch", as_range(p.batch)]
+        if (p.categories, p.shots) != (usual.categories, usual.shots):
+            out += ["--support", f"{as_range(p.categories)}x{as_range(p.shots)}"]
+        if self.workspace != WORKSPACE:
+            out += ["--workspace", str(self.workspace)]
+        for part in self.float32:
+            out += ["--float32", part]
+        return out + ["--version-compatible"] * self.version_compatible
 
 
 def ready(here: Machine) -> tuple[Gpu, str]:
@@ -169,6 +182,7 @@ def build_tensorrt(
             update={
                 "sha256": hashlib.sha256(plan).hexdigest(),
                 "cuda": device.toolkit,
+                "asked": wish.words(),
                 "parity": differences(exact, short),
                 "gate": Gate(**asdict(verdict), limits={"cosine": COSINE, "distance": DISTANCE, "auroc": AUROC}),
                 "latency_ms": times,

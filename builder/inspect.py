@@ -138,7 +138,7 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
     except BundleError as e:
         return [Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix)]
     if why := stale(bundle, record):
-        return [Finding(name, "broken", why, again(bundle, target))]
+        return [Finding(name, "broken", why, again(bundle, target, record.asked))]
     g, p = record.gate, record.profile
     times = ", ".join(f"{n}: {a:g} {b:g}" for n, (a, b) in record.latency_ms.items())
     ranges = ", ".join(
@@ -166,13 +166,13 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
         ),
         Finding(f"{name}: takes", "ok", f"{ranges}; {memory / 1e6:.1f} MB of device memory beside the plan's own"),
     ]
-    why = misfit(bundle, record, this_machine())
-    if why:
-        return [
-            *out,
-            Finding(f"{name} here", "absent", why, f"on the machine that will run it: {again(bundle, target)}"),
-        ]
-    return [*out, Finding(f"{name} here", "ok", f"haad-edge run --bundle {bundle.root} --engine tensorrt,onnx")]
+    anew, here = again(bundle, target, record.asked), this_machine()
+    if why := misfit(bundle, record, here):
+        return [*out, Finding(f"{name} here", "absent", why, f"on the machine that will run it: {anew}")]
+    detail = f"haad-edge run --bundle {bundle.root} --engine tensorrt,onnx"
+    if here.gpu and here.gpu.name != record.gpu:
+        detail += f"; made for {record.gpu}, and for {here.gpu.name} others may be faster: {anew}"
+    return [*out, Finding(f"{name} here", "ok", detail)]
 
 
 def _engine(bundle: Bundle, target: str) -> list[Finding]:

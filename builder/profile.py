@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edge.engine.record import Profile
 from edge.errors import EngineError
 
+WORKSPACE = 1024
 BATCH, SUPPORT = "1:16:64", "1:8:64x1:64:256"
 """The most windows are `edge.support.MAX_WINDOWS`, so that no folder is refused for them."""
 
@@ -24,6 +27,11 @@ def parse_range(text: str, option: str) -> list[int]:
             fix=f"for example {option} {BATCH}",
         )
     return [least, usual, most]
+
+
+def as_range(axis: Sequence[int]) -> str:
+    """[1, 16, 64] → '1:16:64'."""
+    return ":".join(map(str, axis))
 
 
 def parse_profile(batch: str = BATCH, support: str = SUPPORT) -> Profile:

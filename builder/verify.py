@@ -144,7 +144,7 @@ def _plan(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
     name = f"engine {target}"
     record = read_plan(bundle, target)
     if why := stale(bundle, record):
-        return [Finding(name, "broken", why, again(bundle, target))]
+        return [Finding(name, "broken", why, again(bundle, target, record.asked))]
     plan = bundle.read(f"{FOLDER}/{target}/{record.file}")
     if why := misfit(bundle, record, this_machine()):
         return [Finding(name, "absent", f"belongs to the graph; not run: {why}")]
@@ -160,7 +160,7 @@ def _plan(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
         verdict, _ = judge_engine(engine, outputs(data, examples), examples, record.profile)
     finally:
         engine.close()
-    return [_judged(name, verdict, again(bundle, target))]
+    return [_judged(name, verdict, again(bundle, target, record.asked))]
 
 
 def _judged(name: str, verdict: Verdict, fix: str) -> Finding:

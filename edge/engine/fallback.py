@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from edge.bundle import GRAPH, Bundle, alone, open_bundle
 from edge.engine import Engine, Staging, open_engine
 from edge.engine.machine import this_machine
-from edge.engine.plans import fitting
+from edge.engine.plans import fitting, missing
 from edge.errors import EngineError, HaadError, NoPlan
 from edge.skeleton import Float
 
@@ -198,14 +198,17 @@ def build_plan(bundle: Bundle) -> Bundle:
 
     One at a time: what another process has built for this machine meanwhile is taken.
     """
-    words = ["build", str(bundle.root), "--target", "tensorrt"]
-    command = [sys.executable, "-m", "edge", *words]
     with alone(bundle.root / GRAPH):  # and not the folder, which the builder holds while it writes
         now = open_bundle(bundle.root)
         if now.manifest.files != bundle.manifest.files and fitting(now, this_machine())[0]:
             return now
+        words = missing(now, this_machine())
         done = subprocess.run(
-            command, capture_output=True, encoding="utf-8", errors="replace", preexec_fn=_with_its_parent
+            [sys.executable, "-m", "edge", *words],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            preexec_fn=_with_its_parent,
         )
     if done.returncode:
         said, _, then = " ".join(done.stderr.split()).partition(" next: ")

@@ -62,10 +62,11 @@ class Pipeline:
         *,
         max_batch: int,
         name: str = "",
+        anew: str = "haad-edge build BUNDLE --target tensorrt",
         graphs: bool = True,
         warm: bool = False,
     ) -> None:
-        self.name, self.fallbacks = name, 0
+        self.name, self._anew, self.fallbacks = name, anew, 0
         self.room, self.depth, self._size_of_row = room, DEPTH, embedding
         self._cold = warm
         self._device, self._program = device, program
@@ -146,7 +147,7 @@ class Pipeline:
                 raise EngineError(
                     f"the support set has {n} {what}",
                     why=f"the plan was built for {least} to {most}",
-                    fix=f"haad-edge build BUNDLE --target tensorrt --support {'x'.join(ranges)}",
+                    fix=f"{self._anew} --support {'x'.join(ranges)}",
                 )
 
     def bind(self, support: Float, mask: Float) -> None:

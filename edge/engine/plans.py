@@ -5,9 +5,11 @@ Nothing of a plan is touched here but its record: its bytes are read, and their 
 
 from __future__ import annotations
 
+import contextlib
+
 from edge.bundle import Bundle
 from edge.engine.machine import Machine
-from edge.engine.record import PlanRecord, again, plan_names, read_plan, stale
+from edge.engine.record import PlanRecord, plan_names, plan_words, read_plan, stale
 from edge.errors import BundleError, EngineError, NoPlan
 
 
@@ -64,6 +66,22 @@ def fitting(bundle: Bundle, here: Machine) -> tuple[list[PlanRecord], dict[str, 
     return fit, unfit
 
 
+def missing(bundle: Bundle, here: Machine) -> list[str]:
+    """What `haad-edge` is given to build the plan that is missing here, with the options of the one that comes nearest.
+
+    That is one of this kind of GPU, by another TensorRT or of another graph; then one of any other.
+    """
+    known = []
+    for target in plan_names(bundle):
+        with contextlib.suppress(BundleError):
+            known.append(read_plan(bundle, target))
+    if not known:
+        return plan_words(bundle, "fp16", [])
+    capability = here.gpu.capability if here.gpu else ""
+    nearest = min(known, key=lambda r: (r.compute_capability != capability, r.precision != "fp16", r.target))
+    return plan_words(bundle, nearest.precision, nearest.asked)
+
+
 def choose(bundle: Bundle, here: Machine) -> PlanRecord:
     """The best plan for this machine. Raises EngineError where it cannot run one at all, and NoPlan that says why there
     is none and how to get one.
@@ -79,6 +97,6 @@ def choose(bundle: Bundle, here: Machine) -> PlanRecord:
         raise NoPlan(
             f"{bundle.root}: no plan for this machine",
             why=why or "none was built",
-            fix=f"{again(bundle, 'tensorrt-')}, or run with --build-missing",
+            fix=f"{' '.join(['haad-edge', *missing(bundle, here)])}, or run with --build-missing",
         )
     return fit[0]

@@ -6,7 +6,7 @@ BUNDLE/engines/<target>/engine.onnx or engine.plan    what was built
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -102,6 +102,9 @@ class PlanRecord(BaseModel):
     compute_capability: str
     machine: str
     workspace_mib: int
+    asked: list[Annotated[str, Field(pattern=r"^[\w./:-]+$")]] = Field(
+        default=[], description="options of haad-edge build but for --precision, as far as they were not the defaults"
+    )
     parity: dict[str, float] = Field(
         description="greatest differences to ONNX Runtime's float32, over the gate's windows"
     )
@@ -156,23 +159,34 @@ def _read(bundle: Bundle, target: str, kind: type[Kind]) -> Kind:
         ) from None
 
 
-def again(bundle: Bundle, target: str = "") -> str:
-    """The command that builds an engine anew: the float16 graph, or a plan for the machine that it is typed on."""
+def again(bundle: Bundle, target: str = "", asked: Sequence[str] = ()) -> str:
+    """The command that builds an engine anew: the float16 graph, or a plan for the machine that it is typed on, with
+    the options that another one was built with.
+    """
     if target.startswith(PLANS):
-        return f"haad-edge build {bundle.root} --target tensorrt --precision {'fp32' if '-fp32' in target else 'fp16'}"
+        precision = "fp32" if "-fp32" in target else "fp16"
+        return " ".join(["haad-edge", *plan_words(bundle, precision, asked)])
     return f"haad-edge build {bundle.root} --target onnx --precision fp16"
 
 
-def left_behind(bundle: Bundle) -> Iterator[tuple[str, str]]:
-    """Engines that no longer belong to the bundle's graph, and why."""
+def plan_words(bundle: Bundle, precision: str, asked: Sequence[str]) -> list[str]:
+    """What `haad-edge` is given to build a plan."""
+    return ["build", str(bundle.root), "--target", "tensorrt", "--precision", precision, *asked]
+
+
+def left_behind(bundle: Bundle) -> Iterator[tuple[str, str, str]]:
+    """Engines that no longer belong to the bundle's graph, why, and the command that makes one that does."""
     for name in engine_names(bundle):
+        fix = again(bundle, name)
         try:
             record = read_plan(bundle, name) if name.startswith(PLANS) else read_record(bundle, name)
             why = stale(bundle, record)
+            if isinstance(record, PlanRecord):
+                fix = again(bundle, name, record.asked)
         except BundleError as e:
             why = str(e)
         if why:
-            yield name, why
+            yield name, why, fix
 
 
 def stale(bundle: Bundle, record: EngineRecord | PlanRecord) -> str:

@@ -12,7 +12,7 @@ import functools
 import importlib.util
 import textwrap
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -222,6 +222,12 @@ def room_of(record: PlanRecord) -> Room:
     return Room(batch, categories, shots, record.together)
 
 
+def without(asked: Sequence[str], option: str) -> list[str]:
+    """The options but for one that has a value."""
+    at = list(asked).index(option) if option in asked else len(asked)
+    return [*asked[:at], *asked[at + 2 :]]
+
+
 def open_plan(
     bundle: Bundle,
     record: PlanRecord,
@@ -237,7 +243,7 @@ def open_plan(
         from edge.engine.cuda import CudaDevice
 
         device = CudaDevice()
-    program = TensorrtProgram(plan, record, where, again(bundle, record.target), device)
+    program = TensorrtProgram(plan, record, where, again(bundle, record.target, record.asked), device)
     m = bundle.manifest
     return Pipeline(
         device,
@@ -247,6 +253,7 @@ def open_plan(
         m.embedding,
         max_batch=max_batch,
         name=f"tensorrt-{record.tensorrt}-{computed(record)}",
+        anew=again(bundle, record.target, without(record.asked, "--support")),
         graphs=graphs,
         warm=True,
     )

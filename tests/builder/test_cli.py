@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from typer.testing import CliRunner
 
+from builder.compile import Wish
+from builder.profile import parse_profile
 from edge.bundle import GRAPH, Bundle, open_bundle
 from edge.cli import main, make_app
+from edge.engine.record import Profile, plan_words
 
 
 def test_build_says_what_it_wrote_and_can_be_run_again(bundle: Bundle) -> None:
@@ -19,6 +24,23 @@ def test_build_says_what_it_wrote_and_can_be_run_again(bundle: Bundle) -> None:
         digest = open_bundle(bundle.root).manifest.files[GRAPH]
         assert first in (None, digest)  # the same weights give the same file
         first = digest
+
+
+@pytest.mark.parametrize(
+    ("profile", "more"),
+    [
+        (parse_profile(), {}),
+        (parse_profile("1:64:256", "1:4:32x1:8:64"), {"float32": ["/a/", "/b.0/c"], "workspace": 2048}),
+        (parse_profile("1:16:64", "1:8:64x1:64:512"), {"version_compatible": True, "precision": "fp32"}),
+    ],
+)
+def test_what_was_asked_for_is_said_in_the_options_that_ask_for_it(
+    monkeypatch: pytest.MonkeyPatch, profile: Profile, more: dict[str, Any]
+) -> None:
+    wish, asked = Wish(**{"precision": "fp16", "profile": profile, "float32": [], **more}), list[Wish]()
+    monkeypatch.setattr("builder.compile.build_tensorrt", lambda bundle, wish, say: asked.append(wish) or 1 / 0)
+    CliRunner().invoke(make_app(), plan_words(open_bundle(), wish.precision, wish.words()))
+    assert asked == [wish] and (more or not wish.words())
 
 
 def test_damaged_weights_are_said_to_be_and_nothing_is_built(

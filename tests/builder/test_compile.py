@@ -35,7 +35,7 @@ from builder.ways import TOGETHER
 from edge.bundle import GRAPH, WEIGHTS, Bundle, open_bundle, write_bundle
 from edge.cli import make_app
 from edge.engine import open_engine
-from edge.engine.machine import Machine, this_machine
+from edge.engine.machine import Gpu, Machine, this_machine
 from edge.engine.record import Profile, read_plan
 from edge.errors import BundleError, EngineError, MissingExtra, OutputError
 from edge.skeleton import Float
@@ -372,6 +372,11 @@ def test_inspect_and_verify_say_what_a_plan_is_and_why_it_does_not_run_here(
     monkeypatch.setattr("builder.inspect.this_machine", lambda: ORIN)
     found = {f.name: f for f in inspect(b.root)}
     assert found[f"engine {target} here"].verdict == found["runs on TensorRT"].verdict == "ok"
+    assert "faster" not in found[f"engine {target} here"].detail
+    small = replace(ORIN, gpu=Gpu("Orin Nano", "8.7", "12.6"))
+    monkeypatch.setattr("builder.inspect.this_machine", lambda: small)
+    there = next(f for f in inspect(b.root) if f.name == f"engine {target} here")
+    assert there.verdict == "ok" and "made for Orin, and for Orin Nano others may be faster: haad-edge" in there.detail
     path = b.root / "engines" / target / "engine.plan"
     path.write_bytes(path.read_bytes() + b"x")
     found = {f.name: f for f in inspect(b.root)}

@@ -445,6 +445,7 @@ def test_a_plan_that_was_there_already_is_built_anew(
     """TensorRT refused it; nobody else has built another."""
     made = tmp_path / "made"
     monkeypatch.setattr("edge.engine.fallback.this_machine", lambda: ORIN)
-    monkeypatch.setattr(sys, "executable", str(a_builder(tmp_path, f"touch {made}")))
-    build_plan(put(copied))
-    assert made.exists()
+    monkeypatch.setattr(sys, "executable", str(a_builder(tmp_path, f'echo "$@" > {made}')))
+    build_plan(put(copied, asked=["--batch", "1:64:256"]))
+    words = f"-m edge build {copied.root} --target tensorrt --precision fp16 --batch 1:64:256"
+    assert made.read_text() == f"{words}\n"

@@ -239,6 +239,9 @@ def test_a_support_smaller_than_the_plan_takes_is_refused_too() -> None:
     for g, k, said in ((1, 2, "1 categories.*2 to 3"), (2, 1, "1 windows.*2 to 4")):
         with pytest.raises(EngineError, match=said):
             p.admit(support(0, g, k)[0])
+    with pytest.raises(EngineError) as e:
+        p.admit(support(0, 4, 5)[0])
+    assert e.value.fix == "haad-edge build BUNDLE --target tensorrt --support 2:4:4x2:5:5"
 
 
 def test_batches_are_as_large_as_asked_and_as_the_program_takes() -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from edge.bundle import BASE, GRAPH, Bundle, open_bundle, write_bundle
 from edge.engine import open_engine
 from edge.engine.machine import Gpu, Machine, ask_driver, tensorrt_version, this_machine
-from edge.engine.plans import choose, fitting, misfit
-from edge.engine.record import FOLDER, RECORD, Gate, PlanRecord, Profile, computed, plan_names, read_plan
-from edge.engine.tensorrt import lean_library, open_tensorrt, room_of
-from edge.errors import BundleError, EngineError
+from edge.engine.plans import choose, fitting, misfit, missing
+from edge.engine.record import FOLDER, RECORD, Gate, PlanRecord, Profile, again, computed, plan_names, read_plan
+from edge.engine.tensorrt import lean_library, open_tensorrt, room_of, without
+from edge.errors import BundleError, EngineError, NoPlan
 
 ORIN = Machine("aarch64", Gpu("Orin", "8.7", "12.6"), "10.3.0", True, "")
 PLAN = b"a plan"
@@ -100,6 +101,39 @@ def test_another_machine_is_told_why_not_and_what_to_run(bundle: Bundle, here: M
         assert "engine: onnx" in e.value.fix
     else:
         assert e.value.fix.startswith(f"haad-edge build {bundle.root} --target tensorrt --precision fp16")
+
+
+WISH = ["--batch", "1:64:256", "--float32", "/encoder/blocks.0/", "--version-compatible"]
+
+
+def test_a_plan_is_built_anew_with_the_options_of_the_one_that_comes_nearest(bundle: Bundle) -> None:
+    for other in (
+        {"target": "tensorrt-10.3.0-sm87-fp32", "precision": "fp32", "asked": ["--batch", "1:4:8"]},
+        {
+            "target": "tensorrt-10.3.0-sm100-fp16",
+            "compute_capability": "10.0",
+            "gpu": "B200",
+            "asked": ["--batch", "9"],
+        },
+        {"tensorrt": "10.3.0", "asked": WISH},
+    ):
+        bundle = put(bundle, **other)
+    updated = replace(ORIN, tensorrt="10.7.0")
+    words = f"--target tensorrt --precision fp16 {' '.join(WISH)}"
+    assert missing(bundle, updated) == ["build", str(bundle.root), *words.split()]
+    with pytest.raises(NoPlan) as e:
+        choose(bundle, updated)
+    assert e.value.fix == f"haad-edge build {bundle.root} {words}, or run with --build-missing"
+    other = replace(updated, gpu=Gpu("L4", "8.9", "12.6"))
+    assert missing(bundle, other)[-1] == "9"  # of another kind of GPU, float16, the first by name
+    assert again(bundle, "tensorrt-10.3.0-sm87-fp16", without(WISH, "--batch")).endswith("fp16 " + " ".join(WISH[2:]))
+
+
+@pytest.mark.parametrize("word", ["; reboot", "$(x)", "a b", "", "`x`"])
+def test_options_that_a_shell_would_read_otherwise_are_no_options(bundle: Bundle, word: str) -> None:
+    """They are printed for somebody to copy."""
+    with pytest.raises(ValidationError):
+        record_of(bundle, asked=["--batch", word])
 
 
 def test_a_plan_of_another_graph_or_with_another_hash_is_not_taken(bundle: Bundle) -> None:
