@@ -123,6 +123,7 @@ def build_tensorrt(
         version_compatible=wish.version_compatible,
         cuda="",
         driver=gpu.driver,
+        driver_release=gpu.release,
         gpu=gpu.name,
         compute_capability=gpu.capability,
         machine=this_machine().platform,

@@ -162,7 +162,8 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
             "ok",
             f"{record.gpu} (compute capability {record.compute_capability}, {record.machine}), TensorRT "
             f"{record.tensorrt}{' and later' if record.version_compatible else ''}, {how}, CUDA {record.cuda}, "
-            f"driver {record.driver}; ms p50 and p99 by batch size: {times}",
+            f"driver {record.driver_release or 'of unknown release'} for CUDA {record.driver}; ms p50 and p99 by batch "
+            f"size: {times}",
         ),
         Finding(f"{name}: takes", "ok", f"{ranges}; {memory / 1e6:.1f} MB of device memory beside the plan's own"),
     ]

@@ -10,18 +10,23 @@ import functools
 import importlib
 import importlib.util
 import platform
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """The first visible CUDA device. `driver` is the newest CUDA version that its driver serves."""
+    """The first visible CUDA device. `driver` is the newest CUDA version that its driver serves, `release` what the
+    driver itself is called, as 550.54.15, where it says so.
+    """
 
     name: str
     capability: str
     driver: str
+    release: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,16 @@ def ask_driver(library: str = "libcuda.so.1") -> Gpu | str:
         parts.append(str(value.value))
     driver.cuDriverGetVersion(ctypes.byref(version))
     served = f"{version.value // 1000}.{version.value % 1000 // 10}"
-    return Gpu(name.value.decode(errors="replace"), ".".join(parts), served)
+    return Gpu(name.value.decode(errors="replace"), ".".join(parts), served, driver_release())
+
+
+def driver_release(path: Path = Path("/proc/driver/nvidia/version")) -> str:
+    """The release of the loaded NVIDIA kernel module, or ''; a container may not show it."""
+    try:
+        found = re.search(r"Kernel Module\D.*?(\d+\.\d+(\.\d+)?)", path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return ""
+    return found[1] if found else ""
 
 
 def tensorrt_version() -> tuple[str | None, str]:

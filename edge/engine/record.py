@@ -98,6 +98,7 @@ class PlanRecord(BaseModel):
     version_compatible: bool
     cuda: str
     driver: str
+    driver_release: str = ""
     gpu: str
     compute_capability: str
     machine: str

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from edge.bundle import BASE, GRAPH, Bundle, open_bundle, write_bundle
 from edge.engine import open_engine
-from edge.engine.machine import Gpu, Machine, ask_driver, tensorrt_version, this_machine
+from edge.engine.machine import Gpu, Machine, ask_driver, driver_release, tensorrt_version, this_machine
 from edge.engine.plans import choose, fitting, misfit, missing
 from edge.engine.record import FOLDER, RECORD, Gate, PlanRecord, Profile, again, computed, plan_names, read_plan
 from edge.engine.tensorrt import lean_library, open_tensorrt, room_of, without
@@ -198,6 +198,26 @@ def test_the_best_of_several_is_taken(bundle: Bundle) -> None:
 def test_its_room_is_its_profile(bundle: Bundle) -> None:
     room = room_of(record_of(bundle))
     assert (room.batch, room.categories, room.shots) == ((1, 64), (1, 32), (1, 64))
+
+
+@pytest.mark.parametrize(
+    ("said", "release"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.161.08  Mon Feb 26 21:10:14 UTC 2024", "535.161.08"),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  550.54.15  Release Build  (dvs-builder)",
+            "550.54.15",
+        ),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.3  Release Build  (buildbrain@mobile)",
+            "540.3",
+        ),
+        ("something else 1.2.3", ""),
+    ],
+)
+def test_the_driver_s_release_is_read(tmp_path: Path, said: str, release: str) -> None:
+    (tmp_path / "version").write_text(f"{said}\nGCC version:  gcc version 11.4.0\n")
+    assert driver_release(tmp_path / "version") == release and driver_release(tmp_path / "none") == ""
 
 
 def test_the_driver_is_asked_without_harm_where_there_is_none() -> None:
