@@ -80,3 +80,13 @@ def test_a_damaged_plan_is_one_line_and_onnx_runtime_stands_in(
     engine = start(made_support, "--bundle", str(copy), "--engine", "tensorrt,onnx")
     status = engine.until(lambda e: isinstance(e, Status))
     assert status.by.engine.startswith("onnx") and "engine.plan" in engine.said()
+
+
+def test_a_start_that_fails_once_the_gpu_is_open_ends_with_its_error_alone(planned: Path, tmp_path: Path) -> None:
+    """Nothing of pycuda's or TensorRT's is left to be taken down after the context."""
+    (tmp_path / "support" / "walk").mkdir(parents=True)
+    (tmp_path / "support" / "walk" / "1.npz").write_bytes(b"no clip")
+    words = ("run", "--support", tmp_path / "support", "--bundle", planned, "--engine", "tensorrt")
+    done = haad(*words, ok=False)
+    assert done.returncode == 2 and done.stderr.startswith("error: "), done
+    assert not any(word in done.stderr.lower() for word in ("cuda", "tensorrt", "warning"))

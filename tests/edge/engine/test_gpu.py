@@ -164,6 +164,34 @@ def test_opening_and_closing_gives_everything_back(built: tuple[Bundle, PlanReco
     assert before - device.free_memory() < 8 << 20  # type: ignore[attr-defined]
 
 
+def test_a_gpu_without_room_is_said_to_be_full_and_is_used_again(
+    built: tuple[Bundle, PlanRecord], engine: Pipeline
+) -> None:
+    import pycuda.driver as cuda
+
+    opened(built).close()
+    before, hogs, size = engine._device.free_memory(), [], 1 << 40  # type: ignore[attr-defined]
+    try:
+        while size >= 1 << 20:
+            try:
+                hogs.append(cuda.mem_alloc(size))
+            except cuda.MemoryError:
+                size //= 2
+        with pytest.raises(EngineError, match="memory") as e:
+            opened(built)
+        assert "nvidia-smi" not in str(e.value)
+    finally:
+        for hog in hogs:
+            hog.free()
+    again = opened(built)
+    for each in (engine, again):
+        each.bind(*support(3))
+        fill(each, *windows(5, 1))
+    np.testing.assert_allclose(again.run(5)[1], engine.run(5)[1], atol=1e-5)
+    again.close()
+    assert before - engine._device.free_memory() < 8 << 20  # type: ignore[attr-defined]
+
+
 def test_a_plan_under_another_s_name_is_refused(built: tuple[Bundle, PlanRecord]) -> None:
     bundle, record = built
     plan = bundle.read(f"{FOLDER}/{record.target}/{record.file}")
