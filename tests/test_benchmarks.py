@@ -138,6 +138,17 @@ def test_views(tmp_path: Path) -> None:
     assert len({row["auroc"] for row in rows.values()}) == 2  # each saw something else
 
 
+def test_place(tmp_path: Path) -> None:
+    three_motions(tmp_path / "set", 4)
+    found = tmp_path / "x.json"
+    words = ("--data", str(tmp_path / "set"), "--people", "4", "--shots", "2", "--draws", "1", "--minutes", "0.5")
+    run("benchmarks.place", *words, "--json", str(found))
+    rows = json.loads(found.read_text())["rows"]
+    assert tuple(rows) == ("as it starts", "calibrated", "accepted", "both")
+    assert all(row["recall"] > 0.5 and 0.09 < row["hours"] < 0.11 for row in rows.values())
+    assert len({row["delay"] for row in rows.values()}) > 1  # it is not the same folder each time
+
+
 def test_repetitions(tmp_path: Path) -> None:
     for name, motion in (("m01_correct", "squat"), ("m01_incorrect", "wave")):
         for k in range(7):

@@ -1,0 +1,217 @@
+"""What some minutes of a place's own are worth: `python -m benchmarks.place --data DIR [--json F]`.
+
+Each category of DIR in turn is the only normal one, and each of PEOPLE in turn the person before the camera, whose
+clips are parted: of the first half of each category's come MINUTES of normal operation, of the others what is judged
+afterwards, two minutes of normal activity and then anomalies of other categories. The engine itself judges it:
+
+    as it starts       with K clips of other people
+    calibrated         the same after `haad-edge calibrate` on a recording of those minutes
+    accepted           the same with those of the person's first clips as well, as `haad-edge support accept` adds them
+    both               calibrated after that
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from datetime import date
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.views import View
+from edge.bench.inside import Replay, Silent
+from edge.bench.machine import cpu
+from edge.bundle import Bundle, open_bundle
+from edge.cache import FeatureCache
+from edge.clip import save_clip
+from edge.engine import Engine, open_engine
+from edge.events import Alert, decode_event
+from edge.grid import SECOND
+from edge.recording import Writer, read
+from edge.refine import refine, write_refined
+from edge.runtime import Runtime
+from edge.settings import Settings, load_settings
+from edge.skeleton import CORE15, get_layout
+from edge.support import REFINED, SupportSet, load_support
+from edge.turns import TurnPlan
+from edge.wire import PoseFrame, encode_pose
+from trainer.datasets import ClipSet, load_set
+from trainer.streaming.measure import FOUND_BY, LONG
+from trainer.streaming.takes import StreamPlan, Take, make_takes
+
+WAYS = ("as it starts", "calibrated", "accepted", "both")
+CLEAN_S = 120.0
+EPOCH = 1_700_000_000 * SECOND
+Row = tuple[float, int, list[float]]
+"""Camera-hours of normal activity, false alarms in them, and how late each anomaly of LONG seconds or more was raised:
+infinite where it was not."""
+
+
+class Heard(Silent):
+    """Where a stream's alerts go: the times, in its seconds, at which one was raised."""
+
+    def __init__(self) -> None:
+        self.raised: list[float] = []
+
+    def send(self, message: bytes) -> None:
+        event = decode_event([message])
+        if isinstance(event, Alert) and event.type == "new":
+            self.raised.append((event.end - EPOCH) / SECOND)
+
+
+def messages(take: Take) -> list[bytes]:
+    """The take as a tracker sends it."""
+    layout, one = get_layout("core15"), np.zeros(1, np.int64)
+    assert layout.joints == CORE15
+    return [
+        encode_pose(PoseFrame("cam", n, EPOCH + round(t * SECOND), layout, one, j[None], v[None]))
+        for n, (t, j, v) in enumerate(zip(take.time.tolist(), take.joints, take.visible, strict=True))
+    ]
+
+
+class Place:
+    """A support folder and the engine that serves it."""
+
+    def __init__(self, root: Path, bundle: Bundle, engine: Engine, settings: Settings) -> None:
+        self.root, self.support = root, root / "support"
+        self._bundle, self._engine, self._settings = bundle, engine, settings
+        self._cache, self._turns = FeatureCache(root / "cache"), TurnPlan(settings.normal, settings.max_turns)
+
+    def known(self, refined: bool) -> SupportSet:
+        """The folder as the engine takes it up."""
+        return load_support(self.support, self._bundle, self._engine, self._cache, refined=refined, turns=self._turns)
+
+    def calibrate(self, take: Take) -> None:
+        """As `haad-edge calibrate` does, from a recording of the take."""
+        path = self.root / "normal.haad"
+        with Writer(path) as out:
+            for m, t in zip(messages(take), take.time.tolist(), strict=True):
+                out.add([m], EPOCH + round(t * SECOND))
+        found = refine(read(path), self._settings, self._bundle, self._engine, self.known(False))
+        write_refined(self.support, found, recording=path, model=self._bundle.model)
+        path.unlink()
+
+    def watch(self, take: Take) -> Row:
+        """What the engine makes of a take with the folder as it is."""
+        heard, source = Heard(), Replay(messages(take))
+        loop = Runtime(self._settings, self._bundle, self._engine, self.known(True), source, heard)
+        while loop.step(0):
+            pass
+        loop.dispatch.flush()
+        raised = np.array(heard.raised)
+        delays = []
+        for span in take.spans:
+            if span.end - span.start >= LONG:
+                of_it = raised[(raised > span.start) & (raised <= span.end + FOUND_BY)]
+                delays.append(float(of_it[0] - span.start) if len(of_it) else float("inf"))
+        return (take.clean - self._bundle.manifest.seconds) / 3600, int((raised <= take.clean).sum()), delays
+
+
+def halves(data: ClipSet, mine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the clips (N,) that are somebody's, the first half of each category's, and the others."""
+    first = np.zeros(len(mine), bool)
+    for g in range(len(data.names)):
+        members = np.flatnonzero(mine & (data.label == g))
+        first[members[: (len(members) + 1) // 2]] = True
+    return first, mine & ~first
+
+
+def days(person: str, o: argparse.Namespace) -> Iterator[tuple[str, Row]]:
+    """Every category as a person's normal one, every draw of support, every way."""
+    torch.set_num_threads(1)
+    bundle, settings, data = open_bundle(o.bundle), load_settings(), load_set(o.data)
+    if o.keypoints:
+        data = replace(data, clips=View()(data.clips, o.seed))
+    engine = open_engine(bundle, max_batch=settings.max_batch, threads=1)
+    mine = data.subjects == person
+    before, after = halves(data, mine)
+    others = ~np.isin(data.subjects, o.people.split(","))
+    quiet = {t.normal[0]: t for t in make_takes(data, before, StreamPlan(clean=60 * o.minutes, anomalies=0))}
+    for take in make_takes(data, after, StreamPlan(clean=CLEAN_S)):
+        (name,) = take.normal
+        of_it = data.label == data.names.index(name)
+        pool, rng = np.flatnonzero(others & of_it), np.random.default_rng((o.seed, data.names.index(name)))
+        if len(pool) < o.shots or name not in quiet:
+            continue
+        for _ in range(o.draws):
+            with TemporaryDirectory() as folder:
+                place = Place(Path(folder), bundle, engine, settings)
+
+                def add(numbers: Sequence[int], place: Place = place, name: str = name) -> None:
+                    for i in numbers:
+                        save_clip(place.support / name / f"{i}.npz", data.clips[i])
+
+                add(rng.choice(pool, o.shots, replace=False).tolist())
+                yield WAYS[0], place.watch(take)
+                place.calibrate(quiet[name])
+                yield WAYS[1], place.watch(take)
+                (place.support / REFINED).unlink()
+                add(np.flatnonzero(before & of_it).tolist())
+                yield WAYS[2], place.watch(take)
+                place.calibrate(quiet[name])
+                yield WAYS[3], place.watch(take)
+
+
+def gathered(person: str, o: argparse.Namespace) -> list[tuple[str, Row]]:
+    """All of a person's, for another process."""
+    return list(days(person, o))
+
+
+def summary(rows: Sequence[Row]) -> dict[str, float]:
+    """False alarms an hour, in how many hours, the share of the streams that have any, and anomalies found."""
+    hours, false, delays = zip(*rows, strict=True)
+    delay = np.concatenate(delays)
+    return {
+        "false_alarms": float(sum(false) / sum(hours)),
+        "streams_with_any": float(np.mean(np.array(false) > 0)),
+        "recall": float(np.isfinite(delay).mean()),
+        "delay": float(np.median(delay)),
+        "hours": float(sum(hours)),
+    }
+
+
+def main() -> None:
+    """Measure, print a table, write the figures when asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="DIR/<category>/*.npz")
+    parser.add_argument("--people", default="4,8", help="who stand before the camera; those of UTD-MHAD are held out")
+    parser.add_argument("--bundle", type=Path, help="none: base")
+    parser.add_argument("--minutes", type=float, default=3.0, help="of normal operation to calibrate from")
+    parser.add_argument("--keypoints", action="store_true", help="2-D, as a camera in front of people gives them")
+    parser.add_argument("--shots", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    o = parser.parse_args()
+    people, model = o.people.split(","), open_bundle(o.bundle).model
+    with ProcessPoolExecutor(2) as pool:
+        found = [row for rows in pool.map(partial(gathered, o=o), people) for row in rows]
+    rows: dict[str, dict[str, Any]] = {way: summary([r for w, r in found if w == way]) for way in WAYS}
+    print(f"{o.data.name}, {model}, people {o.people}, {o.shots} clips, {o.minutes:g} minutes: false alarms/h, streams")
+    print("that have any, found of 1.5 s or more, median delay")
+    for way, r in rows.items():
+        shares = f"{r['streams_with_any']:6.1%} {r['recall']:6.1%}"
+        print(f"{way:14} {r['false_alarms']:6.1f} {shares} {r['delay']:5.2f} s   ({r['hours']:.1f} h)")
+    if o.json:
+        about = {"data": o.data.name, "model": model, "people": people, "shots": o.shots, "minutes": o.minutes}
+        about |= {
+            "keypoints": o.keypoints,
+            "draws": o.draws,
+            "seed": o.seed,
+            "machine": cpu(),
+            "date": str(date.today()),
+        }
+        rows = {way: {k: round(v, 6) for k, v in r.items()} for way, r in rows.items()}
+        o.json.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
