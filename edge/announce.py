@@ -62,8 +62,10 @@ class Announcer:
 
     @property
     def unwritten(self) -> int:
-        """Alert messages given up for the disk: published, and never on record."""
-        return self._outbox.unwritten if self._outbox else 0
+        """Alert messages that were to be written down: published, and never on record."""
+        if self._outbox:
+            return self._outbox.unwritten
+        return self._sent if self.trouble else 0  # a journal that cannot be opened has none of them
 
     @property
     def alert_seq(self) -> int:

@@ -41,6 +41,7 @@ def axes(
     if strange := [name for name in only or () if name not in folders]:
         there = ", ".join(folders)
         raise typer.BadParameter(f"there is no '{strange[0]}', but {there:.300}", param_hint="--category")
+    ready_folder(output)
     clips: list[tuple[str, str, Clip]] = []
     for category, files in folders.items():
         for path, clip in iter_clips(files):
@@ -58,7 +59,6 @@ def axes(
             clips.append((category, path.name, clip))
     if not clips:
         raise ClipError(f"{data}: no clip can be read")
-    ready_folder(output)
     found: dict[str, Float] = {}
     for category, name, clip in clips:
         if output is not None:

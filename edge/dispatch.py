@@ -47,6 +47,11 @@ class Dispatch:
         self.overload = Overload(policy, windows, counts)
         self._flights: deque[Flight] = deque()
 
+    @property
+    def under_way(self) -> int:
+        """How many batches the engine has that have not landed."""
+        return len(self._flights)
+
     def stage(self, slots: Slots, ends: NDArray[np.int64], now: float) -> None:
         """Take due windows. Where the policy is to wait this may wait for the engine."""
         while len(slots):

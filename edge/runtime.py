@@ -46,7 +46,8 @@ HEARTBEAT_S = 1.0
 IDLE_S = 0.1
 DRAIN_S = 2.0
 STILL_S = 30.0
-"""A loop that has neither looked for messages nor judged a batch for so long hangs, in a driver as a rule."""
+"""A loop that has not looked for messages, or an engine that has finished no batch, for so long hangs, in a driver as a
+rule."""
 
 
 class SupportFeed(Protocol):
@@ -130,7 +131,9 @@ class Runtime:
     def step(self, timeout: float) -> int:
         """One turn: receive, stage, run what is due. Returns how many messages there were."""
         messages = self.source.receive(timeout)
-        now = self._received = self._moved = self.clock()
+        now = self._received = self.clock()
+        if not self.dispatch.under_way:  # else the engine has to move: the loop may go on beside one that hangs
+            self._moved = now
         if self._feed is not None and (fresh := self._feed.take()) is not None:
             self._take_support(fresh)
         if messages:
@@ -270,7 +273,7 @@ class Runtime:
         """Whether it judges, and what there is to be said of it. For other threads: a GPU that hangs gives no error."""
         still = self.clock() - self._moved
         if still > STILL_S and self.state != "offline":
-            return False, f"{self.state}: the loop has stood still for {still:.0f} s; an engine may not answer"
+            return False, f"{self.state}: the loop, or the engine with a batch, has stood still for {still:.0f} s"
         return self.state == "online", f"{self.state}: {self.reason or 'ok'}"
 
     def _say_status(self) -> None:

@@ -242,7 +242,7 @@ def open_first(
 ) -> Fallback:
     """Open every engine that can be opened, in order. `tell` hears of those that cannot; the last error is raised when
     none can. All are opened now, so that one that takes over at night is known to work. `say` hears that a plan is
-    built, which takes a while.
+    about to be built, which takes a while.
     """
     engines: list[Engine] = []
     passed: list[EngineError] = []
@@ -254,7 +254,7 @@ def open_first(
             except NoPlan as e:  # of another error a new plan is no cure
                 if not build_missing:
                     raise
-                say(f"a plan for this machine is built, which takes minutes, since {e.what}: {e.why}")
+                say(f"a plan for this machine is being built, which takes minutes: {e.what}: {e.why}")
                 bundle = build(bundle)
                 engines.append(opener(bundle, name, max_batch=size, threads=threads))
         except HaadError as e:

@@ -73,6 +73,10 @@ SAME = 1e-5
 """No embedding with a part in float16 is as near to float32's: the greatest difference is 6e-4 with all of the body."""
 
 
+WORD = r"^(--(batch|support|workspace|float32|version-compatible)|[\w./:][\w./:-]*)$"
+"""An option that says what a plan is, or its value. No other: a record is data, and its words are run as a command."""
+
+
 class PlanRecord(BaseModel):
     """A TensorRT plan. `tensorrt`, `compute_capability`, `machine` and `driver` say where it runs."""
 
@@ -103,8 +107,9 @@ class PlanRecord(BaseModel):
     compute_capability: str
     machine: str
     workspace_mib: int
-    asked: list[Annotated[str, Field(pattern=r"^[\w./:-]+$")]] = Field(
-        default=[], description="options of haad-edge build but for --precision, as far as they were not the defaults"
+    asked: list[Annotated[str, Field(pattern=WORD)]] = Field(
+        default=[],
+        description="options of haad-edge build that say what a plan is, but for --precision, where not the defaults",
     )
     parity: dict[str, float] = Field(
         description="greatest differences to ONNX Runtime's float32, over the gate's windows"

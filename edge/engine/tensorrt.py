@@ -208,7 +208,7 @@ def lean_library(version: str, where: str) -> str:
     for folder in ("/usr/lib/aarch64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/usr/lib"):
         if (path := Path(folder) / name).is_file():
             return str(path)
-    raise EngineError(
+    raise NoPlan(
         f"{where}: needs {name}",
         why="a version-compatible plan runs elsewhere through the lean runtime of the version that built it",
         fix=f"pip install tensorrt-lean=={version}, or build a plan here",

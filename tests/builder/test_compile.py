@@ -135,7 +135,7 @@ def build_here(
     orders: list[Any] = []
     told: list[str] = []
 
-    data = built.read(GRAPH)
+    data, gpu = built.read(GRAPH), Gpu("Orin", "8.7", "12.6", "540.3.0")
     real, judged = Twisted(built, twist), Twisted(built, 0.0)
     for engine in (real, judged):
         engine.close = lambda: None  # type: ignore[attr-defined]
@@ -152,7 +152,7 @@ def build_here(
     def open_plan(bundle: Bundle, record: Any, plan: bytes, **kw: Any) -> Any:
         return real if orders[-1].half else judged
 
-    monkeypatch.setattr(made, "this_machine", lambda: replace(ORIN, tensorrt="8.6.1"))
+    monkeypatch.setattr(made, "this_machine", lambda: replace(ORIN, gpu=gpu, tensorrt="8.6.1"))
     monkeypatch.setattr("edge.engine.cuda.CudaDevice", FakeCuda)
     monkeypatch.setattr("builder.plan.is_typed", lambda: False)
     monkeypatch.setattr("builder.plan.make_plan", make_plan)
@@ -183,6 +183,10 @@ def test_a_build_orders_several_windows_at_once_and_single_ones_and_writes_what_
         and "Orin" in told[0]
         and len(told) == 1
     )
+    assert (record.gpu, record.driver, record.driver_release) == ("Orin", "12.6", "540.3.0")
+    words = " ".join(record.asked)
+    assert "--batch 1:4:8 --support" in words and words.endswith(" --float32 /encoder/leave/")
+    assert read_plan(open_bundle(built.root), record.target) == record, "what was written can be read"
 
 
 def test_a_plan_that_fails_its_gate_is_not_written(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +221,18 @@ def test_the_gate_judges_every_size_of_a_batch(built: Bundle, examples: Examples
     verdict, short = judge_engine(engine, exact, some, SMALL)  # type: ignore[arg-type]
     assert sizes >= {1, 2, 4, 8}
     assert "distances differ" in " ".join(verdict.failures) and differences(exact, short)["distance"] > 0.4
+
+
+def test_what_a_plan_is_said_to_differ_by_is_with_the_features_that_run_gives_it(
+    built: Bundle, examples: Examples
+) -> None:
+    some = fit_examples(examples, SMALL.shots[2])
+    exact, engine = outputs(built.read(GRAPH), some), Twisted(built, 0.05)
+    _, short = judge_engine(engine, exact, some, SMALL)  # type: ignore[arg-type]
+    right = open_engine(built, max_batch=8)
+    support = exact.embedding[some.support].reshape(some.categories, -1, exact.embedding.shape[1])
+    expected = distances(right, some, support, SMALL) + 0.05
+    np.testing.assert_allclose(short.distance, expected, atol=1e-4)
 
 
 def test_what_was_added_to_the_bundle_meanwhile_stays(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,8 +372,9 @@ def test_building_a_plan_needs_neither_torch_nor_the_weights(built: Bundle, monk
 def test_inspect_and_verify_say_what_a_plan_is_and_why_it_does_not_run_here(
     built: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    b = put(built)
-    target = "tensorrt-10.3.0-sm87-fp16"
+    options = ["--batch", "1:16:64", "--workspace", "2048"]
+    b = put(built, asked=options)
+    target, words = "tensorrt-10.3.0-sm87-fp16", " ".join(options)
     found = {f.name: f for f in inspect(b.root)}
     assert found[f"engine {target}"].verdict == "ok" and b.model in found[f"engine {target}"].detail
     assert "Orin (compute capability 8.7, aarch64), TensorRT 10.3.0" in found[f"engine {target}: built on"].detail
@@ -366,7 +383,7 @@ def test_inspect_and_verify_say_what_a_plan_is_and_why_it_does_not_run_here(
     if this_machine().problem:
         assert found[f"engine {target} here"].verdict == "absent"
         assert found[f"engine {target} here"].detail == this_machine().problem == found["runs on TensorRT"].detail
-        assert "--target tensorrt" in found[f"engine {target} here"].fix
+        assert found[f"engine {target} here"].fix.endswith(f"--target tensorrt --precision fp16 {words}")
         (checked,) = (f for f in verify(b) if f.name == f"engine {target}")
         assert checked.verdict == "absent" and this_machine().problem in checked.detail
     monkeypatch.setattr("builder.inspect.this_machine", lambda: ORIN)
@@ -377,6 +394,7 @@ def test_inspect_and_verify_say_what_a_plan_is_and_why_it_does_not_run_here(
     monkeypatch.setattr("builder.inspect.this_machine", lambda: small)
     there = next(f for f in inspect(b.root) if f.name == f"engine {target} here")
     assert there.verdict == "ok" and "made for Orin, and for Orin Nano others may be faster: haad-edge" in there.detail
+    assert there.detail.endswith(words)
     path = b.root / "engines" / target / "engine.plan"
     path.write_bytes(path.read_bytes() + b"x")
     found = {f.name: f for f in inspect(b.root)}
@@ -385,6 +403,8 @@ def test_inspect_and_verify_say_what_a_plan_is_and_why_it_does_not_run_here(
     path.write_bytes(path.read_bytes()[:-1])
     found = {f.name: f for f in inspect(put(b, together=8).root)}
     assert ", 8 windows at once" in found[f"engine {target}: takes"].detail
-    wrong = put(b, graph="0" * 64)
-    found = {f.name: f for f in verify(wrong)}
-    assert "another graph" in found[f"engine {target}"].detail and "tensorrt" in found[f"engine {target}"].fix
+    wrong = put(b, graph="0" * 64, asked=options)
+    for look in (verify(wrong), inspect(wrong.root)):
+        found = {f.name: f for f in look}
+        assert "another graph" in found[f"engine {target}"].detail
+        assert found[f"engine {target}"].fix.endswith(f"--target tensorrt --precision fp16 {words}")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from builder.islands import ISLANDS
-from builder.plan import Order, _weakly_typed, at_once, create_network, is_typed
+from builder.plan import Order, _weakly_typed, at_once, create_network, is_typed, make_plan
 from edge.errors import EngineError
 
 
@@ -82,6 +82,15 @@ def test_ctrl_c_ends_a_build_at_once() -> None:
         "        pass\n"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=20).returncode == -signal.SIGINT
+
+
+def test_a_plan_is_made_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace())
+    monkeypatch.setattr("builder.plan.make_log", lambda: seen.append(signal.getsignal(signal.SIGINT)) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make_plan(b"", Order("", {}, half=False, islands=[], workspace=1))
+    assert seen == [signal.SIG_DFL] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_is_python_s_again_behind_a_build_and_another_s_stays_so() -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from edge.cli import make_app
 from edge.clip import load_clip, save_clip
-from edge.errors import ClipError
+from edge.errors import ClipError, OutputError
 from edge.motion import make_motion
 
 runner = CliRunner()
@@ -111,6 +111,15 @@ def test_nothing_else_becomes_the_depth_of_a_picture(tmp_path: Path, to: str, tu
     else:
         assert isinstance(done.exception, ClipError) and "2.npz: has no depth" in done.exception.what
         assert not (tmp_path / "o").exists()  # nothing half done, which a second try would find in its way
+
+
+def test_where_nothing_can_be_written_is_said_before_the_clips_are_read(
+    camera: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("edge.clip.iter_clips", lambda files: pytest.fail("read"))
+    words = ["axes", str(camera), "--to", "x,-y,-z", "--out", str(tmp_path / "file" / "o")]
+    assert isinstance(runner.invoke(make_app(), words).exception, OutputError)
 
 
 def test_both_or_none(camera: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,19 @@ def test_what_another_process_added_meanwhile_stays(root: Path) -> None:
         assert {name: bundle.read(name) for name in FILES} == FILES
 
 
+def test_what_is_added_waits_for_who_has_the_bundle_and_loses_nothing_of_theirs(root: Path) -> None:
+    early = open_bundle(root)
+    added = {"engines/b/engine.plan": b"b"}
+    other = threading.Thread(target=lambda: add_to_bundle(early, added, made_of=GRAPH))
+    with alone(root):
+        other.start()
+        other.join(0.5)
+        assert other.is_alive()
+        write_bundle(root, open_bundle(root).manifest, {"engines/a/engine.plan": b"a"})
+    other.join(30)
+    assert [open_bundle(root).read(f"engines/{x}/engine.plan") for x in "ab"] == [b"a", b"b"]
+
+
 @pytest.mark.parametrize("what", ["the graph", "the model"])
 def test_what_was_made_of_another_graph_is_not_added(root: Path, what: str) -> None:
     early = open_bundle(root)
@@ -282,13 +296,14 @@ def test_what_was_made_of_another_graph_is_not_added(root: Path, what: str) -> N
 
 
 def test_one_process_at_a_time_has_a_bundle_to_itself(root: Path) -> None:
-    wants = (
-        "from pathlib import Path; from edge.bundle import alone\nwith alone(Path({!r})): print('has it', flush=True)"
+    wants = "from pathlib import Path; from edge.bundle import alone; print('asks', flush=True)\n" + (
+        "with alone(Path({!r})): print('has it', flush=True)"
     )
     with alone(root):
         other = subprocess.Popen([sys.executable, "-c", wants.format(str(root))], stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None and other.stdout.readline() == "asks\n"
         with pytest.raises(subprocess.TimeoutExpired):
-            other.wait(2)
+            other.wait(1)
     assert other.communicate(timeout=30)[0] == "has it\n"
     with alone(root / "not there"):  # what is missing is somebody else's to say
         pass

@@ -19,7 +19,7 @@ from edge.notices import Notices
 from edge.page import Page
 from edge.runtime import STILL_S
 
-from .harness import Bench, HeightEngine, bench, message, person
+from .harness import Bench, HeightEngine, LateEngine, bench, message, person
 
 
 @pytest.fixture
@@ -71,10 +71,43 @@ def test_a_loop_that_hangs_is_not_ready_whatever_it_said_last(page: Page, played
     played.clock.now += STILL_S + 1
     with pytest.raises(urllib.error.HTTPError) as e:
         read(page, "/readyz")
-    assert e.value.code == 503 and b"online: the loop has stood still for 31 s" in e.value.read()
+    said = b"online: the loop, or the engine with a batch, has stood still for 31 s\n"
+    assert e.value.code == 503 and e.value.read() == said
     assert "haad_ready 0.0" in read(page, "/metrics") and read(page, "/healthz") == "alive\n"
     played.runtime.step(0)
     assert read(page, "/readyz") == "online: ok\n"
+    played.runtime.stop()
+    played.runtime.run()
+    played.clock.now += STILL_S + 1
+    assert played.runtime.ready == (False, "offline: stopped")
+
+
+def test_an_engine_that_hangs_is_not_ready_while_the_loop_goes_on_beside_it() -> None:
+    """As where senders publish: nobody waits for the engine, windows are let go of, and messages are still read."""
+    b = bench(LateEngine(HeightEngine(4), chance=0.0), overload="drop-oldest")
+    ready = []
+    for k in range(24 * 60):
+        b.source.queue = [[message("cam", k, k / 24, {1: person(), 2: person()})]]
+        b.clock.now = k / 24
+        b.runtime.step(0)
+        ready.append(b.runtime.ready[0])
+    assert b.runtime.state == "online" and not b.runtime.counts.windows
+    assert all(ready[: 24 * 30]) and not any(ready[-24 * 25 :])
+    b.runtime.dispatch.flush()
+    b.runtime.step(0)
+    assert b.runtime.ready == (True, "online: " + b.runtime.reason) and b.runtime.counts.windows
+
+
+def test_an_engine_with_a_batch_under_way_all_the_time_is_ready() -> None:
+    b = bench(LateEngine(HeightEngine(1), chance=0.02), overload="drop-oldest")
+    busy = 0
+    for k in range(24 * 120):
+        b.source.queue = [[message("cam", k, k / 24, {1: person(), 2: person(), 3: person()})]]
+        b.clock.now = k / 24
+        b.runtime.step(0)
+        busy += b.runtime.dispatch.under_way > 0
+        assert b.runtime.ready[0]
+    assert busy > 24 * 110 and b.runtime.counts.windows
 
 
 def test_a_taken_port_is_a_settings_error(page: Page, played: Bench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,7 +208,12 @@ def test_an_engine_is_closed_whatever_becomes_of_the_start(
     closed: list[int] = []
     engine = open_engine(open_bundle(), max_batch=8)
     monkeypatch.setattr(engine, "close", lambda: closed.append(1))
-    monkeypatch.setattr("edge.service.open_first", lambda *given, **options: Fallback([engine]))
+
+    def first(*given: object, **options: Any) -> Fallback:
+        options["say"]("a plan is being built")
+        return Fallback([engine])
+
+    monkeypatch.setattr("edge.service.open_first", first)
     (tmp_path / "empty").mkdir()
     given = {
         "support": str(support if clips else tmp_path / "empty"),
@@ -216,10 +222,12 @@ def test_an_engine_is_closed_whatever_becomes_of_the_start(
         "metrics": "off",
         "journal": "off",
         "cache": str(tmp_path / "cache"),
+        "max_batch": 64 if clips else 8,
     }
     with (tmp_path / "log").open("w") as log:
         raises = contextlib.nullcontext() if clips else pytest.raises(SupportError)
         with raises, serving(load_settings(given), Notices(log)):
             assert not closed
     assert closed == [1]
-    assert ("batches are of 8 windows at most" in (tmp_path / "log").read_text()) and load_settings(given).max_batch > 8
+    told = (tmp_path / "log").read_text()
+    assert "a plan is being built" in told and ("batches are of 8 windows at most" in told) == clips

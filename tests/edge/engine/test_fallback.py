@@ -334,7 +334,7 @@ def test_that_a_plan_is_built_is_said_before() -> None:
     o, said = Openers("onnx"), list[str]()
     first("tensorrt,onnx", o, build_missing=True, say=lambda text: said.append(f"{o.built} {text}"))
     (line,) = said
-    assert line.startswith("0 a plan for this machine is built") and "no tensorrt: a test" in line
+    assert line.startswith("0 a plan for this machine is being built") and "no tensorrt: a test" in line
 
 
 def test_a_damaged_bundle_counts_as_an_engine_that_cannot_be_opened() -> None:
@@ -423,10 +423,12 @@ def test_two_that_miss_a_plan_build_one(copied: Bundle, tmp_path: Path, monkeypa
     made, root = tmp_path / "made", Path(__file__).parents[3]
     made.touch()
     code = (
-        "import sys, time; from edge.bundle import open_bundle; from tests.edge.engine.test_plans import put; "
-        "time.sleep(1); put(open_bundle(sys.argv[1]))"
+        "import sys, time; from edge.bundle import alone, open_bundle; from tests.edge.engine.test_plans import put; "
+        "time.sleep(1); b = open_bundle(sys.argv[1])\n"
+        "with alone(b.root): put(b)"  # as `add_to_bundle`: who waits for the builder must not hold what it needs
     )
-    builder = a_builder(tmp_path, f"echo once >> {made}; cd {root} && exec {sys.executable} -c '{code}' {copied.root}")
+    command = f"exec timeout 60 {sys.executable} -c '{code}' {copied.root}"
+    builder = a_builder(tmp_path, f"echo once >> {made}; cd {root} && {command}")
     monkeypatch.setattr("edge.engine.fallback.this_machine", lambda: ORIN)
     monkeypatch.setattr(sys, "executable", str(builder))
     found: list[Bundle] = []

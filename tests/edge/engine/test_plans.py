@@ -15,7 +15,18 @@ from edge.bundle import BASE, GRAPH, Bundle, open_bundle, write_bundle
 from edge.engine import open_engine
 from edge.engine.machine import Gpu, Machine, ask_driver, driver_release, tensorrt_version, this_machine
 from edge.engine.plans import choose, fitting, misfit, missing
-from edge.engine.record import FOLDER, RECORD, Gate, PlanRecord, Profile, again, computed, plan_names, read_plan
+from edge.engine.record import (
+    FOLDER,
+    RECORD,
+    Gate,
+    PlanRecord,
+    Profile,
+    again,
+    computed,
+    left_behind,
+    plan_names,
+    read_plan,
+)
 from edge.engine.tensorrt import lean_library, open_tensorrt, room_of, without
 from edge.errors import BundleError, EngineError, NoPlan
 
@@ -108,7 +119,7 @@ WISH = ["--batch", "1:64:256", "--float32", "/encoder/blocks.0/", "--version-com
 
 def test_a_plan_is_built_anew_with_the_options_of_the_one_that_comes_nearest(bundle: Bundle) -> None:
     for other in (
-        {"target": "tensorrt-10.3.0-sm87-fp32", "precision": "fp32", "asked": ["--batch", "1:4:8"]},
+        {"target": "tensorrt-10.2.0-sm87-fp32", "precision": "fp32", "asked": ["--batch", "1:4:8"]},
         {
             "target": "tensorrt-10.3.0-sm100-fp16",
             "compute_capability": "10.0",
@@ -129,11 +140,24 @@ def test_a_plan_is_built_anew_with_the_options_of_the_one_that_comes_nearest(bun
     assert again(bundle, "tensorrt-10.3.0-sm87-fp16", without(WISH, "--batch")).endswith("fp16 " + " ".join(WISH[2:]))
 
 
+def test_what_a_new_graph_leaves_behind_is_made_anew_with_its_options(bundle: Bundle) -> None:
+    ((name, why, fix),) = left_behind(put(bundle, graph="0" * 64, asked=WISH))
+    assert name == "tensorrt-10.3.0-sm87-fp16" and "another graph" in why
+    assert fix == f"haad-edge build {bundle.root} --target tensorrt --precision fp16 {' '.join(WISH)}"
+
+
 @pytest.mark.parametrize("word", ["; reboot", "$(x)", "a b", "", "`x`"])
 def test_options_that_a_shell_would_read_otherwise_are_no_options(bundle: Bundle, word: str) -> None:
     """They are printed for somebody to copy."""
     with pytest.raises(ValidationError):
         record_of(bundle, asked=["--batch", word])
+
+
+@pytest.mark.parametrize("word", ["--timing-cache", "--target", "--help", "-x", "--"])
+def test_a_record_asks_for_nothing_but_what_a_plan_is(bundle: Bundle, word: str) -> None:
+    """`--build-missing` runs its words: a bundle must not name a file to be written."""
+    with pytest.raises(ValidationError):
+        record_of(bundle, asked=["--batch", "1:4:8", word])
 
 
 def test_a_plan_of_another_graph_or_with_another_hash_is_not_taken(bundle: Bundle) -> None:
@@ -268,7 +292,8 @@ def test_a_machine_that_cannot_is_told_before_anything_of_a_plan_is_touched(
 
 
 def test_a_lean_runtime_that_is_missing_is_named_with_its_version() -> None:
-    with pytest.raises(EngineError, match=r"needs libnvinfer_lean.so.8.*pip install tensorrt-lean==8.6.1"):
+    """A plan that is built here needs none, so that `--build-missing` builds one."""
+    with pytest.raises(NoPlan, match=r"needs libnvinfer_lean.so.8.*pip install tensorrt-lean==8.6.1"):
         lean_library("8.6.1", "bundle")
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edge.bundle import Bundle
 from edge.engine.device import Room, Stream
 from edge.engine.record import PlanRecord
-from edge.engine.tensorrt import TensorrtProgram, lean_library, make_log, name_of, room_of
-from edge.errors import EngineError
+from edge.engine.tensorrt import TensorrtProgram, lean_library, make_log, name_of, open_plan, room_of
+from edge.errors import EngineError, NoPlan
 
 from .fake import FakeDevice
 from .test_plans import bundle, record_of  # noqa: F401  (a fixture)
@@ -165,7 +166,7 @@ def test_a_plan_that_is_not_as_recorded_is_refused(bundle: Bundle, trt: SimpleNa
     spoil, said = SPOILT[how]
     trt.plan = Plan(record_of(bundle))
     spoil(trt.plan)
-    with pytest.raises(EngineError, match=said) as e:
+    with pytest.raises(NoPlan, match=said) as e:
         opened(trt, record_of(bundle))
     assert e.value.fix == "build it"
 
@@ -183,9 +184,25 @@ def test_only_a_plan_of_another_version_needs_that_versions_runtime(
     assert lean_library("8.6.1", "here") == str(library)
     opened(trt, record_of(bundle, version_compatible=True))
     assert trt.asked == []
-    with pytest.raises(EngineError, match="refuses the plan"):  # this one's loader comes to nothing
+    with pytest.raises(NoPlan, match="refuses the plan"):  # this one's loader comes to nothing
         opened(trt, record_of(bundle, version_compatible=True, tensorrt="8.6.1"))
     assert trt.asked == [str(library)]
+
+
+def test_what_is_built_anew_is_built_with_the_options_of_the_plan(
+    bundle: Bundle,  # noqa: F811
+    trt: SimpleNamespace,
+) -> None:
+    record = record_of(bundle, asked=["--batch", "1:16:64", "--support", "1:4:32x1:8:64", "--workspace", "9"])
+    command = f"haad-edge build {bundle.root} --target tensorrt --precision fp16 --batch 1:16:64"
+    with pytest.raises(NoPlan) as e:
+        open_plan(bundle, record, b"", max_batch=4, device=FakeDevice())
+    assert e.value.fix == f"{command} --support 1:4:32x1:8:64 --workspace 9"
+    trt.plan = Plan(record)
+    engine = open_plan(bundle, record, b"", max_batch=4, device=FakeDevice())
+    with pytest.raises(EngineError, match="33 categories") as e:
+        engine.admit(np.zeros((33, 2, 128), np.float32))
+    assert e.value.fix == f"{command} --workspace 9 --support 1:8:33x1:64:64"
 
 
 def test_what_was_said_of_one_failure_is_not_said_of_the_next(bundle: Bundle, trt: SimpleNamespace) -> None:  # noqa: F811

@@ -159,9 +159,10 @@ def test_without_an_outbox_alerts_are_published_at_once_and_trouble_is_said() ->
     announcer._say(ALERT)
     announcer._say(ALERT)
     assert [(a.seq, a.journal, a.row) for a in sink.alerts()] == [(0, "", "r"), (1, "", "r")]
-    assert announcer.alert_seq == 2
+    assert announcer.alert_seq == 2 and announcer.unwritten == 0  # nobody asked for a journal
     announcer.trouble = "journal /x: cannot open"
     announcer.status(STATUS)
     announcer.status(replace(STATUS, state="draining", reason="stopping"))
     last = [e for e in sink.events if isinstance(e, Status)]
     assert [(s.state, s.reason) for s in last] == [("degraded", announcer.trouble), ("draining", "stopping")]
+    assert announcer.unwritten == 2
