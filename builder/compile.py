@@ -28,7 +28,7 @@ from edge.engine.machine import Gpu, Machine, this_machine
 from edge.engine.places import buckets
 from edge.engine.record import FOLDER, PLANS, RECORD, Gate, PlanRecord, Profile
 from edge.engine.tensorrt import INPUTS, OUTPUTS, name_of, open_plan
-from edge.errors import BundleError, EngineError, MissingExtra
+from edge.errors import BundleError, EngineError, MissingExtra, OutputError
 from edge.outputs import ready_file, ready_folder
 from edge.skeleton import Float, J
 
@@ -86,7 +86,10 @@ def build_tensorrt(
 
     gpu, version = ready(this_machine())
     target = f"{PLANS}{version}-sm{gpu.capability.replace('.', '')}-{wish.precision}"
-    ready_folder(bundle.root / FOLDER / target, "haad-edge build")
+    try:
+        ready_folder(bundle.root / FOLDER / target)
+    except OutputError as e:
+        raise OutputError(e.what, why=e.why, fix=f"cp -r {bundle.root} COPY, then build in COPY") from None
     ready_file(wish.timing_cache, "--timing-cache")
     tell(f"compiling for {gpu.name} with TensorRT {version}, which tries many ways: this takes a while …")
     start = time.perf_counter()

@@ -89,7 +89,7 @@ def choose(bundle: Bundle, here: Machine) -> PlanRecord:
     if here.problem:
         fix = "see that nvidia-smi lists one (on a Jetson: tegrastats); or engine: onnx"
         if here.gpu is not None:
-            fix = "pip install 'haad-edge[tensorrt]', but on a Jetson as docs/jetson.md has it; or engine: onnx"
+            fix = "docs/jetson.md says how it is installed, and what else may be wrong; or engine: onnx"
         raise EngineError("the engine 'tensorrt' cannot run here", why=here.problem, fix=fix)
     fit, unfit = fitting(bundle, here)
     if not fit:

@@ -266,7 +266,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_compiled(
 ) -> None:
     if what == "the bundle":
         (built.root / "engines").touch()
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written") as e:
         build_here(
             built,
             monkeypatch,
@@ -274,6 +274,7 @@ def test_what_cannot_be_written_is_said_before_anything_is_compiled(
             meanwhile=lambda: pytest.fail("compiled"),
             timing_cache=built.root if what == "the timings" else None,
         )
+    assert (f"cp -r {built.root} COPY" in e.value.fix) == (what == "the bundle")
 
 
 def test_a_loss_is_told_with_its_own_reason(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
