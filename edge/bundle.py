@@ -185,6 +185,9 @@ def add_to_bundle(bundle: Bundle, files: dict[str, bytes], *, made_of: str, **ch
                 why="by another command; what it wrote is left as it is",
                 fix="run this one once more",
             )
+        for path in (bundle.root / name for name in (*files, MANIFEST)):
+            for half in path.parent.glob(f".{path.name}.*.tmp"):  # of who was killed while they wrote it
+                half.unlink(missing_ok=True)
         return write_bundle(bundle.root, now.manifest.model_copy(update=changed), files)
 
 

@@ -281,6 +281,17 @@ def test_what_is_added_waits_for_who_has_the_bundle_and_loses_nothing_of_theirs(
     assert [open_bundle(root).read(f"engines/{x}/engine.plan") for x in "ab"] == [b"a", b"b"]
 
 
+def test_what_a_killed_builder_left_half_written_goes_with_the_next(root: Path) -> None:
+    half = [root / "engines" / "a" / ".engine.plan.77.tmp", root / ".manifest.json.8.tmp"]
+    other = root / "engines" / "a" / ".else.tmp"
+    half[0].parent.mkdir(parents=True)
+    for path in (*half, other):
+        path.write_bytes(b"half")
+    add_to_bundle(open_bundle(root), {"engines/a/engine.plan": b"a"}, made_of=GRAPH)
+    assert not any(p.exists() for p in half) and other.exists()
+    assert open_bundle(root).read("engines/a/engine.plan") == b"a"
+
+
 @pytest.mark.parametrize("what", ["the graph", "the model"])
 def test_what_was_made_of_another_graph_is_not_added(root: Path, what: str) -> None:
     early = open_bundle(root)
