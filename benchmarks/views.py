@@ -30,7 +30,7 @@ from trainer.streaming.measure import stream_outcomes
 from trainer.streaming.report import HEAD, Row, cells, summarise
 from trainer.streaming.takes import StreamPlan
 
-CLEAN_S = 60.0
+CLEAN_S = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ def watch(place: str, o: argparse.Namespace) -> Row:
     data, bundle = load_set(o.data), open_bundle(o.bundle)
     protocol = by_people(data.subjects, o.people.split(","))
     clips = np.array(data.clips, object)
-    for side, view in zip((protocol.pool, protocol.test), PLACES[place], strict=True):
-        if view is not None:
-            clips[side] = view(clips[side].tolist(), o.seed)
+    for n, (side, view) in enumerate(zip((protocol.pool, protocol.test), PLACES[place], strict=True)):
+        if view is not None:  # each side by chances of its own
+            clips[side] = view(clips[side].tolist(), 2 * o.seed + n)
     outcomes = stream_outcomes(
         replace(data, clips=clips.tolist()),
         protocol,
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES), metavar="PLACE")
     parser.add_argument("--shots", type=int, default=3)
     parser.add_argument("--normals", type=int, default=1, help="categories that are normal at a time")
-    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=2, help="places at a time, one thread each")
     parser.add_argument("--json", type=Path)

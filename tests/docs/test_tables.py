@@ -193,7 +193,7 @@ def test_what_a_camera_s_place_costs_is_what_was_measured() -> None:
     assert worst == "45° aside, support from in front"
     ten = json.loads((ROOT / "benchmarks/results/views/utd_mhad-10.json").read_text(encoding="utf-8"))["rows"]
     ((place, more),) = ten.items()
-    assert f"were {more['false_alarms']:.1f} an hour" in (ROOT / "docs/trackers.md").read_text(encoding="utf-8")
+    assert f"they were {more['false_alarms']:.1f} an hour" in (ROOT / "docs/trackers.md").read_text(encoding="utf-8")
     assert abs(more["recall"] - rows[place]["recall"]) < 0.005
 
 
