@@ -242,7 +242,7 @@ def test_waiting_where_no_engine_is_ends_with_what_to_do(address: str) -> None:
 
 def test_a_message_that_is_none_is_refused_and_the_next_one_heard(engine: Engine, address: str) -> None:
     with AlertSubscriber(f"sub+connect:{address}", topics=["alert"]) as subscriber:
-        engine.subscribed()
+        engine.subscribed(2)
         engine.socket.send(b"alert/cam1\0\x80")
         engine.publish(ALERT)
         with pytest.raises(WireError, match="'v' is None"):
