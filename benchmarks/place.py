@@ -44,7 +44,7 @@ from edge.support import REFINED, SupportSet, load_support
 from edge.turns import TurnPlan
 from edge.wire import PoseFrame, encode_pose
 from trainer.datasets import ClipSet, load_set
-from trainer.streaming.measure import FOUND_BY, LONG
+from trainer.streaming.measure import LONG, delay_of
 from trainer.streaming.takes import StreamPlan, Take, make_takes
 
 WAYS = ("as it starts", "calibrated", "accepted", "both")
@@ -107,11 +107,7 @@ class Place:
             pass
         loop.dispatch.flush()
         raised = np.array(heard.raised)
-        delays = []
-        for span in take.spans:
-            if span.end - span.start >= LONG:
-                of_it = raised[(raised > span.start) & (raised <= span.end + FOUND_BY)]
-                delays.append(float(of_it[0] - span.start) if len(of_it) else float("inf"))
+        delays = [delay_of(raised, x.start, x.end) for x in take.spans if x.end - x.start >= LONG]
         return (take.clean - self._bundle.manifest.seconds) / 3600, int((raised <= take.clean).sum()), delays
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -16,19 +15,10 @@ import builder.compile as made
 from builder.compile import (
     Wish,
     build_tensorrt,
-    differences,
-    distances,
-    fit_examples,
-    judge_engine,
-    latency,
-    refused,
 )
-from builder.examples import Examples
-from builder.gate import Output, Verdict, outputs
 from builder.half import to_half
 from builder.inspect import inspect
 from builder.islands import ISLANDS
-from builder.profile import parse_profile
 from builder.together import widened
 from builder.verify import verify
 from builder.ways import TOGETHER
@@ -60,60 +50,6 @@ class Twisted:
         embedding, distance = self.inner.run(n)
         embedding[:, 0] += self.twist
         return embedding, distance + abs(self.twist)
-
-
-def test_the_gate_passes_what_says_the_same_and_refuses_what_does_not(built: Bundle, examples: Examples) -> None:
-    some = fit_examples(examples, SMALL.shots[2])
-    exact = outputs(built.read(GRAPH), some)
-    same, twisted = Twisted(built, 0.0), Twisted(built, 0.05)
-    verdict, short = judge_engine(same, exact, some, SMALL)  # type: ignore[arg-type]
-    assert verdict.failures == [] and verdict.distance < 1e-4 and verdict.cosine > 0.9999
-    assert same.widest[0] == SMALL.categories[2] < some.categories  # a few categories at a time
-    assert max(differences(exact, short).values()) < 1e-4
-    verdict, short = judge_engine(twisted, exact, some, SMALL)  # type: ignore[arg-type]
-    assert len(verdict.failures) >= 1 and "distances differ" in " ".join(verdict.failures)
-    assert differences(exact, short)["embedding"] == pytest.approx(0.05, abs=1e-4)
-
-
-def test_distances_in_parts_are_those_of_the_whole(built: Bundle, examples: Examples) -> None:
-    some = fit_examples(examples, 4)
-    e = open_engine(built, max_batch=32)
-    support = np.random.default_rng(0).normal(size=(5, 3, 16)).astype(np.float32)
-    support /= np.linalg.norm(support, axis=-1, keepdims=True)
-    whole = distances(e, some, support, parse_profile("1:8:32", "1:4:32x1:8:64"))
-    for profile in (SMALL, parse_profile("1:8:8", "2:2:2x5:8:64"), parse_profile("1:8:8", "4:4:4x3:3:3")):
-        found = distances(e, some, support, profile)
-        assert found.shape == whole.shape == (len(some.category), 5)
-        np.testing.assert_allclose(found, whole, atol=1e-5)
-
-
-def test_examples_fit_the_room_there_is_for_a_category(examples: Examples) -> None:
-    few = fit_examples(examples, 3)
-    assert {int((few.support & (few.category == c)).sum()) for c in range(few.categories)} == {3}
-    assert (~few.support).sum() == (~examples.support).sum()
-    assert len(fit_examples(examples, 1000).category) == len(examples.category)
-
-
-def test_latency_has_every_bucket(built: Bundle) -> None:
-    found = latency(open_engine(built, max_batch=8), SMALL, runs=3)
-    assert list(found) == ["1", "2", "4", "8"] and all(0 < a <= b for a, b in found.values())
-
-
-BAD = Verdict(cosine=0.9, distance=0.5, auroc=0.1, auroc_float32=0.9, windows=1)
-
-
-def test_a_refused_plan_names_what_to_keep_as_seen_to_pass(
-    built: Bundle, examples: Examples, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data, exact = built.read(GRAPH), Output(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32))
-    monkeypatch.setattr("builder.keep.by_cost", lambda *given: ["/a/", "/b/", "/c/"])
-    e = refused(BAD, True, data, ISLANDS, exact, examples, lambda p: len(p) >= 2)
-    assert e.fix == "keep in float32, by building with --float32 /a/ --float32 /b/" and "cosine" in e.why
-    e = refused(BAD, True, data, ISLANDS, exact, examples, lambda p: False)
-    assert "whatever is kept" in e.why and e.fix == "--precision fp32"
-    assert "report it" in refused(BAD, False, data, [], exact, examples, lambda p: True).fix
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install onnx" in refused(BAD, True, data, ISLANDS, exact, examples, lambda p: True).fix
 
 
 class FakeCuda:
@@ -204,35 +140,6 @@ def test_what_cannot_be_built_with_more_in_float32_is_no_way_out_of_a_refusal(
     _, _, refusal = build_here(built, monkeypatch, 0.05, refuses="/encoder/leave/")
     assert isinstance(refusal, BundleError) and "the plan is not accepted" in str(refusal)
     assert refusal.fix == "--precision fp32"
-
-
-def test_the_gate_judges_every_size_of_a_batch(built: Bundle, examples: Examples) -> None:
-    """What a plan computes of few windows need not be computed as that of many is."""
-    some = fit_examples(examples, SMALL.shots[2])
-    exact, engine = outputs(built.read(GRAPH), some), Twisted(built, 0.0)
-    right, sizes = engine.run, set[int]()
-
-    def run(n: int) -> tuple[Float, Float]:
-        sizes.add(n)
-        embedding, distance = right(n)
-        return embedding, distance + (0.5 if n == 2 else 0)
-
-    engine.run = run  # type: ignore[method-assign]
-    verdict, short = judge_engine(engine, exact, some, SMALL)  # type: ignore[arg-type]
-    assert sizes >= {1, 2, 4, 8}
-    assert "distances differ" in " ".join(verdict.failures) and differences(exact, short)["distance"] > 0.4
-
-
-def test_what_a_plan_is_said_to_differ_by_is_with_the_features_that_run_gives_it(
-    built: Bundle, examples: Examples
-) -> None:
-    some = fit_examples(examples, SMALL.shots[2])
-    exact, engine = outputs(built.read(GRAPH), some), Twisted(built, 0.05)
-    _, short = judge_engine(engine, exact, some, SMALL)  # type: ignore[arg-type]
-    right = open_engine(built, max_batch=8)
-    support = exact.embedding[some.support].reshape(some.categories, -1, exact.embedding.shape[1])
-    expected = distances(right, some, support, SMALL) + 0.05
-    np.testing.assert_allclose(short.distance, expected, atol=1e-4)
 
 
 def test_what_was_added_to_the_bundle_meanwhile_stays(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

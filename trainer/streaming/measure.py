@@ -204,11 +204,11 @@ def _outcomes(method: str, judged: Sequence[_Judged], s: Settings, window: float
             np.array([int((r <= j.take.clean).sum()) for r in news]),
             np.array([span.end - span.start for span in j.take.spans]),
             tuple(span.category for span in j.take.spans),
-            np.array([[_delay(r, span.start, span.end) for span in j.take.spans] for r in news]),
+            np.array([[delay_of(r, span.start, span.end) for span in j.take.spans] for r in news]),
         )
 
 
-def _delay(raised: NDArray[np.float64], start: float, end: float) -> float:
+def delay_of(raised: NDArray[np.float64], start: float, end: float) -> float:
     """Seconds after the onset at which an alert was raised that reports the anomaly."""
     here = raised[(raised > start) & (raised <= end + FOUND_BY)]
     return float(here[0] - start) if len(here) else float("inf")

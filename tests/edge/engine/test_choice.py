@@ -14,7 +14,7 @@ from edge.bundle import BASE, GRAPH, open_bundle, write_bundle
 from edge.cache import FeatureCache
 from edge.clip import save_clip
 from edge.engine import Staging, open_engine
-from edge.engine.fallback import Fallback
+from edge.engine.fallback import Fallback, open_first
 from edge.engine.machine import this_machine
 from edge.errors import BundleError, EngineError, SettingsError, SupportError
 from edge.motion import make_motion
@@ -231,3 +231,14 @@ def test_an_engine_is_closed_whatever_becomes_of_the_start(
     assert closed == [1]
     told = (tmp_path / "log").read_text()
     assert "a plan is being built" in told and ("batches are of 8 windows at most" in told) == clips
+
+
+def test_this_machine_without_a_gpu_falls_back_by_the_real_door() -> None:
+    told: list[str] = []
+    f = open_first(open_bundle(), ["tensorrt", "onnx"], max_batch=4, tell=lambda e, n: told.append(f"{e} [{n}]"))
+    if f.fallbacks == 0:
+        pytest.skip("this machine runs a plan of the shipped bundle")
+    assert f.name.startswith("onnxruntime-") and len(told) == 1 and "\n" not in told[0] and "→" in told[0]
+    with pytest.raises(EngineError) as e:
+        open_engine(open_bundle(), "tensorrt")
+    assert e.value.fix and not e.value.lost
