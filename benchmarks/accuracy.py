@@ -36,7 +36,7 @@ from benchmarks.conditions import CONDITIONS
 from edge.bench.machine import cpu
 from edge.bundle import open_bundle, write_bundle
 from edge.clip import Clip
-from edge.embedding import embed_whole
+from edge.commands.embedding import embed_whole
 from edge.skeleton import Float
 from trainer.augment import AugmentConfig
 from trainer.baselines import raw_dct, raw_distance, raw_windows

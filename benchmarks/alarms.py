@@ -22,8 +22,8 @@ from edge.engine import Engine, embed, open_engine
 from edge.score import level_of, margin_of
 from edge.settings import Settings
 from edge.skeleton import Float
-from edge.support import clip_windows
-from edge.turns import repeated, turn_windows
+from edge.support.enrol import clip_windows
+from edge.support.turns import repeated, turn_windows
 from trainer.datasets import ClipSet, load_set, subject_split
 from trainer.streaming.watch import Run, alerts, follow, score
 

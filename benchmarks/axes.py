@@ -18,9 +18,9 @@ import numpy as np
 from edge.bench.machine import cpu
 from edge.bundle import open_bundle
 from edge.clip import Clip
-from edge.embedding import embed_whole
+from edge.commands.embedding import embed_whole
 from edge.engine import embed, open_engine
-from edge.posture import clip_cues, turned, wrong
+from edge.ingest.posture import clip_cues, turned, wrong
 from edge.skeleton import Float
 from trainer.datasets import ClipSet, load_set
 from trainer.evaluate import few_shot, mean_cosine

@@ -31,7 +31,7 @@ from benchmarks.gpu_floor import ceilings, timed
 from benchmarks.gpu_torch import COMPILED, EAGER, Torch, support, windows
 from builder.profile import BATCH, parse_profile, parse_range
 from edge.bundle import BASE, GRAPH, Bundle, open_bundle
-from edge.console import say
+from edge.commands.console import say
 from edge.engine.machine import this_machine
 from edge.engine.pipeline import Pipeline
 from edge.engine.record import FOLDER, PlanRecord

@@ -30,10 +30,10 @@ from edge.bench.machine import cpu
 from edge.bench.site import prepare
 from edge.bench.traffic import Load
 from edge.bundle import open_bundle
-from edge.cache import FeatureCache
 from edge.engine import open_engine
 from edge.settings import Settings
-from edge.support import load_support
+from edge.support.cache import FeatureCache
+from edge.support.enrol import load_support
 
 
 def torch_score(root: Path) -> Score:

@@ -19,10 +19,10 @@ import numpy as np
 
 from edge.bench.machine import cpu
 from edge.bundle import Bundle, open_bundle
-from edge.embedding import embed_whole
+from edge.commands.embedding import embed_whole
 from edge.engine import embed, open_engine
 from edge.score import level_of, margin_of, match
-from edge.support import clip_windows
+from edge.support.enrol import clip_windows
 from trainer.datasets import ClipSet, load_set
 from trainer.evaluate import auroc, mean_cosine
 

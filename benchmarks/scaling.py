@@ -19,7 +19,7 @@ told apart by `benchmarks.accuracy`. The other methods know this set alone, and 
 its training subjects' clips without labels.
 
 The growth lines are arithmetic, not measurements: once + categories × each, from the figures above. The device matches
-256 categories at most at once (edge/support.py).
+256 categories at most at once (edge/support/enrol.py).
 
 How to read it: what is paid for `base` is paid once; a new category then costs three embeddings and a few rows of
 memory, where a flow takes a second of training, 80 times the numbers and five times the clips. In training seconds as
@@ -48,7 +48,7 @@ from benchmarks.scaling_table import GROWTH, Row, tables
 from edge.bench.machine import cpu
 from edge.bundle import Bundle, open_bundle
 from edge.clip import Clip
-from edge.embedding import embed_whole
+from edge.commands.embedding import embed_whole
 from edge.engine import Engine, embed, open_engine, run_all
 from edge.errors import ClipError
 from edge.score import match
@@ -107,7 +107,7 @@ def cost(work: Callable[[], object], count: int) -> float:
 
 
 def embedded(clips: list[Clip], engine: Engine, frames: int) -> Float:
-    """The bundle's embedding of whole clips, as `edge.embedding` makes them of a folder: (N, D)."""
+    """The bundle's embedding of whole clips, as `edge.commands.embedding` makes them of a folder: (N, D)."""
     return embed_whole(partial(embed, engine), clips, frames)
 
 

@@ -21,7 +21,7 @@ from edge.bench.measure import measure
 from edge.bench.picture import picture
 from edge.bench.report import markdown, tables
 from edge.bench.traffic import Load
-from edge.console import out, say
+from edge.commands.console import out, say
 
 ROOT = Path(__file__).parents[1]
 SECTIONS = ("start", "sustained", "ceiling", "stages", "tracks")

@@ -18,13 +18,13 @@ import numpy as np
 
 from edge.bench.machine import cpu
 from edge.bundle import Bundle, open_bundle
-from edge.cache import FeatureCache
 from edge.clip import save_clip
 from edge.engine import Engine, open_engine
 from edge.motion import MOTIONS, make_motion
 from edge.settings import Settings
-from edge.support import SupportSet, load_support
-from edge.turns import TurnPlan
+from edge.support.cache import FeatureCache
+from edge.support.enrol import SupportSet, load_support
+from edge.support.turns import TurnPlan
 
 GROWING = (1, 3, 8, 16, 32)
 MOST: int = Settings.model_fields["max_turns"].default

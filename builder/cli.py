@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from builder.profile import BATCH, SUPPORT, WORKSPACE
-from edge.console import need, say
+from edge.commands.console import need, say
 
 MODEL, PLAN = "Look into things", "For a plan"
 
@@ -125,7 +125,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """What a bundle or an engine is, what can run it, and why not here."""
         from builder.inspect import inspect as look
-        from edge.doctor import show
+        from edge.commands.doctor import show
 
         show(look(path))
 
@@ -134,7 +134,7 @@ def register(app: typer.Typer) -> None:
         """Whether a bundle is whole and computes here what it should; exit code 1 if not."""
         from builder.verify import verify as check
         from edge.bundle import open_bundle
-        from edge.doctor import show
+        from edge.commands.doctor import show
 
         if show(check(open_bundle(bundle))):
             raise typer.Exit(1)

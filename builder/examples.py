@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edge.motion import MOTIONS, make_motion
 from edge.skeleton import Float
-from edge.support import clip_windows
+from edge.support.enrol import clip_windows
 
 FAR_M = (20.0, 0.0, -35.0)
 """Where the people of the third set walk, seen from the origin."""

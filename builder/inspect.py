@@ -13,7 +13,7 @@ import onnxruntime as ort
 
 from builder.operations import TENSORRT, objections, opsets_of
 from edge.bundle import GRAPH, Bundle, measured, open_bundle
-from edge.doctor import Finding
+from edge.commands.doctor import Finding
 from edge.engine.machine import this_machine
 from edge.engine.places import memory_of
 from edge.engine.plans import choose, misfit

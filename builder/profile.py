@@ -9,7 +9,7 @@ from edge.errors import EngineError
 
 WORKSPACE = 1024
 BATCH, SUPPORT = "1:16:64", "1:8:64x1:64:256"
-"""The most windows are `edge.support.MAX_WINDOWS`, so that no folder is refused for them."""
+"""The most windows are `edge.support.enrol.MAX_WINDOWS`, so that no folder is refused for them."""
 
 
 def parse_range(text: str, option: str) -> list[int]:

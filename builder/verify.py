@@ -16,7 +16,7 @@ import numpy as np
 from builder.examples import example_windows
 from builder.inspect import files, graph, intact
 from edge.bundle import GRAPH, WEIGHTS, Bundle
-from edge.doctor import Finding
+from edge.commands.doctor import Finding
 from edge.engine import Engine, open_engine, run_all
 from edge.engine.machine import this_machine
 from edge.engine.plans import misfit

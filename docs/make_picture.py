@@ -19,7 +19,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, Group
 from rich.text import Text
 
-from edge import demo
+from edge.commands import demo
 
 WIDTH = 112
 RED = 14

@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from edge import __version__
-from edge.axes_cli import axes
-from edge.console import Commands, Config, Keys, Remote, err, fail, number, out, say
+from edge.commands.axes import axes
+from edge.commands.console import Commands, Config, Keys, Remote, err, fail, number, out, say
 from edge.errors import EngineError, HaadError
 from edge.outputs import remedy
 from edge.settings import Settings, is_table
@@ -30,8 +30,8 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=DEVICE)(listen)
     app.command(rich_help_panel=DEVICE)(keys)
     app.command(rich_help_panel=DEVICE)(calibrate)
-    from edge.record_cli import record, replay
-    from edge.support_cli import register as register_support
+    from edge.commands.record import record, replay
+    from edge.commands.support import register as register_support
 
     app.command(rich_help_panel=DEVICE)(record)
     app.command(rich_help_panel=DEVICE)(replay)
@@ -102,7 +102,7 @@ def publish(
 ) -> None:
     """Play clips as a camera would deliver them."""
     from edge.client import PosePublisher
-    from edge.playback import capture_ns, find_clips, paced, play
+    from edge.recordings.playback import capture_ns, find_clips, paced, play
 
     shots = play(find_clips(paths), fps=fps, people=people, seconds=seconds, as_one=as_one)
     with PosePublisher(to, stream=stream, keys=keys, allow_remote=allow_remote) as camera:
@@ -140,7 +140,7 @@ def listen(
 ) -> None:
     """Print alerts as they come, and when the engine is gone, degraded or back."""
     from edge.client import AlertSubscriber
-    from edge.listen import listen as listen_to
+    from edge.commands.listen import listen as listen_to
 
     topics = [f"alert/{stream}"] + [f"score/{stream}"] * scores + ["status"]
     options: dict[str, Any] = {"since": since, "cursor": cursor, "replay": replay}
@@ -161,7 +161,7 @@ def listen(
 
 def keys(folder: Annotated[Path, typer.Argument(help="where to make engine/ and client/")]) -> None:
     """Make CURVE keys, so that poses and alerts can cross a network: one folder for the engine, one for its clients."""
-    from edge.keys import make_keys
+    from edge.network.keys import make_keys
 
     engine, client = make_keys(folder)
     say(f"{engine}: haad-edge run --keys {engine} …")
@@ -178,7 +178,7 @@ def calibrate(
     config: Config = None,
 ) -> None:
     """Fit the limits to one place, from a recording of its normal operation. A running engine takes it up."""
-    from edge.refine import command
+    from edge.support.refine import command
 
     command(support, recording, bundle, reset=reset, config=config)
 
@@ -192,7 +192,7 @@ def embed(
     import numpy as np
 
     from edge.bundle import open_bundle, replace
-    from edge.embedding import embed_folder
+    from edge.commands.embedding import embed_folder
     from edge.engine import open_engine
     from edge.outputs import ready_file
 
@@ -221,12 +221,12 @@ def support_show(
 ) -> None:
     """What a support folder holds, and how well its categories stand apart."""
     from edge.bundle import open_bundle
-    from edge.cache import FeatureCache
+    from edge.commands.report import support_table
     from edge.engine import open_engine
-    from edge.report import support_table
     from edge.settings import load_settings
-    from edge.support import load_support
-    from edge.turns import TurnPlan
+    from edge.support.cache import FeatureCache
+    from edge.support.enrol import load_support
+    from edge.support.turns import TurnPlan
 
     s = load_settings({}, config)
     model = open_bundle(bundle or s.bundle)
@@ -242,7 +242,7 @@ def support_show(
 
 def doctor(config: Config = None) -> None:
     """What is installed, which engines work here, and what to do about the rest."""
-    from edge.doctor import examine, show
+    from edge.commands.doctor import examine, show
 
     if show(examine(config)):
         raise typer.Exit(1)
@@ -257,7 +257,7 @@ def demo(
     bundle: BundleOption = None,
 ) -> None:
     """An engine, three simulated cameras and a listener, live in this terminal."""
-    from edge.demo import show
+    from edge.commands.demo import show
 
     show(data, seconds=seconds, speed=speed, bundle=bundle)
 

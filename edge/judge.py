@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.alerts import AlertBook, Change
+from edge.alerts.book import AlertBook, Change
 from edge.score import NormalHere, Passing, Scorer, Usual, threshold_of
 from edge.settings import Settings
 from edge.skeleton import Float
-from edge.support import SupportSet
+from edge.support.enrol import SupportSet
 from edge.windows import Place, Slots
 
 

@@ -18,8 +18,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from edge.counts import LATENCY_BUCKETS
 from edge.errors import SettingsError
+from edge.inference.counts import LATENCY_BUCKETS
 from edge.runtime import Runtime
 
 

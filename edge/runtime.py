@@ -16,29 +16,29 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from edge.alerts import Change, Sink
-from edge.announce import Announcer, Cause
-from edge.arrivals import Arrivals
-from edge.batch import Flight
+from edge.alerts.announce import Announcer, Cause
+from edge.alerts.book import Change, Sink
+from edge.alerts.evidence import Evidence, Exhibit
+from edge.alerts.explain import ROWS, explain
 from edge.bundle import Bundle
-from edge.counts import Counts
-from edge.dispatch import Dispatch
-from edge.drain import Decoder
 from edge.engine import Engine
 from edge.errors import EngineError, WireError
 from edge.events import Provenance, Status
-from edge.evidence import Evidence, Exhibit
-from edge.explain import ROWS, explain
 from edge.grid import SECOND, WindowSpec
-from edge.ingest import Ledger, Source
+from edge.inference.batch import Flight
+from edge.inference.counts import Counts
+from edge.inference.dispatch import Dispatch
+from edge.ingest.arrivals import Arrivals
+from edge.ingest.drain import Decoder
+from edge.ingest.pace import Pace, Stay
+from edge.ingest.posture import Posture
+from edge.ingest.source import Ledger, Source
+from edge.ingest.tap import Tap
 from edge.judge import Judge
 from edge.notices import Notices
-from edge.pace import Pace, Stay
-from edge.posture import Posture
 from edge.settings import Settings
 from edge.skeleton import Float
-from edge.support import SupportSet
-from edge.tap import Tap
+from edge.support.enrol import SupportSet
 from edge.windows import Windows
 from edge.wire import Limits
 

@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
 
-from edge.alerts import ZmqSink
+from edge.alerts.book import ZmqSink
+from edge.alerts.evidence import Evidence, prepare
 from edge.bundle import Bundle, open_bundle
-from edge.cache import FeatureCache
-from edge.endpoint import Endpoint
+from edge.commands.console import signals
 from edge.engine import Engine, open_engine
 from edge.engine.fallback import open_first
 from edge.errors import BundleError, SettingsError
-from edge.evidence import Evidence, prepare
-from edge.ingest import ZmqSource
+from edge.ingest.source import ZmqSource
+from edge.ingest.tap import Tap
 from edge.journal.keep import keep
 from edge.journal.outbox import SharedSink
 from edge.journal.trim import Bounds
-from edge.keys import Keys, open_keys
+from edge.network.endpoint import Endpoint
+from edge.network.keys import Keys, open_keys
 from edge.notices import Notices
 from edge.page import Page
-from edge.reload import SupportWatcher, fingerprint
 from edge.runtime import Runtime
 from edge.settings import Settings
-from edge.support import SupportSet, load_support
-from edge.tap import Tap
-from edge.turns import TurnPlan
+from edge.support.cache import FeatureCache
+from edge.support.enrol import SupportSet, load_support
+from edge.support.reload import SupportWatcher, fingerprint
+from edge.support.turns import TurnPlan
 
 WATCHER_BATCH = 32
 
@@ -157,11 +157,9 @@ def _reloader(bundle: Bundle, judge: Engine, settings: Settings, cache: FeatureC
 def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, or the terminal is closed; then drain."""
     notices = Notices()
-    with serving(settings, notices) as service:
+    with signals() as call_on_signal, serving(settings, notices) as service:
         r = service.runtime
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
-                signal.signal(number, lambda *_: r.stop())
+        call_on_signal(r.stop)
         by = r.announcer.by
         notices.say(f"model {by.model}, engine {by.engine}, support {by.support}: {r.support.summary}")
         notices.say(

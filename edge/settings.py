@@ -11,8 +11,8 @@ import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from edge.endpoint import Endpoint
 from edge.errors import SettingsError
+from edge.network.endpoint import Endpoint
 from edge.wrong import nearest, refusal
 
 ENGINES = ("onnx", "tensorrt")

@@ -21,12 +21,12 @@ from benchmarks.programs import Tally
 from edge.bench.site import prepare
 from edge.bench.traffic import Load, cameras, recorded
 from edge.bundle import open_bundle
-from edge.cache import FeatureCache
 from edge.clip import save_clip
 from edge.engine import open_engine
 from edge.events import Scores
 from edge.motion import make_motion
-from edge.support import load_support
+from edge.support.cache import FeatureCache
+from edge.support.enrol import load_support
 from tests.edge.harness import bench
 from trainer.baselines import raw_dct, raw_distance
 from trainer.datasets import load_set

@@ -24,8 +24,8 @@ from edge.clip import Clip
 from edge.score import SENSITIVITY, match, spreads
 from edge.settings import Settings
 from edge.skeleton import Float
-from edge.support import clip_windows
-from edge.turns import repeated, turn_windows
+from edge.support.enrol import clip_windows
+from edge.support.turns import repeated, turn_windows
 from trainer.config import TrainConfig
 from trainer.datasets import ClipSet
 from trainer.encoder import EncoderConfig

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from edge.console import need, number, out, say
+from edge.commands.console import need, number, out, say
 from edge.outputs import ready_file, ready_folder, save_text
 
 
@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from edge.bundle import MANIFEST, measured
-        from edge.posture import of_clips
+        from edge.ingest.posture import of_clips
         from trainer.config import load_config
         from trainer.fit import Trainer, load_sets, make_bundle, unseen
         from trainer.parallel import together
@@ -149,9 +149,9 @@ def register(app: typer.Typer) -> None:
         import numpy as np
 
         from edge.bundle import open_bundle
-        from edge.embedding import embed_whole
+        from edge.commands.embedding import embed_whole
         from edge.engine import embed, open_engine
-        from edge.posture import of_clips
+        from edge.ingest.posture import of_clips
         from trainer.evaluate import Method, as_json, mean_cosine, report_table, shots_table
         from trainer.evaluate import evaluate as measure
         from trainer.protocols import PROTOCOLS, make_protocol, paper_clips, read_clips, trained_on

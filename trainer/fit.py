@@ -27,7 +27,7 @@ from torch import Tensor
 
 from edge.bundle import CALIBRATION, WEIGHTS, Bundle, Manifest, write_bundle
 from edge.clip import Clip
-from edge.embedding import embed_whole
+from edge.commands.embedding import embed_whole
 from edge.errors import ClipError, SettingsError
 from edge.skeleton import Float
 from trainer.augment import augment

@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edge.console import need
+from edge.commands.console import need
 from edge.errors import ClipError
 from edge.skeleton import Float
 

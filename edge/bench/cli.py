@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from edge.cli import MODEL, BundleOption
-from edge.console import number, out, say
+from edge.commands.console import number, out, say
 from edge.errors import SettingsError
 from edge.outputs import ready_file, save_text
 

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.arrivals import Arrivals
 from edge.bench.traffic import Load
-from edge.drain import Decoder
 from edge.engine import Staging
 from edge.grid import WindowSpec
-from edge.ingest import Ledger
+from edge.ingest.arrivals import Arrivals
+from edge.ingest.drain import Decoder
+from edge.ingest.source import Ledger
 from edge.notices import Notices
 from edge.settings import Settings
 from edge.windows import Slots, Windows
@@ -58,8 +58,8 @@ def front(root: Path, load: Load, settings: Settings, seconds: float) -> dict[st
     import zmq
 
     from edge.bench.generator import sending
-    from edge.endpoint import Endpoint
-    from edge.ingest import DRAIN, ZmqSource
+    from edge.ingest.source import DRAIN, ZmqSource
+    from edge.network.endpoint import Endpoint
 
     address, context = f"ipc://{root}/front{time.monotonic_ns():x}", zmq.Context()
     source, stations = ZmqSource(context, [Endpoint.parse(f"pull+bind:{address}")], settings.max_queue), Front(settings)

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from edge.bench.traffic import Camera, Load, cameras, schedule
-from edge.endpoint import Endpoint
 from edge.errors import HaadError
 from edge.grid import SECOND
+from edge.network.endpoint import Endpoint
 
 CHUNK_S = 0.5
 QUANTUM_S = 0.0005

@@ -23,23 +23,24 @@ import numpy as np
 from edge.bench.machine import resident
 from edge.bench.traffic import Camera, Load, Trace, recorded
 from edge.bundle import Bundle, open_bundle
-from edge.cache import FeatureCache
 from edge.engine import Engine, open_engine
 from edge.runtime import Runtime
 from edge.settings import Settings
 from edge.skeleton import Float, J
-from edge.support import load_support
-from edge.turns import TurnPlan
+from edge.support.cache import FeatureCache
+from edge.support.enrol import load_support
+from edge.support.turns import TurnPlan
 
 EVERY_S = 0.001
 STATIONS: Mapping[str, str] = {
-    "ingest.py": "receive", "events.py": "publish", "wire.py": "decode", "drain.py": "decode", "template.py": "decode",
-    "mapping.py": "decode", "skeleton.py": "decode", "arrivals.py": "window",
-    "windows.py": "window", "batch.py": "window", "score.py": "score", "alerts.py": "score",
-    "announce.py": "publish", "judge.py": "score", "explain.py": "score", "dispatch.py": "loop", "overload.py": "loop",
-    "backlog.py": "loop", "counts.py": "loop", "runtime.py": "loop",
+    "ingest/source.py": "receive", "events.py": "publish", "alerts/announce.py": "publish",
+    **dict.fromkeys(("wire.py", "ingest/drain.py", "ingest/template.py", "ingest/mapping.py", "skeleton.py"), "decode"),
+    **dict.fromkeys(("ingest/arrivals.py", "windows.py", "inference/batch.py"), "window"),
+    **dict.fromkeys(("judge.py", "score.py", "alerts/book.py", "alerts/explain.py"), "score"),
+    **dict.fromkeys(("inference/dispatch.py", "inference/overload.py", "inference/backlog.py"), "loop"),
+    **dict.fromkeys(("inference/counts.py", "runtime.py"), "loop"),
 }  # fmt: skip
-"""Innermost file of ours on the stack → station. What is in none of them counts as the caller's."""
+"""Innermost module of ours on the stack → station. What is in none of them counts as the caller's."""
 PUBLISHING = ("send", "newcomers", "wanted", "encode_event", "join")
 """Functions of the other stations' files that publish."""
 STAGES = ("receive", "decode", "window", "engine", "score", "publish", "loop")
@@ -51,7 +52,7 @@ class Stages:
 
     def __init__(self, stations: Mapping[str, str] = STATIONS, root: str = _HERE) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self._stations, self._root, self._last = stations, root, 0.0
+        self._stations, self._root, self._last = stations, f"{root}/", 0.0
         self.inferred = 0
         """Windows that a timed engine ran, those that explain an alert included."""
         self._inference = False
@@ -59,10 +60,8 @@ class Stages:
     def _station(self, frame: FrameType | None) -> str:
         while frame is not None:
             code = frame.f_code
-            if code.co_filename.startswith(self._root):
-                found = self._stations.get(code.co_filename.rpartition("/")[2])
-                if found:
-                    return "publish" if code.co_name in PUBLISHING else found
+            if found := self._stations.get(code.co_filename.removeprefix(self._root)):
+                return "publish" if code.co_name in PUBLISHING else found
             frame = frame.f_back
         return "loop"
 
@@ -179,8 +178,8 @@ def stages(root: Path, load: Load, settings: Settings, seconds: float) -> dict[s
     import zmq
 
     from edge.bench.generator import sending
-    from edge.endpoint import Endpoint
-    from edge.ingest import ZmqSource
+    from edge.ingest.source import ZmqSource
+    from edge.network.endpoint import Endpoint
 
     address, context = f"ipc://{root}/stages{time.monotonic_ns():x}", zmq.Context()
     source = ZmqSource(context, [Endpoint.parse(f"pull+bind:{address}")], settings.max_queue)

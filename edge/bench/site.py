@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edge.bench.traffic import perform
 from edge.client import AlertSubscriber
-from edge.demo import NORMAL, process
+from edge.commands.demo import NORMAL, process
 from edge.errors import HaadError
 from edge.events import Status
 

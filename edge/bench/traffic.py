@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.clip import Clip, load_clip
-from edge.demo import CLIPS, NORMAL
+from edge.commands.demo import CLIPS, NORMAL
 from edge.grid import SECOND
 from edge.skeleton import CORE15, Float, get_layout
 from edge.wire import PoseFrame, encode_pose

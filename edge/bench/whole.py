@@ -147,9 +147,9 @@ from edge.bundle import open_bundle
 from edge.engine import open_engine
 from pathlib import Path
 from edge.settings import Settings
-from edge.cache import FeatureCache
-from edge.support import load_support
-from edge.turns import TurnPlan
+from edge.support.cache import FeatureCache
+from edge.support.enrol import load_support
+from edge.support.turns import TurnPlan
 root, batch, seconds, name, bundle, threads = json.loads(sys.argv[1])
 model = open_bundle(Path(bundle) if bundle else None)
 engine = open_engine(model, name, max_batch=batch, threads=threads)

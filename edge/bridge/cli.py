@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge.console import Keys, Remote, need, number
+from edge.commands.console import Keys, Remote, need, number, signals
 from edge.errors import SettingsError
 from edge.settings import MQTT_PASSWORD, WEBHOOK_SECRET
 
@@ -41,19 +40,21 @@ def _carry(
 
     notices = Notices()
     try:
-        with AlertSubscriber(
-            source,
-            topics=[f"alert/{stream}", "status"],
-            since=since,
-            cursor=cursor,
-            replay=replay,
-            patience=60.0,
-            keys=keys,
-            allow_remote=remote,
-        ) as subscriber:
+        with (
+            signals() as call_on_signal,
+            AlertSubscriber(
+                source,
+                topics=[f"alert/{stream}", "status"],
+                since=since,
+                cursor=cursor,
+                replay=replay,
+                patience=60.0,
+                keys=keys,
+                allow_remote=remote,
+            ) as subscriber,
+        ):
             bridge = Bridge(subscriber, target, notices, aside=cursor.with_name(f"{cursor.name}.refused.jsonl"))
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: bridge.stop())
+            call_on_signal(bridge.stop)
             notices.say("bridge ready")
             bridge.run()
             notices.say(f"stopped: {bridge.delivered} delivered, {bridge.refused} refused, {subscriber.missed} missed")

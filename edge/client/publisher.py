@@ -14,8 +14,8 @@ import numpy as np
 import zmq
 from numpy.typing import ArrayLike, NDArray
 
-from edge.endpoint import Endpoint, milliseconds, nobody, open_alone
 from edge.errors import HaadError, WireError
+from edge.network.endpoint import Endpoint, milliseconds, nobody, open_alone
 from edge.skeleton import get_layout
 from edge.wire import Limits, PoseFrame, decode_pose, encode_pose, stream_of, whole_number
 
@@ -27,7 +27,7 @@ IMAGE_LAYOUTS = ("coco17", "halpe26", "body25")
 class PosePublisher:
     """Sends one stream's pose frames and numbers them. `pub` never blocks; `push` waits for a slow engine.
 
-    `keys` is a folder of CURVE keys, see `edge.keys`. `limits` are those of the engine, if it was given others.
+    `keys` is a folder of CURVE keys, see `edge.network.keys`. `limits` are those of the engine, if it was given others.
     """
 
     def __init__(

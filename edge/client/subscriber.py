@@ -21,11 +21,11 @@ import zmq
 
 from edge.client.cursor import Cursor
 from edge.client.follow import Follower, Gap
-from edge.endpoint import Endpoint, milliseconds, nobody, turned_away
 from edge.errors import SettingsError, WireError
 from edge.events import Alert, Event, Provenance, Scores, Status, check_topics, decode_event
 from edge.journal.replay import Request, decode_answer, encode_request
-from edge.keys import open_keys
+from edge.network.endpoint import Endpoint, milliseconds, nobody, turned_away
+from edge.network.keys import open_keys
 from edge.wire import COUNT_LIMIT
 
 ALERTS = "sub+connect:tcp://127.0.0.1:5556"
@@ -61,7 +61,7 @@ class AlertSubscriber:
     named in `gaps`; so are alerts that the replay, while the engine lives, has not given for `patience` seconds.
 
     `state` is the engine's; without a heartbeat for `offline_after` seconds it is "offline", and a Status that says so
-    is made here. `keys` is a folder of CURVE keys, see `edge.keys`.
+    is made here. `keys` is a folder of CURVE keys, see `edge.network.keys`.
     """
 
     def __init__(

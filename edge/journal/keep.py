@@ -7,13 +7,13 @@ from pathlib import Path
 
 import zmq
 
-from edge.announce import Announcer
-from edge.endpoint import Endpoint
+from edge.alerts.announce import Announcer
 from edge.journal.outbox import Outbox, SharedSink
 from edge.journal.replay import ReplayServer
 from edge.journal.store import Journal, JournalError
 from edge.journal.trim import Bounds
-from edge.keys import Keys
+from edge.network.endpoint import Endpoint
+from edge.network.keys import Keys
 from edge.notices import Notices
 from edge.outputs import users_folder
 

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge.alerts import Sink
+from edge.alerts.book import Sink
 from edge.journal.store import Entry, Journal, JournalError
 from edge.notices import Notices
 

@@ -19,11 +19,11 @@ from typing import Any, Protocol
 
 import zmq
 
-from edge.endpoint import Endpoint
 from edge.errors import HaadError, WireError
 from edge.events import Alert, decode_event
 from edge.journal.outbox import Page
-from edge.keys import Keys
+from edge.network.endpoint import Endpoint
+from edge.network.keys import Keys
 from edge.notices import Notices
 from edge.wire import COUNT_LIMIT, VERSION, Limits, join, split, unpack
 

@@ -20,7 +20,7 @@ from builder.inspect import inspect
 from builder.verify import verify
 from edge.bundle import CALIBRATION, GRAPH, WEIGHTS, Bundle, open_bundle, write_bundle
 from edge.cli import make_app
-from edge.doctor import Finding, show
+from edge.commands.doctor import Finding, show
 from edge.engine.machine import this_machine
 from edge.errors import BundleError
 from tests.builder.test_engines import FILES, halved  # noqa: F401

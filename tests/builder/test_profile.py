@@ -6,7 +6,7 @@ import pytest
 
 from builder.profile import parse_profile, parse_range, shapes
 from edge.errors import EngineError
-from edge.support import MAX_WINDOWS
+from edge.support.enrol import MAX_WINDOWS
 
 
 def test_the_profile_is_what_the_options_say() -> None:

@@ -42,7 +42,7 @@ from edge.clip import save_clip
 from edge.engine.machine import this_machine
 from edge.events import Status
 from edge.motion import make_motion
-from edge.playback import capture_ns, play
+from edge.recordings.playback import capture_ns, play
 
 from .pages import ROOT, blocks
 

@@ -15,11 +15,11 @@ import pytest
 import typer.main
 import yaml
 
-from edge import recording
 from edge.bundle import BASE, GRAPH
 from edge.cli import make_app
 from edge.clip import save_clip
 from edge.motion import make_motion
+from edge.recordings import recording
 from edge.settings import Settings
 from edge.skeleton import CORE15, LAYOUTS
 from edge.wire import PoseFrame, encode_pose

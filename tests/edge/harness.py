@@ -17,7 +17,7 @@ from edge.notices import Notices
 from edge.runtime import Runtime
 from edge.settings import Settings
 from edge.skeleton import CORE15, Float, get_layout
-from edge.support import SupportSet
+from edge.support.enrol import SupportSet
 from edge.wire import PoseFrame, encode_pose
 
 SECOND = 10**9

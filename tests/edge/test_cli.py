@@ -17,17 +17,17 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from edge import library
 from edge.bundle import BASE, MANIFEST, open_bundle
-from edge.cache import FeatureCache
 from edge.cli import main, make_app
 from edge.clip import save_clip
 from edge.engine import open_engine
 from edge.errors import ClipError, HaadError, SettingsError
 from edge.motion import make_motion
 from edge.settings import Settings, load_settings
-from edge.support import load_support
-from edge.turns import TurnPlan
+from edge.support import library
+from edge.support.cache import FeatureCache
+from edge.support.enrol import load_support
+from edge.support.turns import TurnPlan
 
 runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
 
@@ -260,7 +260,7 @@ def test_a_recording_of_nothing_leaves_no_file_in_the_way(tmp_path: Path) -> Non
 
 
 def test_a_command_without_its_extra_names_the_extra(monkeypatch: pytest.MonkeyPatch, clips: Path) -> None:
-    monkeypatch.setattr("edge.console.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("edge.commands.console.importlib.util.find_spec", lambda name: None)
     for command in (["train", "--data", str(clips), "--out", "x"], ["evaluate", "--data", str(clips)], ["build", "x"]):
         e = runner.invoke(make_app(), command).exception
         assert "haad-edge[train]" in str(e), command

@@ -41,7 +41,7 @@ def test_the_device_embeds_a_clip_without_torch() -> None:
         "from edge.bundle import open_bundle\n"
         "from edge.engine import embed, open_engine\n"
         "from edge.motion import make_motion\n"
-        "from edge.support import clip_windows\n"
+        "from edge.support.enrol import clip_windows\n"
         "print(embed(open_engine(open_bundle()), *clip_windows(make_motion('walk', seconds=3), 48, 2.0)).shape)"
     )
     assert done.stdout == "(13, 128)\n", done.stderr

@@ -92,7 +92,7 @@ def test_commands_ask_before_they_work(tmp_path: Path, monkeypatch: pytest.Monke
         "trainer.released.read_utd_mhad",
         "trainer.protocols.read_clips",
         "edge.bench.measure.measure",
-        "edge.embedding.embed_folder",
+        "edge.commands.embedding.embed_folder",
     ):
         monkeypatch.setattr(work, works)
     (tmp_path / "taken").write_text("")

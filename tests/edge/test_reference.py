@@ -13,10 +13,10 @@ from builder.export import load_graph
 from edge.bench.site import prepare
 from edge.bench.traffic import Load, cameras, recorded
 from edge.bundle import Bundle, open_bundle
-from edge.cache import FeatureCache
 from edge.engine import open_engine
 from edge.events import Scores
-from edge.support import SupportSet, load_support
+from edge.support.cache import FeatureCache
+from edge.support.enrol import SupportSet, load_support
 from edge.wire import Limits, PoseFrame, decode_pose
 
 from .harness import bench

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge.cache import FeatureCache
 from edge.motion import make_motion
 from edge.notices import Notices
 from edge.skeleton import get_layout
-from edge.support import SupportSet, load_support
+from edge.support.cache import FeatureCache
+from edge.support.enrol import SupportSet, load_support
 from edge.wire import PoseFrame, encode_pose, join
 
 from .harness import SECOND, Bench, HeightEngine, bench, decisions, message, person, stand

@@ -11,7 +11,7 @@ from edge.errors import EngineError
 from edge.events import Scores, Status
 from edge.motion import make_motion
 from edge.skeleton import Float
-from edge.support import SupportSet
+from edge.support.enrol import SupportSet
 
 from .harness import HeightEngine, LateEngine, bench, decisions, message, person, stand, support_of
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import ClipError
-from edge.mapping import core15
+from edge.ingest.mapping import core15
 from edge.skeleton import CORE15, LAYOUTS, MIRROR, PARENTS, at_origin, cleaned, get_layout, lift, mask_bad
 
 AT = {name: i for i, name in enumerate(CORE15)}

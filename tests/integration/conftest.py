@@ -19,7 +19,7 @@ from edge.client import AlertSubscriber, PosePublisher
 from edge.clip import save_clip
 from edge.events import Event, Status
 from edge.motion import make_motion
-from edge.playback import capture_ns, paced, play
+from edge.recordings.playback import capture_ns, paced, play
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 START_NS = 1_700_000_000 * 10**9

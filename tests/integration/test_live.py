@@ -16,7 +16,7 @@ import pytest
 from edge.clip import save_clip
 from edge.events import Alert, Status
 from edge.motion import make_motion
-from edge.recording import read
+from edge.recordings.recording import read
 
 from .conftest import Engine, haad, send_clips
 

@@ -15,13 +15,13 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from edge.bundle import open_bundle
-from edge.cache import FeatureCache
 from edge.clip import categories, load_clip
 from edge.engine import open_engine
 from edge.events import Scores
-from edge.playback import play
+from edge.recordings.playback import play
 from edge.skeleton import LAYOUTS
-from edge.support import load_support
+from edge.support.cache import FeatureCache
+from edge.support.enrol import load_support
 from edge.wire import PoseFrame, encode_pose
 from tests.edge.harness import Bench, bench
 

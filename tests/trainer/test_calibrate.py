@@ -13,7 +13,7 @@ import pytest
 import trainer.calibrate as calibrate_module
 from edge.clip import Clip
 from edge.score import level_of, margin_of, match, threshold_of
-from edge.support import clip_windows
+from edge.support.enrol import clip_windows
 from tests.trainer.made import tiny
 from trainer.calibrate import COHORT, DEFAULTS, LEAST, TARGET, TRIMMED, Episode, calibrate, fit
 from trainer.datasets import ClipSet

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from edge.bundle import open_bundle
 from edge.cli import main, make_app
-from edge.embedding import embed_folder
+from edge.commands.embedding import embed_folder
 from edge.engine import open_engine
 from edge.errors import HaadError, OutputError
 from tests.trainer.made import write_set

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from edge.bundle import CALIBRATION, WEIGHTS, open_bundle
-from edge.embedding import CUTS
+from edge.commands.embedding import CUTS
 from edge.errors import ClipError, OutputError, SettingsError
 from edge.score import match
 from tests.trainer.made import ENCODER, made, tiny

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edge.console import err, need, number, out, say
+from edge.commands.console import err, need, number, out, say
 from edge.outputs import ready_folder
 
 PANEL = "Make a model"

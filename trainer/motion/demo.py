@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from edge.clip import BRIDGE_S, Clip, save_clip
-from edge.console import fail, say
-from edge.demo import CLIPS, NORMAL, SCRIPT, SHOTS
+from edge.commands.console import fail, say
+from edge.commands.demo import CLIPS, NORMAL, SCRIPT, SHOTS
 from edge.errors import ClipError, HaadError
 from edge.motion import make_motion
 from edge.skeleton import CORE15, Float, J

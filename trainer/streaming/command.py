@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from edge.bundle import Bundle
-from edge.console import out, say
+from edge.commands.console import out, say
 from edge.engine import open_engine
 from edge.errors import ClipError
 from edge.outputs import save_text

@@ -20,8 +20,8 @@ from edge.engine import Engine, embed
 from edge.score import level_of, margin_of, match
 from edge.settings import Settings
 from edge.skeleton import Float
-from edge.support import clip_windows
-from edge.turns import paired, repeated, turn_windows
+from edge.support.enrol import clip_windows
+from edge.support.turns import paired, repeated, turn_windows
 from trainer.baselines import raw_windows
 from trainer.datasets import ClipSet
 from trainer.evaluate import auroc

@@ -10,7 +10,7 @@ import zmq
 
 from edge.bench.generator import sending
 from edge.bench.traffic import Load
-from edge.endpoint import Endpoint
+from edge.network.endpoint import Endpoint
 
 
 def test_ctrl_c_is_for_who_started_the_cameras(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from edge.bench.inside import Stages, array_bytes, runtime
+import edge
+from edge.bench.inside import STATIONS, Stages, array_bytes, runtime
 from edge.bench.machine import resident, short
 from edge.bench.picture import bars, lines
 from edge.bench.site import prepare
@@ -22,6 +23,11 @@ def module(path: Path, text: str) -> ModuleType:
     made = ModuleType(path.stem)
     exec(compile(text, str(path), "exec"), made.__dict__)
     return made
+
+
+def test_every_station_s_module_is_there() -> None:
+    """One that is moved or renamed would be counted as its caller."""
+    assert [name for name in STATIONS if not (Path(edge.__file__).parent / name).is_file()] == []
 
 
 def test_time_goes_to_the_station_whose_code_runs(tmp_path: Path) -> None:

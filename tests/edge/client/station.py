@@ -9,10 +9,10 @@ from pathlib import Path
 import zmq
 
 from edge.client import AlertSubscriber
-from edge.endpoint import Endpoint
 from edge.events import Alert, Provenance, Status, encode_event
 from edge.journal.outbox import Page
 from edge.journal.replay import ReplayServer
+from edge.network.endpoint import Endpoint
 from edge.notices import Notices
 
 BY = Provenance("m", "e", "s")

@@ -13,10 +13,10 @@ import pytest
 import zmq
 
 from edge.client import AlertSubscriber, PosePublisher
-from edge.endpoint import Endpoint
 from edge.errors import ClipError, HaadError, SettingsError, WireError
 from edge.events import Alert, Event, Provenance, Scores, Status, encode_event
-from edge.ingest import Ledger, ZmqSource
+from edge.ingest.source import Ledger, ZmqSource
+from edge.network.endpoint import Endpoint
 from edge.windows import Stream
 from edge.wire import Limits, PoseFrame, decode_pose
 

@@ -10,10 +10,10 @@ import pytest
 import zmq
 
 from edge.client import AlertSubscriber
-from edge.endpoint import Endpoint
 from edge.errors import SettingsError
 from edge.events import Alert, Event, Status, encode_event
-from edge.keys import make_keys
+from edge.network.endpoint import Endpoint
+from edge.network.keys import make_keys
 
 from ..harness import FakeClock
 from .station import ALERT, Station, hear, subscribe

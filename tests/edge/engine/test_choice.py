@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from edge.bundle import BASE, GRAPH, open_bundle, write_bundle
-from edge.cache import FeatureCache
 from edge.clip import save_clip
 from edge.engine import Staging, open_engine
 from edge.engine.fallback import Fallback, open_first
@@ -23,6 +22,7 @@ from edge.page import RuntimeCollector
 from edge.service import _reloader, serving
 from edge.settings import load_settings
 from edge.skeleton import Float
+from edge.support.cache import FeatureCache
 from tests.edge.harness import HeightEngine, bench, message, person, support_of
 
 

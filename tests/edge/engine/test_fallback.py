@@ -14,7 +14,7 @@ from edge.engine.onnx import OnnxEngine
 from edge.errors import BundleError, EngineError, NoPlan
 from edge.motion import make_motion
 from edge.skeleton import Float
-from edge.support import clip_windows
+from edge.support.enrol import clip_windows
 from tests.edge.harness import AtOnce
 
 from .fake import FakeDevice, expected

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 
-from edge.announce import Announcer
+from edge.alerts.announce import Announcer
 from edge.events import Alert, Provenance, Status
 from edge.grid import WindowSpec
 from edge.journal.outbox import Outbox, SharedSink

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from edge.announce import Announcer
-from edge.cache import FeatureCache
+from edge.alerts.announce import Announcer
 from edge.errors import SettingsError
 from edge.grid import WindowSpec
 from edge.journal.keep import journal_path, keep
@@ -19,6 +18,7 @@ from edge.journal.outbox import SharedSink
 from edge.journal.trim import Bounds
 from edge.notices import Notices
 from edge.settings import load_settings
+from edge.support.cache import FeatureCache
 from edge.windows import Windows
 
 from ..harness import MemorySink

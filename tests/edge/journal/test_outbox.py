@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge.alerts import Change
-from edge.announce import Announcer
+from edge.alerts.announce import Announcer
+from edge.alerts.book import Change
 from edge.events import Status
 from edge.grid import WindowSpec
 from edge.journal.outbox import SharedSink

@@ -17,7 +17,7 @@ from .box import ALERT, Box, fail, slow
 
 
 def test_goodbye_waits_so_long_and_nothing_is_unheard_then(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.announce.DRAIN_S", 0.05)
+    monkeypatch.setattr("edge.alerts.announce.DRAIN_S", 0.05)
     slow(box.journal, go := threading.Event(), 20)
     box.alert(id="a")
     box.status(state="offline", reason="stopped")

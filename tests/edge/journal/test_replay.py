@@ -10,7 +10,6 @@ import msgpack
 import pytest
 import zmq
 
-from edge.endpoint import Endpoint
 from edge.errors import WireError
 from edge.events import Alert, Provenance, encode_event
 from edge.journal.outbox import Page
@@ -25,6 +24,7 @@ from edge.journal.replay import (
     encode_request,
 )
 from edge.journal.store import JournalError
+from edge.network.endpoint import Endpoint
 from edge.notices import Notices
 from edge.wire import join
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edge.clip import BRIDGE_S, load_clip
-from edge.demo import CLIPS, NORMAL, SCRIPT, SHOTS
+from edge.commands.demo import CLIPS, NORMAL, SCRIPT, SHOTS
 from edge.errors import ClipError
 from edge.motion import make_motion
 from trainer.datasets import ClipSet

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from edge.alerts import AlertBook
+from edge.alerts.book import AlertBook
 from edge.cli import make_app
 from edge.clip import Clip, save_clip
 from edge.motion import make_motion

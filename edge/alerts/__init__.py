@@ -1,0 +1,1 @@
+"""From scores to alerts, and what is said of each: why, when, which movement."""

@@ -1,0 +1,194 @@
+"""What the engine says to its subscribers: alerts, scores and status, each numbered without a gap.
+
+Alerts go by way of the outbox, which writes them down first; without one they are published at once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.alerts.book import Change, Sink
+from edge.errors import WireError
+from edge.events import Alert, Provenance, Scores, Status, decode_event, encode_event
+from edge.grid import SECOND
+from edge.journal.outbox import Outbox
+from edge.skeleton import Float
+from edge.windows import Slots, Windows
+
+DRAIN_S = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The nearest normal category and its clip that came nearest; the joints and the moment (ns) that differ most."""
+
+    category: str
+    clip: str = ""
+    joints: tuple[str, ...] = ()
+    moment: tuple[int, ...] = ()
+
+
+NONE = Cause("")
+
+
+class Announcer:
+    """Turns what the loop found into messages. `run` names this process's life; `by` what judged.
+
+    `trouble` is why there is no journal although one was asked for; `replay` where the alerts before can be asked for;
+    `threshold` the score from which a window speaks for an alert.
+    """
+
+    def __init__(self, sink: Sink, windows: Windows) -> None:
+        self._sink, self._windows = sink, windows
+        self.run = uuid.uuid4().hex[:12]
+        self.by = Provenance("", "", "")
+        self.status_seq = 0
+        self.trouble = self.replay = ""
+        self.threshold = 1.0
+        self.replays: Counter[str] = Counter()
+        self._sent = 0
+        self._outbox: Outbox | None = None
+        self._cause: dict[int, Cause] = {}
+
+    @property
+    def journal_failures(self) -> int:
+        """How often alerts could not be written down."""
+        return self._outbox.failures if self._outbox else int(bool(self.trouble))
+
+    @property
+    def unwritten(self) -> int:
+        """Alert messages that were to be written down: published, and never on record."""
+        if self._outbox:
+            return self._outbox.unwritten
+        return self._sent if self.trouble else 0  # a journal that cannot be opened has none of them
+
+    @property
+    def alert_seq(self) -> int:
+        """The number of the next alert to be published."""
+        return self._outbox.published if self._outbox else self._sent
+
+    def write_to(self, outbox: Outbox) -> None:
+        """From here on alerts go to disk first. Those that an earlier run never ended are ended. Raises HaadError."""
+        left = outbox.journal.standing()
+        self._outbox = outbox
+        for message in left:
+            try:
+                event = decode_event([message])
+            except WireError:
+                continue
+            if isinstance(event, Alert):
+                why = "the engine stopped while this alert stood"
+                self._say(replace(event, type="end", run=self.run, reason=why))
+
+    def _say(self, message: Alert, passing: bool = False) -> None:
+        """Number an alert and send it on its way; `passing`: it says only that its alert still stands."""
+        if self._outbox is None:
+            message = replace(message, seq=self._sent)
+            self._sent += 1
+            self._sink.send(encode_event(message))
+            return
+        message = replace(message, seq=self._outbox.next, journal=self._outbox.journal.id)
+        self._outbox.put(message.id, message.type == "end", encode_event(message), passing)
+
+    def cause(self, slot: int, cause: Cause) -> None:
+        """What a slot's alert, until it ends, is said to differ from."""
+        self._cause[slot] = cause
+
+    def alert(self, c: Change, why: str = "") -> None:
+        """Publish one change of an alert; `why`, if another reason than the change's own."""
+        stream = self._windows.stream[c.slot]
+        assert stream is not None, "an alert ends before its track is released"
+        cause = self._cause.get(c.slot, NONE)
+        lasted = (c.end - c.start) / SECOND
+        still = "still abnormal" if c.score >= self.threshold else "not yet normal again"
+        reason = {
+            "new": f"unlike '{cause.category}', the nearest of what is normal here",
+            "update": f"{still} after {lasted:.1f} s",
+            "end": "the track is gone" if c.index < 0 else f"normal again after {lasted:.1f} s",
+        }[c.type]
+        message = Alert(
+            id=c.id,
+            type=c.type,
+            seq=0,
+            run=self.run,
+            stream=stream.name,
+            track=int(self._windows.track[c.slot]),
+            start=c.start,
+            end=c.end,
+            score=c.score,
+            peak=c.peak,
+            category=cause.category,
+            joints=cause.joints,
+            reason=why or reason,
+            by=self.by,
+            clip=cause.clip,
+            moment=cause.moment,
+        )
+        if c.type == "end":
+            self._cause.pop(c.slot, None)
+        self._say(message, c.type == "update" and not c.raised)
+
+    def scores(
+        self,
+        slots: Slots,
+        ends: NDArray[np.int64],
+        score: Float,
+        distance: Float,
+        nearest: NDArray[np.intp],
+        names: tuple[str, ...],
+        unclear: Slots,
+    ) -> None:
+        """Publish scored windows, a message per stream, where somebody listens. All columns (n,).
+
+        `unclear` (m,) are slots whose windows could not be judged.
+        """
+        if not self._sink.wanted(b"score/"):
+            return
+        by_stream: dict[str, list[int]] = {}
+        for i, slot in enumerate(slots.tolist()):
+            stream = self._windows.stream[slot]
+            if stream is not None:
+                by_stream.setdefault(stream.name, []).append(i)
+        hidden: dict[str, list[int]] = {}
+        for slot in unclear.tolist():
+            stream = self._windows.stream[slot]
+            if stream is not None:
+                hidden.setdefault(stream.name, []).append(int(self._windows.track[slot]))
+                by_stream.setdefault(stream.name, [])
+        for name, rows in by_stream.items():
+            if not self._sink.wanted(f"score/{name}".encode()):
+                continue
+            stream = self._windows.streams[name]
+            message = Scores(
+                seq=stream.score_seq,
+                run=self.run,
+                stream=name,
+                track=self._windows.track[slots[rows]].tolist(),
+                end=ends[rows].tolist(),
+                score=score[rows].tolist(),
+                distance=distance[rows].tolist(),
+                category=[names[g] for g in nearest[rows]],
+                by=self.by,
+                unclear=hidden.get(name, []),
+            )
+            stream.score_seq += 1
+            self._sink.send(encode_event(message))
+
+    def status(self, status: Status) -> None:
+        """Publish the engine's state; last of all, the one that says goodbye comes after every alert."""
+        trouble = self.trouble
+        if box := self._outbox:
+            box.overdue()
+            if status.state == "offline":
+                box.flush(DRAIN_S)
+            trouble = box.trouble
+            status = replace(status, alert_seq=box.published, journal=box.journal.id, replay=self.replay)
+        if trouble and status.state == "online":
+            status = replace(status, state="degraded", reason=trouble)
+        self.status_seq += 1
+        self._sink.send(encode_event(status))

@@ -1,0 +1,313 @@
+"""From scores to alerts: hysteresis per track, and the sink that publishes what is said.
+
+Each window is evidence: for an alert by how many steps of a fifth its score lies above the threshold, as a ratio, or
+against it by how many below. Evidence adds up, never below nought (Page's cumulative sum, 1954); `raise_after` steps of
+it raise an alert: four windows a fifth above the threshold, or two at one and a half times the threshold. So what is
+plain is said at once, and what is faint must last. The alert ends when `clear_after` windows in a row lie below
+`release · threshold`, or when its track is gone.
+
+What begins again within `cool_down` seconds is the same alert: an `update` under the same id, even after its `end` was
+said. So it is when the track has another id: trackers lose people and find them again, and a track that appears where
+and when an alerted one vanished goes on with its alert.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+
+from edge.grid import SECOND
+from edge.network.endpoint import Endpoint
+from edge.network.keys import Keys
+from edge.skeleton import Float
+from edge.windows import Place, Slots
+
+Label = Callable[[int], str]
+STEP = float(np.log(1.2))
+"""A piece of evidence: the logarithm of a fifth above the threshold."""
+
+
+LOST_FOR, OVERLAP, APART = 2 * SECOND, SECOND // 2, 1.0
+"""A track continues another that was lost so long before it appeared, or overlaps it so much (ns), within so many times
+the body's size."""
+LOST_MOST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One thing to say about a slot; `index` is its place in the batch, −1 when no window is at hand.
+
+    `raised`: with it the slot's alert began to stand, as a new one or, as an `update`, one that goes on.
+    """
+
+    type: Literal["new", "update", "end"]
+    slot: int
+    index: int
+    id: str
+    start: int
+    end: int
+    score: float
+    peak: float
+    raised: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """An alert that stands no more in its slot, and when (ns) it did last."""
+
+    id: str
+    start: int
+    end: int
+    peak: float
+
+
+class AlertBook:
+    """The state of every slot's alert, as columns.
+
+    `place` tells where a slot's track is; without it no track continues another's alert.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        *,
+        threshold: float,
+        release: float,
+        raise_after: int,
+        clear_after: int,
+        update_every: float,
+        cool_down: float = 0.0,
+        place: Callable[[int], Place | None] | None = None,
+    ) -> None:
+        self.threshold, self.release = threshold, threshold * release
+        self.raise_after, self.clear_after = raise_after, clear_after
+        self.update_every, self.cool_down = round(update_every * SECOND), round(cool_down * SECOND)
+        self.raised = np.zeros(slots, bool)
+        self._evidence = np.zeros(slots)
+        self._below = np.zeros(slots, np.int32)
+        self._start = np.zeros(slots, np.int64)
+        self._end = np.zeros(slots, np.int64)
+        self._said = np.zeros(slots, np.int64)
+        self._peak = np.zeros(slots, np.float32)
+        self._score = np.zeros(slots, np.float32)
+        self._id: dict[int, str] = {}
+        self._poor = np.zeros(slots, bool)
+        self._place = place
+        self._past: dict[int, _Past] = {}
+        self._lost: list[tuple[Place, _Past]] = []
+
+    def update(self, slots: Slots, end: NDArray[np.int64], score: Float, label: Label) -> list[Change]:
+        """Take scored windows in order of time; `label(slot)` is what an alert's id is derived from, beside its start.
+
+        A slot may occur more than once: then the windows are taken in parts, one after the other, as they came.
+        """
+        changes: list[Change] = []
+        for part in _once_each(slots):
+            index = np.arange(part.start, part.stop)
+            changes += self._update(index, slots[part], end[part], score[part], label)
+        return changes
+
+    def _update(
+        self, index: NDArray[np.intp], slots: Slots, end: NDArray[np.int64], score: Float, label: Label
+    ) -> list[Change]:
+        before = self._evidence[slots]
+        self._poor[slots] = False
+        weight = np.log(np.maximum(score, 1e-6) / self.threshold) / STEP
+        evidence = np.maximum(before + weight, 0)
+        low = score < self.release
+        started = (evidence > 0) & (before == 0) & ~self.raised[slots]
+        self._start[slots[started]] = end[started]
+        self._peak[slots[started]] = 0
+        self._evidence[slots] = evidence
+        self._below[slots] = np.where(low, self._below[slots] + 1, 0)
+        self._peak[slots] = np.maximum(self._peak[slots], score)
+        self._end[slots], self._score[slots] = end, score
+
+        raised = self.raised[slots]
+        # Within a rounding error of enough is enough.
+        new = ~raised & (evidence >= self.raise_after - 1e-6)
+        over = raised & (self._below[slots] >= self.clear_after)
+        more = raised & ~over & (end - self._said[slots] >= self.update_every)
+        out: list[Change] = []
+        for i in np.flatnonzero(new | over | more):
+            slot = int(slots[i])
+            kind: Literal["new", "update", "end"] = "end" if over[i] else "update"
+            if new[i]:
+                self.raised[slot] = True
+                if not self._goes_on(slot):
+                    kind, text = "new", f"{label(slot)}|{int(self._start[slot])}"
+                    self._id[slot] = hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
+            self._said[slot] = end[i]
+            out.append(self._change(kind, slot, int(index[i]), raised=bool(new[i])))
+            if over[i]:
+                self._past[slot] = self._standing(slot)
+                self._clear(slot)
+        return out
+
+    def unclear(self, slots: Slots) -> None:
+        """The slots' people are there, and their newest window is too poor to judge: alerts stand, none is raised."""
+        self._poor[slots] = True
+
+    @property
+    def poor(self) -> int:
+        """How many people are in view and cannot be judged."""
+        return int(self._poor.sum())
+
+    def tells(self, slots: list[int]) -> bool:
+        """Whether it matters to other slots' windows if they are judged before or after these slots are closed."""
+        return any(self.raised[s] or s in self._past for s in slots)
+
+    def close(self, slots: list[int]) -> list[Change]:
+        """The slots' tracks are gone: end their alerts and forget their state."""
+        out = [self._change("end", s, -1) for s in slots if self.raised[s]]
+        for s in slots:
+            past = self._standing(s) if self.raised[s] else self._past.get(s)
+            if past and self._place is not None and (place := self._place(s)) is not None:
+                # Streams' clocks differ: a stream's lost alerts are forgotten by its own.
+                self._lost = [x for x in self._lost if x[0].stream != place.stream or _recent(x[0], place)]
+                if self.raised[s] or place.until - past.end <= self.cool_down:
+                    self._lost.append((place, past))
+                    del self._lost[:-LOST_MOST]  # of streams that never come again, too
+            self._clear(s)
+            self._past.pop(s, None)
+            self._poor[s] = False
+        return out
+
+    def _goes_on(self, slot: int) -> bool:
+        """Whether the slot's new alert is one that stood a moment ago, here or in another slot; then it has its id."""
+        past = self._past.pop(slot, None)
+        if past is not None and int(self._start[slot]) - past.end <= self.cool_down:
+            self._take(slot, past)
+            return True
+        if self._place is None or (now := self._place(slot)) is None:
+            return False
+        for n, (place, past) in enumerate(self._lost):
+            if _continues(place, now):
+                del self._lost[n]
+                self._take(slot, past)
+                return True
+        for other in np.flatnonzero(self.raised):
+            old = int(other)
+            if old != slot and (there := self._place(old)) is not None and _continues(there, now):
+                self._take(slot, self._standing(old))
+                self._clear(old)
+                return True
+        return False
+
+    def _standing(self, slot: int) -> _Past:
+        return _Past(self._id[slot], int(self._start[slot]), int(self._end[slot]), float(self._peak[slot]))
+
+    def _take(self, slot: int, past: _Past) -> None:
+        self._id[slot], self._start[slot] = past.id, past.start
+        self._peak[slot] = max(past.peak, float(self._peak[slot]))
+
+    def _change(self, kind: Literal["new", "update", "end"], slot: int, index: int, *, raised: bool = False) -> Change:
+        return Change(
+            kind,
+            slot,
+            index,
+            self._id[slot],
+            int(self._start[slot]),
+            int(self._end[slot]),
+            float(self._score[slot]),
+            float(self._peak[slot]),
+            raised,
+        )
+
+    def _clear(self, slot: int) -> None:
+        self.raised[slot] = False
+        self._evidence[slot] = self._below[slot] = 0
+        self._id.pop(slot, None)
+
+
+def _once_each(slots: Slots) -> Iterator[slice]:
+    """Consecutive parts in which no slot occurs twice. In order: whether an alert goes on depends on other slots'."""
+    start, seen = 0, set[int]()
+    for i, slot in enumerate(slots.tolist()):
+        if slot in seen:
+            yield slice(start, i)
+            start, seen = i, set()
+        seen.add(slot)
+    if seen:
+        yield slice(start, len(slots))
+
+
+def _recent(old: Place, new: Place) -> bool:
+    """Whether a track that begins after `new` was lost may still continue `old`."""
+    return abs(new.until - old.until) <= 2 * LOST_FOR
+
+
+def _continues(old: Place, new: Place) -> bool:
+    """Whether `new` appeared where and when `old` vanished."""
+    gap = new.since - old.until
+    apart = float(np.linalg.norm(np.asarray(new.first) - old.last))
+    return old.stream == new.stream and -OVERLAP <= gap <= LOST_FOR and apart <= APART * max(old.size, new.size)
+
+
+class Sink(Protocol):
+    """Where events go."""
+
+    def send(self, message: bytes) -> None: ...
+
+    def newcomers(self) -> bool:
+        """Whether somebody subscribed since the last call."""
+
+    def wanted(self, topic: bytes) -> bool:
+        """Whether somebody may hear the topic, or one that begins with it."""
+
+    def close(self) -> None: ...
+
+
+class ZmqSink:
+    """XPUB sockets: like PUB, but they tell who listens, so that unheard scores are never encoded."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], endpoints: list[Endpoint], hwm: int, keys: Keys | None = None
+    ) -> None:
+        self._sockets: list[zmq.Socket[bytes]] = []
+        self._topics: list[set[bytes]] = []
+        try:
+            for endpoint in endpoints:
+                socket = endpoint.open(context, hwm=hwm, keys=keys)
+                socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+                self._sockets.append(socket)
+                self._topics.append(set())
+        except Exception:
+            self.close()
+            raise
+
+    def send(self, message: bytes) -> None:
+        """Publish; a subscriber that does not keep up misses messages, which `seq` shows it."""
+        for socket in self._sockets:
+            socket.send(message)
+
+    def newcomers(self) -> bool:
+        """See `Sink`. With XPUB_VERBOSE each subscription is told, an unsubscription only when it was the last."""
+        new = False
+        for socket, topics in zip(self._sockets, self._topics, strict=True):
+            try:
+                while True:
+                    note = socket.recv(zmq.NOBLOCK)
+                    if note[:1] == b"\1":
+                        topics.add(note[1:])
+                        new = True
+                    elif note[:1] == b"\0":
+                        topics.discard(note[1:])
+            except zmq.Again:
+                pass
+        return new
+
+    def wanted(self, topic: bytes) -> bool:
+        """See `Sink`."""
+        return any(topic.startswith(prefix) or prefix.startswith(topic) for topics in self._topics for prefix in topics)
+
+    def close(self) -> None:
+        """Close the sockets after what was sent has had a second to leave."""
+        for socket in self._sockets:
+            socket.close(1000)

@@ -1,0 +1,110 @@
+"""What all commands share: how errors reach a person, how signals end them, and what their options look like."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import math
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from edge.errors import HaadError, MissingExtra, SettingsError
+
+Keys = Annotated[Path | None, typer.Option(help="folder of CURVE keys (haad-edge keys makes them)")]
+Config = Annotated[Path | None, typer.Option(help="the YAML file with settings that `run` gets")]
+Remote = Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")]
+
+MOST = 1_000_000
+"""Of the number in an option, unless it says otherwise. As seconds, eleven days: ZeroMQ cannot wait for a month."""
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def say(text: str, *, style: str = "", to: Console = out) -> None:
+    """One line as it is: never wrapped, so that a command in it can be copied, and brackets are no markup."""
+    to.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def fail(e: HaadError) -> NoReturn:
+    """Print what happened, why, and what to run next; then exit."""
+    err.print("error: ", end="", style="bold red")
+    say(e.what, to=err)
+    for label, text in (("why", e.why), ("next", e.fix)):
+        if text:
+            err.print(f"  {label}: ", end="", style="bold")
+            say(text, to=err)
+    sys.exit(e.exit_code)
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """SIGTERM, Ctrl-C and a closed terminal call what the given function is told to, and as before after the block.
+
+    What is ignored stays so, as under nohup.
+    """
+    before = {
+        n: h for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if (h := signal.getsignal(n)) != signal.SIG_IGN
+    }
+
+    def call(stop: Callable[[], None]) -> None:
+        for n in before:
+            signal.signal(n, lambda *_: stop())
+
+    try:
+        yield call
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+
+
+def need(extra: str, *modules: str) -> None:
+    """Raises MissingExtra when a module of the extra is not installed."""
+    missing = [m for m in modules if importlib.util.find_spec(m) is None]
+    if missing:
+        raise MissingExtra(
+            f"this command needs {', '.join(missing)}",
+            why="the plain install is what a device needs, and no more",
+            fix=f"pip install 'haad-edge[{extra}]'",
+        )
+
+
+def number(help: str, *, min: float, max: float = MOST, step: float = 0.0) -> Any:
+    """An option for a float from `min` to `max`; with `step`, nothing between 0 and that. Every float option is one.
+
+    typer's own bounds let nan through, and what has none lets inf through.
+    """
+
+    def check(value: float | None) -> float | None:
+        if value is not None and math.isnan(value):
+            raise typer.BadParameter("nan is not a number.")
+        if value is not None and 0 < value < step:
+            raise typer.BadParameter(f"{value:g} is neither 0 nor at least {step:g}.")
+        return value
+
+    return typer.Option(help=help, min=min, max=max, callback=check)
+
+
+class Commands(TyperGroup):
+    """All commands. None takes an empty argument, which typer would make the working folder where a path is wanted."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Raises SettingsError that names the option, or where the argument stands."""
+        for before, given in pairwise(["", *args]):
+            name, _, value = given.partition("=") if given.startswith("--") else (before, "", given)
+            if not value and (given.endswith("=") or not given):
+                what = name if name.startswith("--") else f"an argument behind '{before}'"
+                raise SettingsError(
+                    f"{what} is empty",
+                    why="as a path it would be the working folder; is a variable not set?",
+                    fix="give it a value, or leave it out",
+                )
+        return super().parse_args(ctx, args)

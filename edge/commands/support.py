@@ -1,0 +1,156 @@
+"""`haad-edge support add|accept|remove|rename|undo|list`: the support folder, changed while an engine runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge.commands.console import MOST, Config, Keys, Remote, number, out, say
+from edge.commands.record import POSES_OUT, subscribed
+
+if TYPE_CHECKING:
+    from edge.support.history import Version
+
+Support = Annotated[Path, typer.Option("--support", help="the support folder")]
+
+
+def register(group: typer.Typer) -> None:
+    """Add these commands to the group `support`."""
+    for name, command in (
+        ("add", add),
+        ("accept", accept),
+        ("remove", remove),
+        ("rename", rename),
+        ("undo", undo),
+        ("list", list_versions),
+    ):
+        group.command(name)(command)
+
+
+def add(
+    category: Annotated[str, typer.Option(help="the action's name; it may be new")],
+    support: Support,
+    stream: Annotated[str, typer.Option("--from-stream", help="the camera; none: the recording's only one")] = "",
+    track: Annotated[int | None, typer.Option(help="the person's track id; none: the only one in view")] = None,
+    seconds: Annotated[float, number("how long", min=1, max=120)] = 6.0,
+    recording: Annotated[Path | None, typer.Option("--from", help="take it from a recording, not live")] = None,
+    at: Annotated[
+        float | None,
+        number("seconds after the recording's start; negative: before its end; none: its last", min=-MOST),
+    ] = None,
+    poses: Annotated[str, typer.Option(help="the engine's poses_out, where live poses are heard")] = POSES_OUT,
+    wait: Annotated[float, number("seconds until the person must be in view", min=0)] = 10.0,
+    config: Config = None,
+    keys: Keys = None,
+    allow_remote: Remote = False,
+) -> None:
+    """Make a clip of what a camera sees, or of a recording, and add it: one more example of what is normal."""
+    import json
+
+    from edge.errors import SettingsError
+    from edge.recordings.recording import read
+    from edge.settings import load_settings
+    from edge.support import library
+    from edge.support.snippet import from_live, from_recording
+
+    s, category = load_settings({}, config), library.as_category(category)
+    if recording is not None:
+        who, clip = from_recording(read(recording), stream, track, at, seconds, s)
+    elif at is not None or not stream:
+        raise SettingsError(
+            "--at is for a recording" if at is not None else "which camera?",
+            fix="name one with --from FILE" if at is not None else "--from-stream NAME, or --from FILE",
+        )
+    else:
+        with subscribed(poses, "", keys, allow_remote) as source:  # all, so that an error can name those there are
+            who, clip = from_live(source, stream, track, seconds, wait, s)
+    name = library.clip_name(*who, json.loads(clip.source)["from"])
+    what = f"added {who[0]} track {who[1]} to {category}"
+    version, placed = library.add(support, category, [(name, clip)], what)
+    say(f"{support / placed[0]}: {clip.seconds:.1f} s of {who[0]} track {who[1]}, {clip.fps:.0f} frames a second")
+    _said(support, version)
+
+
+def accept(
+    alert: Annotated[str, typer.Argument(help="the alert's id, or its first characters")],
+    support: Support,
+    category: Annotated[str | None, typer.Option(help="none: the nearest, which the alert names")] = None,
+    evidence: Annotated[Path | None, typer.Option(help="the engine's folder; none: HAAD_EVIDENCE or --config")] = None,
+    config: Config = None,
+) -> None:
+    """Say that an alert was normal: the movement behind it becomes an example."""
+    from edge.errors import SettingsError
+    from edge.settings import load_settings
+    from edge.support import library
+
+    kept = evidence or load_settings({}, config).evidence
+    if kept is None:
+        raise SettingsError("where is the movement behind the alert kept?", fix="--evidence DIR, as haad-edge run has")
+    version, placed = library.accept(support, alert, kept, category)
+    for name in placed:
+        say(str(support / name))
+    _said(support, version)
+
+
+def remove(target: Annotated[str, typer.Argument(help="a category, or CATEGORY/CLIP")], support: Support) -> None:
+    """Take a category or a clip away."""
+    from edge.support import library
+
+    _said(support, library.remove(support, target))
+
+
+def rename(
+    old: Annotated[str, typer.Argument(help="a category, or CATEGORY/CLIP")],
+    new: Annotated[str, typer.Argument(help="its new name; for a clip also another category")],
+    support: Support,
+) -> None:
+    """Rename a category, or move a clip."""
+    from edge.support import library
+
+    _said(support, library.rename(support, old, new))
+
+
+def undo(
+    support: Support,
+    to: Annotated[int | None, typer.Option(min=1, help="back to this version; none: before the last change")] = None,
+) -> None:
+    """Take back the last change, or go back to a version; again goes further back."""
+    from edge.support import library
+
+    version = library.undo(support, to)
+    _said(support, version, f" --to {version.number - 1}")
+
+
+def list_versions(support: Support) -> None:
+    """The versions of the folder: when, what was done, how many clips."""
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    from edge.support import library
+
+    versions, by_hand = library.versions(support)
+    table = Table("version", Column("date", no_wrap=True), "what", "clips", "categories", box=None)
+    for v in versions:
+        table.add_row(str(v.number), _date(v.date), Text(v.what), str(v.clips), str(v.categories))
+    if versions:
+        out.print(table)
+        if by_hand:
+            say("changed by hand since")
+    else:
+        say(f"{support}: no version on record; the first change begins them")
+
+
+def _date(iso: str) -> str:
+    """By this host's clock, and short: the zone that is on record would not fit beside the rest."""
+    try:
+        return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M:%S}"
+    except ValueError:  # a file that somebody wrote by hand
+        return iso
+
+
+def _said(support: Path, version: Version, to: str = "") -> None:
+    say(f"version {version.number}: {version.what}; {version.clips} clips of {version.categories} categories")
+    say(f"a running engine takes it up by itself; haad-edge support undo --support {support}{to} takes it back")

@@ -1,0 +1,37 @@
+"""What the loop counts about its inference, for the page and the status; written by the loop alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge.inference.batch import Flight
+
+LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 5.0)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Seconds are wall-clock. `latency`: windows by `LATENCY_BUCKETS`, from a last frame's arrival to its score."""
+
+    windows: int = 0
+    batches: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    alerts: Counter[str] = field(default_factory=Counter)
+    swaps: int = 0
+    engine_seconds: float = 0.0
+    latency: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(LATENCY_BUCKETS) + 1, np.int64))
+    latency_sum: float = 0.0
+    _landed: float = 0.0
+
+    def batch(self, flight: Flight, now: float) -> None:
+        """Account for a batch whose result came in. Of two that overlapped, the engine began the later one after."""
+        late = now - flight.arrived
+        self.batches += 1
+        self.engine_seconds += now - max(flight.launched, self._landed)
+        self._landed = now
+        self.latency += np.bincount(np.searchsorted(LATENCY_BUCKETS, late), minlength=len(LATENCY_BUCKETS) + 1)
+        self.latency_sum += float(late.sum())

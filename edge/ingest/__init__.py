@@ -1,0 +1,1 @@
+"""Poses in: received, decoded, accounted for, and handed to their windows."""

@@ -1,0 +1,1 @@
+"""Sockets: their addresses, keys, and connections that come to nothing."""

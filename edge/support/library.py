@@ -1,0 +1,184 @@
+"""What can be done to a support folder: add, remove, rename, accept an alert, undo. Each is one version of its history.
+
+A running engine takes a change up by itself, whole or not at all; see `edge.support.history`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from edge.alerts import evidence
+from edge.clip import Clip, pack_clip
+from edge.errors import SupportError
+from edge.support.enrol import REFINED
+from edge.support.history import FOLDER, Files, Version, changing
+
+NAME_BYTES = 200
+Store = Callable[[bytes], str]
+
+
+def add(root: Path, category: str, clips: Sequence[tuple[str, Clip]], what: str = "") -> tuple[Version, list[str]]:
+    """Put clips into a category, new or not, under names like these; returns the version, and the clips' paths.
+
+    Raises SupportError when the folder has each of them already.
+    """
+    category, placed = as_category(category), list[str]()
+    root.mkdir(parents=True, exist_ok=True)
+
+    def edit(files: Files, store: Store) -> None:
+        there = {digest: name for name, digest in files.items()}
+        old = list[str]()
+        for stem, clip in clips:
+            digest = store(pack_clip(clip))
+            if digest in there:
+                old.append(there[digest])
+            else:
+                placed.append(_free(files, f"{category}/{_plain(stem)}"))
+                files[placed[-1]] = digest
+        if clips and not placed:
+            raise _there_already(root, old, category)
+
+    with changing(root) as history:
+        return history.change(what or f"added {len(clips)} to {category}", edit), placed
+
+
+def _there_already(root: Path, names: list[str], category: str) -> SupportError:
+    elsewhere = next((n for n in names if n.partition("/")[0] != category), None)
+    return SupportError(
+        f"{root}: nothing would change",
+        why=f"it has that already, as {', '.join(names)[:300]}",
+        fix=f"haad-edge support rename {shlex.join([elsewhere, category])} --support {shlex.quote(str(root))}"
+        if elsewhere
+        else "",
+    )
+
+
+def remove(root: Path, target: str) -> Version:
+    """Take away a category, "walk" or "walk/", or one clip "walk/1" of it. Raises SupportError when it is not there."""
+    target = _bare(target)
+
+    def edit(files: Files, store: Store) -> None:
+        for name in _named(files, target, root):
+            del files[name]
+
+    with changing(root) as history:
+        return history.change(f"removed {target}", edit)
+
+
+def rename(root: Path, old: str, new: str) -> Version:
+    """Give a category another name, or a clip: "walk/1" to "walk/old" or to another category, "wave/1".
+
+    A slash at the end, as a shell completes folders, means the category. Raises SupportError when the old one is not
+    there, or the new one is.
+    """
+    old, new = _bare(old), _bare(new)
+    if "/" in old:  # as it will be called, so that what is on record is what was done
+        category, _, stem = new.partition("/")
+        stem = stem.removesuffix(".npz") or old.rpartition("/")[2].removesuffix(".npz")
+        new = f"{as_category(category)}/{_plain(stem)}"
+
+    def edit(files: Files, store: Store) -> None:
+        names = _named(files, old, root)
+        if "/" in old:
+            moves = {names[0]: f"{new}.npz"}
+        else:
+            moves = {name: f"{as_category(new)}/{name.partition('/')[2]}" for name in names}
+            if any(name.startswith(f"{new}/") for name in files):
+                raise SupportError(f"{root}: category '{new}' is there already", fix="move single clips into it")
+        for source, goal in moves.items():
+            if goal in files:
+                raise SupportError(f"{root}: '{goal}' is there already", fix="choose another name")
+            files[goal] = files.pop(source)
+        if "/" not in old and REFINED in files:
+            files[REFINED] = store(_renamed((root / REFINED).read_bytes(), old, new))
+
+    with changing(root) as history:
+        return history.change(f"renamed {old} to {new}", edit)
+
+
+def accept(root: Path, alert: str, kept: Path, category: str | None) -> tuple[Version, list[str]]:
+    """Add the movement behind an alert to the category that was nearest to it, or to the one named.
+
+    `kept` is the engine's folder of evidence. Raises SupportError.
+    """
+    found = evidence.find(kept, alert)
+    into = _bare(category) if category is not None else str(found[0][2]["category"])
+    id = found[0][2].get("alert", alert)
+    return add(root, into, [(f"alert_{path.stem}", clip) for path, clip, _ in found], f"accepted {id} as {into}")
+
+
+def undo(root: Path, to: int | None) -> Version:
+    """Back to before the last change, or to version `to`."""
+    with changing(root) as history:
+        return history.undo(to)
+
+
+def versions(root: Path) -> tuple[list[Version], bool]:
+    """All versions on record, oldest first; and whether the folder was changed by hand since the last."""
+    if root.is_dir() and not (root / FOLDER).is_dir():
+        return [], False  # who only looks makes no folder
+    with changing(root) as history:
+        found = history.versions()
+        return found, bool(found) and history.now() != found[-1].files
+
+
+def clip_name(stream: str, track: int, t: int) -> str:
+    """A clip's name by who and when (ns since 1970)."""
+    return f"{stream}_{track}_{datetime.fromtimestamp(t / 1e9).strftime('%Y%m%d-%H%M%S')}"
+
+
+def _bare(name: str) -> str:
+    """Without the slash that a shell's completion leaves behind a folder."""
+    return name.rstrip("/")
+
+
+def as_category(name: str) -> str:
+    """A category's name as it was given, if it can be one. Raises SupportError."""
+    name = _bare(name)
+    if not name.isprintable() or not name.strip() or "/" in name or name[0] == "." or len(name.encode()) > NAME_BYTES:
+        raise SupportError(
+            f"{name!r:.80} cannot name a category",
+            why=f"it names a folder: printable, without /, not beginning with a dot, at most {NAME_BYTES} bytes",
+            fix="for example --category loading",
+        )
+    return name
+
+
+def _plain(stem: str) -> str:
+    """A file's name from a stream's, which may hold anything printable."""
+    return re.sub(r"[^\w.-]+", "-", stem).strip(".-")[:80] or "clip"
+
+
+def _free(files: Files, stem: str) -> str:
+    """A name that no file has yet."""
+    name, n = f"{stem}.npz", 2
+    while name in files:
+        name, n = f"{stem}-{n}.npz", n + 1
+    return name
+
+
+def _named(files: Files, target: str, root: Path) -> list[str]:
+    """The clips that "walk" or "walk/1" means. Raises SupportError when there are none."""
+    clip = target if target.endswith(".npz") else f"{target}.npz"
+    found = [clip] if "/" in target and clip in files else [n for n in files if n.startswith(f"{target}/")]
+    if not found or not target:
+        there = sorted({n.partition("/")[0] for n in files if "/" in n})
+        raise SupportError(f"{root}: no '{target}' there", fix=f"its categories are {', '.join(there)[:300] or 'none'}")
+    return found
+
+
+def _renamed(data: bytes, old: str, new: str) -> bytes:
+    """A calibration in which a category has another name; one that cannot be read stays as it is."""
+    try:
+        value = json.loads(data)
+        for part in ("levels", "windows"):
+            if old in value.get(part, {}):
+                value[part][new] = value[part].pop(old)
+    except (ValueError, AttributeError, TypeError, RecursionError):
+        return data
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
