@@ -31,6 +31,7 @@ from edge.bench.inside import Replay, Silent
 from edge.bench.machine import cpu
 from edge.bundle import Bundle, open_bundle
 from edge.clip import save_clip
+from edge.commands.calibrate import refine, write_refined
 from edge.engine import Engine, open_engine
 from edge.events import Alert, decode_event
 from edge.grid import SECOND
@@ -40,7 +41,6 @@ from edge.settings import Settings, load_settings
 from edge.skeleton import CORE15, get_layout
 from edge.support.cache import FeatureCache
 from edge.support.enrol import REFINED, SupportSet, load_support
-from edge.support.refine import refine, write_refined
 from edge.support.turns import TurnPlan
 from edge.wire import PoseFrame, encode_pose
 from trainer.datasets import ClipSet, load_set

@@ -178,7 +178,7 @@ def calibrate(
     config: Config = None,
 ) -> None:
     """Fit the limits to one place, from a recording of its normal operation. A running engine takes it up."""
-    from edge.support.refine import command
+    from edge.commands.calibrate import command
 
     command(support, recording, bundle, reset=reset, config=config)
 

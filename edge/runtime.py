@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from edge.alerts.announce import Announcer, Cause
-from edge.alerts.book import Change, Sink
+from edge.alerts.book import Change
 from edge.alerts.evidence import Evidence, Exhibit
 from edge.alerts.explain import ROWS, explain
 from edge.bundle import Bundle
@@ -35,6 +35,7 @@ from edge.ingest.posture import Posture
 from edge.ingest.source import Ledger, Source
 from edge.ingest.tap import Tap
 from edge.judge import Judge
+from edge.network.sink import Sink
 from edge.notices import Notices
 from edge.settings import Settings
 from edge.skeleton import Float

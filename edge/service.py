@@ -9,8 +9,8 @@ from pathlib import Path
 
 import zmq
 
-from edge.alerts.book import ZmqSink
 from edge.alerts.evidence import Evidence, prepare
+from edge.alerts.keep import keep
 from edge.bundle import Bundle, open_bundle
 from edge.commands.console import signals
 from edge.engine import Engine, open_engine
@@ -18,11 +18,11 @@ from edge.engine.fallback import open_first
 from edge.errors import BundleError, SettingsError
 from edge.ingest.source import ZmqSource
 from edge.ingest.tap import Tap
-from edge.journal.keep import keep
 from edge.journal.outbox import SharedSink
 from edge.journal.trim import Bounds
 from edge.network.endpoint import Endpoint
 from edge.network.keys import Keys, open_keys
+from edge.network.sink import ZmqSink
 from edge.notices import Notices
 from edge.page import Page
 from edge.runtime import Runtime

@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.alerts.book import Change, Sink
+from edge.alerts.book import Change
 from edge.errors import WireError
 from edge.events import Alert, Provenance, Scores, Status, decode_event, encode_event
 from edge.grid import SECOND
 from edge.journal.outbox import Outbox
+from edge.network.sink import Sink
 from edge.skeleton import Float
 from edge.windows import Slots, Windows
 

@@ -20,6 +20,7 @@ import numpy as np
 from rich.markup import escape
 
 from edge import __version__
+from edge.alerts.keep import journal_path
 from edge.bundle import open_bundle
 from edge.commands.console import out, say
 from edge.engine import embed, open_engine
@@ -27,7 +28,6 @@ from edge.engine.machine import this_machine
 from edge.engine.plans import choose
 from edge.engine.record import FOLDER
 from edge.errors import HaadError
-from edge.journal.keep import journal_path
 from edge.journal.store import is_another_file
 from edge.motion import make_motion
 from edge.network.endpoint import Endpoint

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge.alerts.book import Sink
+from edge.network.sink import Sink
 from edge.wire import whole
 
 LOOK_S = 0.05

@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge.alerts.book import Sink
 from edge.journal.store import Entry, Journal, JournalError
+from edge.network.sink import Sink
 from edge.notices import Notices
 
 PATIENCE_S = 1.0

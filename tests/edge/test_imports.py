@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import os
 import re
 import subprocess
@@ -55,6 +56,30 @@ def test_no_source_of_edge_names_the_other_houses_and_none_names_those_above_it(
                 names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 assert not {n.split(".")[0] for n in names} & forbidden, path
+
+
+def imports_of(path: Path) -> set[str]:
+    """Modules that a source names, `from package import module` among them."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
+    return found
+
+
+def test_rooms_import_in_one_direction() -> None:
+    """Each package of edge, and each module beside them, depends on others that do not depend on it in turn."""
+    needs: dict[str, set[str]] = {}
+    for path in (ROOT / "edge").rglob("*.py"):
+        names = path.relative_to(ROOT).with_suffix("").parts
+        if names[1] not in ("__init__", "__main__"):
+            found = {n.split(".")[1] for n in imports_of(path) if n.startswith("edge.")}
+            needs.setdefault(names[1], set()).update(found - {names[1], "__version__"})
+    assert len(needs) > 25 and needs["runtime"] >= {"ingest", "windows", "inference", "judge", "alerts"}
+    order = list(graphlib.TopologicalSorter(needs).static_order())  # raises CycleError, which names the circle
+    assert order.index("errors") < order.index("engine") < order.index("runtime") < order.index("cli")
 
 
 def leaves_the_encoding_open(call: ast.Call) -> bool:

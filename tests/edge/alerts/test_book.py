@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.alerts.book import AlertBook, Change, Place, ZmqSink
-from edge.network.endpoint import Endpoint
+from edge.alerts.book import AlertBook, Change, Place
 
 SECOND = 10**9
 
@@ -264,32 +260,3 @@ def test_who_cannot_be_judged_is_counted_and_keeps_the_alert() -> None:
     assert b.poor == 1
     b.close([2])
     assert b.poor == 0
-
-
-def test_a_subscriber_of_one_stream_alone_is_heard_by_the_sink(tmp_path: Path) -> None:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    sink = ZmqSink(context, [Endpoint.parse(f"pub+bind:ipc://{tmp_path}/out")], 10)
-    subscriber, another = context.socket(zmq.SUB), context.socket(zmq.SUB)
-    try:
-        subscriber.connect(f"ipc://{tmp_path}/out")
-        assert not sink.wanted(b"score/")
-        subscriber.setsockopt(zmq.SUBSCRIBE, b"score/good")
-        while not sink.newcomers():
-            pass
-        assert sink.wanted(b"score/") and sink.wanted(b"score/good") and not sink.wanted(b"score/other")
-        assert not sink.wanted(b"alert/good")
-        another.connect(f"ipc://{tmp_path}/out")
-        another.setsockopt(zmq.SUBSCRIBE, b"score/good")
-        while not sink.newcomers():  # told of though the topic was wanted before
-            pass
-        for one in (subscriber, another):
-            one.setsockopt(zmq.UNSUBSCRIBE, b"score/good")
-        until = time.monotonic() + 20
-        while sink.wanted(b"score/good") and time.monotonic() < until:
-            assert not sink.newcomers()
-        assert not sink.wanted(b"score/good")
-    finally:
-        subscriber.close(0)
-        another.close(0)
-        sink.close()
-        context.term()

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import zmq
 
-from edge.alerts.book import ZmqSink
 from edge.commands import doctor
 from edge.errors import BundleError
 from edge.events import encode_event
 from edge.network.endpoint import Endpoint
+from edge.network.sink import ZmqSink
 from edge.page import Page
 from edge.settings import Settings, load_settings
 from tests.edge.harness import HeightEngine, bench

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import zmq
 
-from edge.alerts.book import ZmqSink
 from edge.client import AlertSubscriber, PosePublisher
 from edge.commands.record import subscribed
 from edge.errors import HaadError, SettingsError
@@ -24,6 +23,7 @@ from edge.ingest.source import ZmqSource
 from edge.ingest.tap import Tap
 from edge.network.endpoint import Endpoint
 from edge.network.keys import STRANGERS, _Door, make_keys, open_keys
+from edge.network.sink import ZmqSink
 from edge.wire import Limits, decode_pose
 
 

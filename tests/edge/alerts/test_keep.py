@@ -11,9 +11,9 @@ import pytest
 import zmq
 
 from edge.alerts.announce import Announcer
+from edge.alerts.keep import journal_path, keep
 from edge.errors import SettingsError
 from edge.grid import WindowSpec
-from edge.journal.keep import journal_path, keep
 from edge.journal.outbox import SharedSink
 from edge.journal.trim import Bounds
 from edge.notices import Notices

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from edge.bundle import open_bundle
 from edge.cli import make_app
 from edge.clip import save_clip
+from edge.commands.calibrate import BELIEF, FACTORS, Refined, _levels, _Player, _Windows, refine, write_refined
 from edge.engine import Engine, open_engine
 from edge.errors import RecordingError, SupportError
 from edge.motion import make_motion
@@ -20,7 +21,6 @@ from edge.recordings.recording import read, write
 from edge.settings import Settings
 from edge.support.cache import FeatureCache
 from edge.support.enrol import REFINED, SupportSet, load_support
-from edge.support.refine import BELIEF, FACTORS, Refined, _levels, _Player, _Windows, refine, write_refined
 from edge.support.reload import fingerprint
 from edge.support.turns import TurnPlan
 from tests.edge.harness import HeightEngine, bench, message, person, stand, support_of
