@@ -1,8 +1,8 @@
-"""The device side: pose frames in over ZeroMQ, alerts out. Never imports torch, trainer or builder."""
+"""The package for the device: pose frames in over ZeroMQ, alerts out. Never imports torch, trainer or builder."""
 
 import os
 
 __version__ = "0.1.0"
 
-# ONNX Runtime reads it when it is loaded: without it, it reports to its maker over the network from 1.32 on.
+# ONNX Runtime reads this when it is loaded. Without it, version 1.32 and later report to their maker over the network.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

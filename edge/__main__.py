@@ -1,4 +1,7 @@
-"""`haad-edge`, and `python -m edge`: here nothing is imported that takes time, so that Ctrl-C is quiet meanwhile."""
+"""Starts `haad-edge` and `python -m edge`.
+
+Nothing slow is imported at module level, so that Ctrl-C during start-up prints no traceback.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import sys
 
 
 def main() -> None:
-    """The command line, see `edge.cli`; 130 when it is interrupted before it can see to that itself."""
+    """Run the command line of `edge.cli`; exit with 130 if interrupted before that can handle it itself."""
     try:
         from edge.cli import main as command_line
 

@@ -63,7 +63,9 @@ class RuntimeCollector(Collector):
                 family.add_metric([key], value)
             yield family
         yield GaugeMetricFamily("haad_tracks", "people in view", value=r.windows.live)
-        yield GaugeMetricFamily("haad_tracks_unclear", "people in view too poorly seen to judge", value=r.book.poor)
+        yield GaugeMetricFamily(
+            "haad_tracks_unclear", "people in view too poorly seen to judge", value=r.book.unclear_count
+        )
         yield GaugeMetricFamily("haad_streams", "streams known", value=len(r.windows.streams))
         yield GaugeMetricFamily("haad_alerts_standing", "alerts raised and not ended", value=int(r.book.raised.sum()))
         yield GaugeMetricFamily("haad_ready", "1 while the engine judges", value=int(r.ready[0]))

@@ -1,10 +1,10 @@
-"""The loop that joins the stations.
+"""Runs the main loop, which takes pose messages through every stage to alerts.
 
 source ─► decode ─► ledger ─► windows ─► batch ─► engine ─► score ─► alert book ─► announcer
           Decoder      Arrivals             Dispatch          judge
   └──────────────────── one thread, drained receive ────────────────────┘
-While the engine computes, the loop receives and stages the next batch. Beside it: the support watcher's thread, and the
-page with metrics and readiness.
+While the engine computes, the loop receives messages and stages the next batch. The support watcher, and the page with
+metrics and readiness, have threads of their own.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 
 from edge.alerts.announce import Announcer, Cause
 from edge.alerts.book import Change
-from edge.alerts.evidence import Evidence, Exhibit
+from edge.alerts.evidence import AlertWindow, Evidence
 from edge.alerts.explain import ROWS, explain
 from edge.bundle import Bundle
 from edge.engine import Engine
 from edge.errors import EngineError, WireError
 from edge.events import Provenance, Status
 from edge.grid import SECOND, WindowSpec
-from edge.inference.batch import Flight
+from edge.inference.batch import InFlight
 from edge.inference.counts import Counts
 from edge.inference.dispatch import Dispatch
 from edge.ingest.arrivals import Arrivals
@@ -47,12 +47,15 @@ HEARTBEAT_S = 1.0
 IDLE_S = 0.1
 DRAIN_S = 2.0
 STILL_S = 30.0
-"""A loop that has not looked for messages, or an engine that has finished no batch, for so long hangs, in a driver as a
-rule."""
+"""Seconds without progress after which the loop or the engine counts as hung, as a rule in a driver: the loop has not
+looked for messages, or the engine has finished no batch."""
 
 
 class SupportFeed(Protocol):
-    """Hands over a newly loaded support set, once. `trouble`: why the folder as it is now is not in use."""
+    """Hands over each newly loaded support set once.
+
+    `trouble` says why the support folder's present state is not in use; empty if it is.
+    """
 
     trouble: str
 
@@ -60,7 +63,10 @@ class SupportFeed(Protocol):
 
 
 class Runtime:
-    """Everything between a source and a sink. `clock` is monotonic seconds, `wall` the time of day in ns."""
+    """Holds and drives everything between a source and a sink.
+
+    `clock` returns monotonic seconds, `wall` the time of day in ns.
+    """
 
     def __init__(
         self,
@@ -106,35 +112,35 @@ class Runtime:
         self.state: Literal["online", "degraded", "draining", "offline"] = "online"
         self.reason = self._not_taken = ""
         self.stopping = False
-        self._beat, self._started = float("-inf"), clock()
-        self._received = self._moved = clock()
+        self._status_at, self._started = float("-inf"), clock()
+        self._received = self._progress_at = clock()
         self._swap(support)
 
     # ---- the loop ----------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Serve until `stop`, then judge what has arrived, and say goodbye."""
+        """Serve until `stop`; then judge what has arrived, end the standing alerts and publish "offline"."""
         self._housekeeping()
         while not self.stopping:
             self.step(self.dispatch.patience(IDLE_S))
-        self._become("draining", "stopping")
+        self._set_state("draining", "stopping")
         until = self.clock() + DRAIN_S
         while self.step(0) and self.clock() < until:
             pass
         self.dispatch.flush()
-        self._tell(self.book.close(np.flatnonzero(self.book.raised).tolist()), "the engine was stopped")
-        self._become("offline", "stopped")
+        self._publish(self.book.close(np.flatnonzero(self.book.raised).tolist()), "the engine was stopped")
+        self._set_state("offline", "stopped")
 
     def stop(self) -> None:
         """Leave the loop after the current step; may be called from a signal handler."""
         self.stopping = True
 
     def step(self, timeout: float) -> int:
-        """One turn: receive, stage, run what is due. Returns how many messages there were."""
+        """Do one turn of the loop: receive, stage, run what is due. Returns the number of messages received."""
         messages = self.source.receive(timeout)
         now = self._received = self.clock()
-        if not self.dispatch.under_way:  # else the engine has to move: the loop may go on beside one that hangs
-            self._moved = now
+        if not self.dispatch.in_flight:  # otherwise only a finished batch is progress: the loop runs on if one hangs
+            self._progress_at = now
         if self._feed is not None and (fresh := self._feed.take()) is not None:
             self._take_support(fresh)
         if messages:
@@ -144,7 +150,7 @@ class Runtime:
         return len(messages)
 
     def _accept(self, messages: list[list[bytes]], now: float) -> None:
-        """Take messages through decoding and accounting to their windows. Whatever they are, the loop goes on."""
+        """Decode messages, account for them, and write their people into windows. No message can stop the loop."""
         drain = self._decode(messages)
         self.ledger.unstamped += drain.unstamped
         if self._tap is not None and self._tap.listening(now):
@@ -156,23 +162,23 @@ class Runtime:
         self.ledger.dropped[e.reason] += 1
         self.notices.say(f"message dropped: {e}", e.reason)
 
-    def _judge(self, flight: Flight, distance: Float) -> None:
-        """Judge a batch's distances (n, G), publish what changed, and the scores to those who listen."""
-        self._moved = self.clock()
+    def _judge(self, batch: InFlight, distance: Float) -> None:
+        """Judge a batch's distances (n, G); publish the alerts that changed, and the scores if anybody subscribes."""
+        self._progress_at = self.clock()
         if self.state == "degraded":
-            self._become("online", "")
-        poor, odd = flight.seen < self.settings.min_visible, ~np.isfinite(distance).all(1)
+            self._set_state("online", "")
+        poor, odd = batch.seen < self.settings.min_visible, ~np.isfinite(distance).all(1)
         for reason, mask in (("too_few_joints", poor), ("not_finite", odd & ~poor)):
             if mask.any():
                 self.counts.skipped[reason] += int(mask.sum())
-        unclear, keep = flight.slots[poor | odd], np.flatnonzero(~(poor | odd))
+        unclear, keep = batch.slots[poor | odd], np.flatnonzero(~(poor | odd))
         self.judge.unclear(unclear)
         self.counts.windows += len(keep)
-        slots, ends = flight.slots[keep], flight.ends[keep]
-        found = self.judge(slots, ends, distance[keep], flight.seen[keep])
-        # Explaining runs the engine, maybe in the very buffer of this flight: copy those that need it first.
+        slots, ends = batch.slots[keep], batch.ends[keep]
+        found = self.judge(slots, ends, distance[keep], batch.seen[keep])
+        # Explaining runs the engine, perhaps in this batch's own buffer: copy the windows that are needed first.
         shown = {
-            c.index: flight.window(int(keep[c.index]))
+            c.index: batch.window(int(keep[c.index]))
             for c in found.changes
             if c.raised or (self.evidence and c.type == "update")
         }
@@ -180,13 +186,13 @@ class Runtime:
         for c in found.changes:
             if c.raised:
                 self._explain(c, *shown[c.index], int(found.nearest[c.index]))
-            self._tell([c])
+            self._publish([c])
             if self.evidence and c.index in shown:
-                self._put_by(c, *shown[c.index], self.support.names[found.nearest[c.index]])
+                self._keep_window(c, *shown[c.index], self.support.names[found.nearest[c.index]])
         self.announcer.scores(slots, ends, found.score, nearest, found.nearest, self.support.names, unclear)
 
     def _explain(self, c: Change, joints: Float, visible: Float, category: int) -> None:
-        """Find out from the graph what an alert's window differs from, and where."""
+        """Find the cause of a raised alert by running its window through the graph, and hand it to the announcer."""
         cause = Cause(self.support.names[category])
         try:
             with self.dispatch.batch.put_aside(ROWS):
@@ -199,34 +205,34 @@ class Runtime:
             cause = Cause(cause.category, clip, why.joints, moment)
         self.announcer.cause(c.slot, cause)
 
-    def _put_by(self, c: Change, joints: Float, visible: Float, nearest: str) -> None:
-        """Keep the window of an alert, in case somebody says that it was normal."""
+    def _keep_window(self, c: Change, joints: Float, visible: Float, nearest: str) -> None:
+        """Keep an alert's window as evidence, in case somebody says that it was normal."""
         assert self.evidence
         stream, track = self.windows.who(c.slot)
-        self.evidence.put(Exhibit(c.id, stream, track, c.end, nearest, joints, visible))
+        self.evidence.put(AlertWindow(c.id, stream, track, c.end, nearest, joints, visible))
 
-    # ---- the rest ----------------------------------------------------------------------------------------------
+    # ---- alerts, state and support ---------------------------------------------------------------------------
 
-    def _tell(self, changes: list[Change], why: str = "") -> None:
+    def _publish(self, changes: list[Change], why: str = "") -> None:
         for c in changes:
             self.counts.alerts[c.type] += 1
             self.announcer.alert(c, why)
 
     def _release(self, slots: list[int]) -> None:
-        """Tracks are gone: what is staged of them is judged first, their alerts end, their slots are free."""
+        """Release slots whose tracks are gone: judge what is staged of them, end their alerts, free the slots."""
         if slots:
             self.dispatch.release(slots)
-            if self.book.tells(slots):
-                # Another track may go on with their alerts: whose windows were due before is judged before, however
-                # busy the engine is, so that the same recording gives the same alerts.
+            if self.book.may_be_continued(slots):
+                # Another track may continue these alerts. Judge all windows that were due before the release first,
+                # however busy the engine is, so that the same recording always gives the same alerts.
                 self.dispatch.settle()
-            self._tell(self.judge.close(slots))
+            self._publish(self.judge.close(slots))
             self.windows.release(slots)
 
     def _housekeeping(self) -> None:
-        """Every second, or for a new subscriber at once: the status; and silent streams are let go."""
+        """Publish the status every second, or at once for a new subscriber; release the tracks of silent streams."""
         now = self.clock()
-        beat = now - self._beat >= HEARTBEAT_S
+        beat = now - self._status_at >= HEARTBEAT_S
         if not (self.sink.newcomers() or beat):
             return
         if beat:
@@ -235,7 +241,8 @@ class Runtime:
             self._stay.look(self.windows, self._received)
             self._posture.look(self.windows, self._received)
         self._say_status()
-        # By when the sockets were read last: what has come while the engine was waited for is not heard yet.
+        # Relative to when the sockets were last read: messages that came while the loop waited for the engine are
+        # still unread.
         timeout, read = self.settings.track_timeout, self._received
         for stream in [s for s in self.windows.streams.values() if read - s.heard > timeout]:
             self._release(list(stream.slots.values()))
@@ -252,7 +259,7 @@ class Runtime:
             self.reason = "; ".join(filter(None, (load.reason, support)))
 
     def status(self) -> Status:
-        """The engine's state now."""
+        """The engine's state at this moment."""
         return Status(
             seq=self.announcer.status_seq,
             run=self.announcer.run,
@@ -266,28 +273,28 @@ class Runtime:
             frames_lost=self.ledger.lost,
             windows=self.counts.windows,
             by=self.announcer.by,
-            unclear=self.book.poor,
+            unclear=self.book.unclear_count,
         )
 
     @property
     def ready(self) -> tuple[bool, str]:
-        """Whether it judges, and what there is to be said of it. For other threads: a GPU that hangs gives no error."""
-        still = self.clock() - self._moved
+        """Whether the engine judges, and a line about its state. For other threads: a GPU that hangs gives no error."""
+        still = self.clock() - self._progress_at
         if still > STILL_S and self.state != "offline":
-            return False, f"{self.state}: the loop, or the engine with a batch, has stood still for {still:.0f} s"
+            return False, f"{self.state}: no progress by the loop, or by the engine on its batch, for {still:.0f} s"
         return self.state == "online", f"{self.state}: {self.reason or 'ok'}"
 
     def _say_status(self) -> None:
-        self._beat = self.clock()
+        self._status_at = self.clock()
         self.announcer.status(self.status())
 
-    def _become(self, state: Literal["online", "degraded", "draining", "offline"], reason: str) -> None:
+    def _set_state(self, state: Literal["online", "degraded", "draining", "offline"], reason: str) -> None:
         if (state, reason) != (self.state, self.reason):
             self.state, self.reason = state, reason
             self._say_status()
 
     def engine_lost(self, e: EngineError, name: str) -> None:
-        """Another engine has to take over: not ready, for that reason, until it has judged a batch."""
+        """Note that engine `name` takes over after error `e`. Not ready until it has judged a batch."""
         self._fail(e)
         self.notices.say(f"engine {name} takes over")
         self.announcer.by = replace(self.announcer.by, engine=name)
@@ -295,17 +302,17 @@ class Runtime:
     def _fail(self, e: EngineError) -> None:
         self.notices.say(f"degraded: {e}", "engine")
         if self.state in ("online", "degraded"):
-            self._become("degraded", str(e))
+            self._set_state("degraded", str(e))
 
     def _take_support(self, fresh: SupportSet) -> None:
-        """Put a newly loaded support set in place, between two batches; one that the engine refuses is left."""
+        """Switch to a newly loaded support set between two batches; if the engine refuses it, keep the old one."""
         self.dispatch.settle()
         try:
             self._swap(fresh)
         except EngineError as e:
             if e.lost:
                 self._fail(e)
-            self._not_taken = f"support {fresh.version} is not taken: {e}"
+            self._not_taken = f"support {fresh.version} is not used: {e}"
             self.notices.say(self._not_taken)
         else:
             self._not_taken = ""

@@ -10,7 +10,7 @@ from pathlib import Path
 import zmq
 
 from edge.alerts.evidence import Evidence, prepare
-from edge.alerts.keep import keep
+from edge.alerts.keep import open_journal
 from edge.bundle import Bundle, open_bundle
 from edge.commands.console import signals
 from edge.engine import Engine, open_engine
@@ -117,7 +117,7 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         off = "off" in (s.replay, str(s.journal))
         asked = [] if off else endpoints(s.replay, s.allow_remote, keys)
         bounds = Bounds(bytes=s.journal_mib << 20, days=s.journal_days)
-        journal = keep(s.journal, bounds, asked, runtime.announcer, sink, notices, context, keys, stack)
+        journal = open_journal(s.journal, bounds, asked, runtime.announcer, sink, notices, context, keys, stack)
         page = None
         if s.metrics != "off":
             page = Page(s.metrics, runtime)

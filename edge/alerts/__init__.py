@@ -1,1 +1,1 @@
-"""From scores to alerts, and what is said of each: why, when, which movement."""
+"""Turns scores into alerts, and records for each one why it was raised, when, and for which movement."""

@@ -1,6 +1,6 @@
-"""What the engine says to its subscribers: alerts, scores and status, each numbered without a gap.
+"""Publishes what the engine has to say: alerts, scores and status, each kind numbered without a gap.
 
-Alerts go by way of the outbox, which writes them down first; without one they are published at once.
+Alerts pass through the outbox, which writes them to disk first; without an outbox they are published at once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ DRAIN_S = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """The nearest normal category and its clip that came nearest; the joints and the moment (ns) that differ most."""
+    """What an alert's window differs from, and where.
+
+    The nearest normal category and the clip of it that came nearest; the joints and the moment (from, to; ns) that
+    differ most.
+    """
 
     category: str
     clip: str = ""
@@ -38,10 +42,11 @@ NONE = Cause("")
 
 
 class Announcer:
-    """Turns what the loop found into messages. `run` names this process's life; `by` what judged.
+    """Turns the loop's findings into messages.
 
-    `trouble` is why there is no journal although one was asked for; `replay` where the alerts before can be asked for;
-    `threshold` the score from which a window speaks for an alert.
+    `run` identifies this run of the process; `by` says which model, engine and support judged. `trouble` says why there
+    is no journal although one was asked for; `replay` is the address to ask for earlier alerts; `threshold` is the
+    score from which a window counts towards an alert.
     """
 
     def __init__(self, sink: Sink, windows: Windows) -> None:
@@ -58,15 +63,15 @@ class Announcer:
 
     @property
     def journal_failures(self) -> int:
-        """How often alerts could not be written down."""
+        """How often writing alerts to disk failed."""
         return self._outbox.failures if self._outbox else int(bool(self.trouble))
 
     @property
     def unwritten(self) -> int:
-        """Alert messages that were to be written down: published, and never on record."""
+        """How many alert messages were published without being written to disk, although a journal was asked for."""
         if self._outbox:
             return self._outbox.unwritten
-        return self._sent if self.trouble else 0  # a journal that cannot be opened has none of them
+        return self._sent if self.trouble else 0  # a journal that could not be opened holds none of them
 
     @property
     def alert_seq(self) -> int:
@@ -74,7 +79,7 @@ class Announcer:
         return self._outbox.published if self._outbox else self._sent
 
     def write_to(self, outbox: Outbox) -> None:
-        """From here on alerts go to disk first. Those that an earlier run never ended are ended. Raises HaadError."""
+        """Write alerts to disk first from now on, and end those that an earlier run left standing. Raises HaadError."""
         left = outbox.journal.standing()
         self._outbox = outbox
         for message in left:
@@ -87,7 +92,10 @@ class Announcer:
                 self._say(replace(event, type="end", run=self.run, reason=why))
 
     def _say(self, message: Alert, passing: bool = False) -> None:
-        """Number an alert and send it on its way; `passing`: it says only that its alert still stands."""
+        """Number an alert message and send it, through the outbox if there is one.
+
+        `passing`: the message says only that its alert still stands.
+        """
         if self._outbox is None:
             message = replace(message, seq=self._sent)
             self._sent += 1
@@ -97,11 +105,11 @@ class Announcer:
         self._outbox.put(message.id, message.type == "end", encode_event(message), passing)
 
     def cause(self, slot: int, cause: Cause) -> None:
-        """What a slot's alert, until it ends, is said to differ from."""
+        """Set the cause that a slot's alert messages name until the alert ends."""
         self._cause[slot] = cause
 
     def alert(self, c: Change, why: str = "") -> None:
-        """Publish one change of an alert; `why`, if another reason than the change's own."""
+        """Publish one change of an alert. `why` replaces the reason that follows from the change."""
         stream = self._windows.stream[c.slot]
         assert stream is not None, "an alert ends before its track is released"
         cause = self._cause.get(c.slot, NONE)
@@ -144,7 +152,7 @@ class Announcer:
         names: tuple[str, ...],
         unclear: Slots,
     ) -> None:
-        """Publish scored windows, a message per stream, where somebody listens. All columns (n,).
+        """Publish scored windows, one message per stream, for streams that somebody subscribes to. All columns (n,).
 
         `unclear` (m,) are slots whose windows could not be judged.
         """
@@ -181,7 +189,7 @@ class Announcer:
             self._sink.send(encode_event(message))
 
     def status(self, status: Status) -> None:
-        """Publish the engine's state; last of all, the one that says goodbye comes after every alert."""
+        """Publish the engine's state. The final "offline" status is sent after every alert has been flushed."""
         trouble = self.trouble
         if box := self._outbox:
             box.overdue()

@@ -1,14 +1,14 @@
-"""From scores to alerts: evidence per track, and an alert that outlives a lost track.
+"""Raises and ends alerts by accumulating evidence per track; an alert can outlive a track that the tracker lost.
 
-Each window is evidence: for an alert by how many steps of a fifth its score lies above the threshold, as a ratio, or
-against it by how many below. Evidence adds up, never below nought (Page's cumulative sum, 1954); `raise_after` steps of
-it raise an alert: four windows a fifth above the threshold, or two at one and a half times the threshold. So what is
-plain is said at once, and what is faint must last. The alert ends when `clear_after` windows in a row lie below
-`release · threshold`, or when its track is gone.
+Each window adds or removes evidence: one step for each factor of 1.2 by which its score lies above or below the
+threshold. The sum never falls below zero (Page's cumulative sum, 1954). `raise_after` steps raise an alert: with 4,
+four windows a fifth above the threshold, or two at one and a half times the threshold. So a clear anomaly is announced
+at once, and a faint one must last. The alert ends when `clear_after` windows in a row lie below `release · threshold`,
+or when its track is gone.
 
-What begins again within `cool_down` seconds is the same alert: an `update` under the same id, even after its `end` was
-said. So it is when the track has another id: trackers lose people and find them again, and a track that appears where
-and when an alerted one vanished goes on with its alert.
+An anomaly that begins again within `cool_down` seconds is the same alert: an `update` under the same id, even after its
+`end` was sent. The same holds under another track id: trackers lose people and find them again, so a track that appears
+where and when a track with an alert vanished continues that alert.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ from edge.windows import Place, Slots
 
 Label = Callable[[int], str]
 STEP = float(np.log(1.2))
-"""A piece of evidence: the logarithm of a fifth above the threshold."""
+"""One step of evidence: the logarithm of a score a fifth above the threshold."""
 
 
 LOST_FOR, OVERLAP, APART = 2 * SECOND, SECOND // 2, 1.0
-"""A track continues another that was lost so long before it appeared, or overlaps it so much (ns), within so many times
-the body's size."""
+"""A track continues another if it appeared at most LOST_FOR after the other was lost, or at most OVERLAP before that
+(ns), at a distance of at most APART times the body's size."""
 LOST_MOST = 1000
+"""Alerts of lost tracks that are remembered at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One thing to say about a slot; `index` is its place in the batch, −1 when no window is at hand.
+    """One change of a slot's alert that is to be published.
 
-    `raised`: with it the slot's alert began to stand, as a new one or, as an `update`, one that goes on.
+    `index` is the window's place in the batch, −1 when no window caused the change. `raised`: the slot's alert began to
+    stand with this change, either as a new one or, with type `update`, as one that continues.
     """
 
     type: Literal["new", "update", "end"]
@@ -56,7 +58,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class _Past:
-    """An alert that stands no more in its slot, and when (ns) it did last."""
+    """An alert that no longer stands in its slot; `end` (ns) is when it last did."""
 
     id: str
     start: int
@@ -65,9 +67,9 @@ class _Past:
 
 
 class AlertBook:
-    """The state of every slot's alert, as columns.
+    """Holds the state of every slot's alert, as columns.
 
-    `place` tells where a slot's track is; without it no track continues another's alert.
+    `place` returns where a slot's track is; without it no track continues another's alert.
     """
 
     def __init__(
@@ -94,15 +96,16 @@ class AlertBook:
         self._peak = np.zeros(slots, np.float32)
         self._score = np.zeros(slots, np.float32)
         self._id: dict[int, str] = {}
-        self._poor = np.zeros(slots, bool)
+        self._unclear = np.zeros(slots, bool)
         self._place = place
         self._past: dict[int, _Past] = {}
         self._lost: list[tuple[Place, _Past]] = []
 
     def update(self, slots: Slots, end: NDArray[np.int64], score: Float, label: Label) -> list[Change]:
-        """Take scored windows in order of time; `label(slot)` is what an alert's id is derived from, beside its start.
+        """Take scored windows in order of time, and return what changed.
 
-        A slot may occur more than once: then the windows are taken in parts, one after the other, as they came.
+        An alert's id is derived from `label(slot)` and its start. A slot may occur more than once; the windows are then
+        processed in parts, in the order in which they came.
         """
         changes: list[Change] = []
         for part in _once_each(slots):
@@ -114,7 +117,7 @@ class AlertBook:
         self, index: NDArray[np.intp], slots: Slots, end: NDArray[np.int64], score: Float, label: Label
     ) -> list[Change]:
         before = self._evidence[slots]
-        self._poor[slots] = False
+        self._unclear[slots] = False
         weight = np.log(np.maximum(score, 1e-6) / self.threshold) / STEP
         evidence = np.maximum(before + weight, 0)
         low = score < self.release
@@ -127,7 +130,7 @@ class AlertBook:
         self._end[slots], self._score[slots] = end, score
 
         raised = self.raised[slots]
-        # Within a rounding error of enough is enough.
+        # The tolerance covers rounding in the sum of logarithms.
         new = ~raised & (evidence >= self.raise_after - 1e-6)
         over = raised & (self._below[slots] >= self.clear_after)
         more = raised & ~over & (end - self._said[slots] >= self.update_every)
@@ -137,7 +140,7 @@ class AlertBook:
             kind: Literal["new", "update", "end"] = "end" if over[i] else "update"
             if new[i]:
                 self.raised[slot] = True
-                if not self._goes_on(slot):
+                if not self._continues_earlier(slot):
                     kind, text = "new", f"{label(slot)}|{int(self._start[slot])}"
                     self._id[slot] = hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
             self._said[slot] = end[i]
@@ -148,36 +151,42 @@ class AlertBook:
         return out
 
     def unclear(self, slots: Slots) -> None:
-        """The slots' people are there, and their newest window is too poor to judge: alerts stand, none is raised."""
-        self._poor[slots] = True
+        """Note that these slots' newest windows show too little to be judged: alerts stand, none is raised."""
+        self._unclear[slots] = True
 
     @property
-    def poor(self) -> int:
-        """How many people are in view and cannot be judged."""
-        return int(self._poor.sum())
+    def unclear_count(self) -> int:
+        """How many people are in view whose newest window shows too little to be judged."""
+        return int(self._unclear.sum())
 
-    def tells(self, slots: list[int]) -> bool:
-        """Whether it matters to other slots' windows if they are judged before or after these slots are closed."""
+    def may_be_continued(self, slots: list[int]) -> bool:
+        """Whether another track could take over an alert of these slots once they are closed.
+
+        If so, it matters whether other slots' windows are judged before or after the closing.
+        """
         return any(self.raised[s] or s in self._past for s in slots)
 
     def close(self, slots: list[int]) -> list[Change]:
-        """The slots' tracks are gone: end their alerts and forget their state."""
+        """End the alerts of slots whose tracks are gone, and forget the slots' state."""
         out = [self._change("end", s, -1) for s in slots if self.raised[s]]
         for s in slots:
             past = self._standing(s) if self.raised[s] else self._past.get(s)
             if past and self._place is not None and (place := self._place(s)) is not None:
-                # Streams' clocks differ: a stream's lost alerts are forgotten by its own.
+                # Streams' clocks differ, so a stream's lost alerts expire by its own clock.
                 self._lost = [x for x in self._lost if x[0].stream != place.stream or _recent(x[0], place)]
                 if self.raised[s] or place.until - past.end <= self.cool_down:
                     self._lost.append((place, past))
-                    del self._lost[:-LOST_MOST]  # of streams that never come again, too
+                    del self._lost[:-LOST_MOST]  # bounds what is kept for streams that never come back
             self._clear(s)
             self._past.pop(s, None)
-            self._poor[s] = False
+            self._unclear[s] = False
         return out
 
-    def _goes_on(self, slot: int) -> bool:
-        """Whether the slot's new alert is one that stood a moment ago, here or in another slot; then it has its id."""
+    def _continues_earlier(self, slot: int) -> bool:
+        """Whether the slot's new alert continues one that stood a moment ago, here or in another slot.
+
+        If so, the slot takes over that alert's id, start and peak.
+        """
         past = self._past.pop(slot, None)
         if past is not None and int(self._start[slot]) - past.end <= self.cool_down:
             self._take(slot, past)
@@ -224,7 +233,10 @@ class AlertBook:
 
 
 def _once_each(slots: Slots) -> Iterator[slice]:
-    """Consecutive parts in which no slot occurs twice. In order: whether an alert goes on depends on other slots'."""
+    """Split `slots` into consecutive parts in which no slot occurs twice.
+
+    The parts keep the order of arrival, since whether an alert continues depends on the alerts of other slots.
+    """
     start, seen = 0, set[int]()
     for i, slot in enumerate(slots.tolist()):
         if slot in seen:
@@ -236,7 +248,7 @@ def _once_each(slots: Slots) -> Iterator[slice]:
 
 
 def _recent(old: Place, new: Place) -> bool:
-    """Whether a track that begins after `new` was lost may still continue `old`."""
+    """Whether a track that begins after `new` was lost could still continue `old`."""
     return abs(new.until - old.until) <= 2 * LOST_FOR
 
 

@@ -1,10 +1,10 @@
-"""The movement behind each alert, kept as a clip for as long as somebody may say "this was normal".
+"""Keeps the movement behind each alert as a clip, so that an operator can still say "this was normal".
 
     loop ── put(window) ──► queue ──► thread: joined to the alert's last window ──► <alert id>.npz
 
-A window is two seconds; an alert that stands gives one at every update, and they join without a seam, as they are cut
-from one track's grid. Where they do not (the alert went on under another track id, or after a gap) a second file
-begins: <alert id>-2.npz. The oldest files go when there are too many.
+A window is two seconds. A standing alert yields one at every update, and they join without a seam, since they are cut
+from one track's grid. Where they do not join (the alert continued under another track id, or after a gap) a second file
+begins: <alert id>-2.npz. When there are too many files, the oldest are deleted.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from edge.notices import Notices
 from edge.skeleton import Float
 
 LONGEST_S = 10.0
-"""Of one alert so much is kept; what lasts longer is the same over again."""
+"""The longest clip that is kept in one file; movement beyond it mostly repeats."""
 PARTS_MOST = 8
-"""Files of one alert: one that comes and goes for hours must not push all others out."""
+"""Files per alert: an alert that comes and goes for hours must not push all others out."""
 WAITING_MOST = 256
 KNOWN_MOST, HELD_MOST = 4096, 512
-"""Alerts of which it is known how far their files go; and those whose clip is in memory, up to 60 kB each."""
+"""Alerts for which the end of the newest file is remembered, and those whose clip is in memory, up to 60 kB each."""
 CLOSE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Exhibit:
-    """A window of an alert: who, until when (ns), the nearest normal category; joints (T, 15, 3), visible (T, 15)."""
+class AlertWindow:
+    """One window of an alert: its track, its end (ns) and nearest category; joints (T, 15, 3), visible (T, 15)."""
 
     id: str
     stream: str
@@ -54,7 +54,7 @@ class Exhibit:
 
 @dataclass(slots=True)
 class _Part:
-    """One file being written: its number and track, how far it goes (ns), and whether it is as long as it may be."""
+    """The newest file of an alert: its number, its track, its end (ns), and whether it has reached its full length."""
 
     number: int
     track: int
@@ -64,9 +64,9 @@ class _Part:
 
 
 class Evidence:
-    """Writes clips to `root`, `most` files at most. `lost` counts windows that could not be kept.
+    """Writes the clips of alerts to `root`, at most `most` files.
 
-    `rate` is the windows' rows a second.
+    `rate` is the windows' rows per second. `lost` counts windows that could not be kept.
     """
 
     def __init__(self, root: Path, rate: float, most: int, notices: Notices) -> None:
@@ -74,22 +74,22 @@ class Evidence:
         self._root, self._rate, self._most, self._notices = root, rate, most, notices
         self._parts: OrderedDict[str, _Part] = OrderedDict()
         self._clips: OrderedDict[str, Clip] = OrderedDict()
-        self._waiting: deque[Exhibit] = deque()
+        self._waiting: deque[AlertWindow] = deque()
         self._wake, self._closing = threading.Condition(), False
         self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
         self._thread.start()
 
-    def put(self, exhibit: Exhibit) -> None:
-        """Hand over a window; its arrays are this one's from now on. Never waits for the disk."""
+    def put(self, window: AlertWindow) -> None:
+        """Queue a window for writing, and take ownership of its arrays. Never waits for the disk."""
         with self._wake:
             if len(self._waiting) >= WAITING_MOST:
                 self._lose("the disk does not keep up")
                 return
-            self._waiting.append(exhibit)
+            self._waiting.append(window)
             self._wake.notify()
 
     def close(self) -> None:
-        """Write what is left, if the disk lets us within two seconds."""
+        """Write the queued windows, for at most CLOSE_S."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -97,7 +97,7 @@ class Evidence:
 
     def _lose(self, why: str) -> None:
         self.lost += 1
-        self._notices.say(f"evidence {self._root}: a window is not kept: {why}", "evidence")
+        self._notices.say(f"evidence {self._root}: a window could not be kept: {why}", "evidence")
 
     def _run(self) -> None:
         while True:
@@ -105,13 +105,13 @@ class Evidence:
                 self._wake.wait_for(lambda: self._waiting or self._closing)
                 if not self._waiting:
                     return
-                exhibit = self._waiting.popleft()
+                window = self._waiting.popleft()
             try:
-                self._keep(exhibit)
-            except Exception as e:  # whatever the disk does, alerts go on, and so does this thread
+                self._keep(window)
+            except Exception as e:  # whatever the disk does, this thread must go on
                 self._lose(str(e))
 
-    def _keep(self, x: Exhibit) -> None:
+    def _keep(self, x: AlertWindow) -> None:
         part, clip = self._parts.pop(x.id, None), self._clips.pop(x.id, None)
         rows = round((x.end - part.end) / SECOND * self._rate) if part else 0
         joins = part is not None and part.track == x.track and 0 < rows <= len(x.joints)
@@ -128,7 +128,7 @@ class Evidence:
         else:
             joints, visible, number = x.joints, x.visible, part.number + 1 if part else 1
         begin = x.end - round((len(joints) - 1) / self._rate * SECOND)
-        # The nearest category when it was raised: what the alert says.
+        # The nearest category when the alert was raised, which is the one that the alert names.
         category = part.category if part else x.category
         about = {
             "alert": x.id,
@@ -165,7 +165,7 @@ class Evidence:
 
 
 def prepare(root: Path) -> None:
-    """Make the folder, so that the first alert is not the first to find that it cannot be. Raises SettingsError."""
+    """Create the folder at start-up, so that a bad path shows before the first alert. Raises SettingsError."""
     fix = "name a folder that can be written: --evidence DIR, or leave it out"
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)  # these are people's movements
@@ -177,13 +177,13 @@ def prepare(root: Path) -> None:
 
 
 def find(root: Path, id: str) -> list[tuple[Path, Clip, Mapping[str, Any]]]:
-    """The clips of an alert, by its id or an unambiguous beginning of it; and what each says of itself.
+    """Load an alert's clips by its id or an unambiguous prefix: each one's path, clip and description.
 
-    Raises SupportError where there is none, or more than one alert that begins so; ClipError for a damaged file.
+    Raises SupportError if no alert or more than one has that prefix, ClipError if a file is damaged.
     """
     if not re.fullmatch(r"[0-9a-f]{4,64}", id):
         raise SupportError(
-            f"{id!r:.80} is no alert's id", fix="haad-edge listen shows them; four characters are enough"
+            f"{id!r:.80} is not an alert id", fix="haad-edge listen shows the ids; four characters are enough"
         )
     files = sorted(root.glob(f"{id}*.npz")) if root.is_dir() else []
     alerts = {path.stem.partition("-")[0] for path in files}
@@ -191,8 +191,8 @@ def find(root: Path, id: str) -> list[tuple[Path, Clip, Mapping[str, Any]]]:
         raise SupportError(f"{len(alerts)} alerts begin with {id}", why=", ".join(sorted(alerts)[:5]))
     if not files:
         raise SupportError(
-            f"{root}: nothing kept of alert {id}",
-            why="the engine keeps the movement behind an alert only with the setting evidence, and the newest ones",
+            f"{root}: nothing is kept of alert {id}",
+            why="the engine keeps the movement behind alerts only if evidence is set, and only for the newest alerts",
             fix="haad-edge run --evidence DIR; or take it from a recording: haad-edge support add --from",
         )
     found = []
@@ -202,6 +202,8 @@ def find(root: Path, id: str) -> list[tuple[Path, Clip, Mapping[str, Any]]]:
             about = json.loads(clip.source)
             assert isinstance(about["category"], str)
         except (ValueError, KeyError, TypeError, AssertionError, RecursionError):
-            raise SupportError(f"{path}: does not say which alert it is of", fix="was it written by run?") from None
+            raise SupportError(
+                f"{path}: does not say which alert it belongs to", fix="use a file that haad-edge run --evidence wrote"
+            ) from None
         found.append((path, clip, about))
     return found

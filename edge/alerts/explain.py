@@ -1,7 +1,7 @@
-"""Why a window scored as it did, by asking the graph itself: which joints, and which moment.
+"""Explains a window's score by occlusion: finds the joints and the moment that made it abnormal.
 
-The window is run again with one joint hidden at a time, and with one stretch of time hidden at a time; what brings it
-nearest to the category when hidden is what the model minded.
+The window is run again with one joint hidden at a time, and with one stretch of time hidden at a time. Whatever brings
+it nearest to the category when hidden is what the model found abnormal.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from edge.engine import Engine, run_all
 from edge.skeleton import CORE15, Float, J
 
 STRETCHES = 8
-"""Parts that a window is cut into to find the moment: a quarter of a second each for a window of two."""
+"""Parts that a window is cut into to find the moment: a quarter of a second each for a window of two seconds."""
 ROWS = J + STRETCHES + 1
-"""Windows that are run for it."""
+"""Windows that are run for one explanation."""
 MOST = 3
+"""Joints that are named at most."""
 
 
 @dataclass(frozen=True, slots=True)
-class Why:
-    """joints whose hiding brings the window nearest to normal, most first; moment, the stretch whose does.
+class Explanation:
+    """The joints and the moment whose hiding brings a window nearest to normal.
 
-    moment is (from, to) in seconds before the window's end, or None when no stretch explains it; embedding (D,) that of
-    the window as it is.
+    `joints` come strongest first. `moment` is a stretch (from, to) in seconds before the window's end, or None when no
+    stretch explains it. `embedding` (D,) is that of the unaltered window.
     """
 
     joints: tuple[str, ...]
@@ -33,8 +34,8 @@ class Why:
     embedding: Float
 
 
-def explain(engine: Engine, joints: Float, visible: Float, category: int, seconds: float) -> Why:
-    """Why the window joints (T, 15, 3), visible (T, 15) is far from a category. Raises EngineError."""
+def explain(engine: Engine, joints: Float, visible: Float, category: int, seconds: float) -> Explanation:
+    """Explain why the window joints (T, 15, 3), visible (T, 15) is far from a category. Raises EngineError."""
     frames = len(joints)
     edges = np.linspace(0, frames, STRETCHES + 1).round().astype(int)
     hidden = np.repeat(visible[None], ROWS, 0)
@@ -47,7 +48,7 @@ def explain(engine: Engine, joints: Float, visible: Float, category: int, second
     named = tuple(CORE15[j] for j in np.argsort(-gain[:J], kind="stable")[:MOST] if gain[j] > 0)
     k = int(gain[J:].argmax())
     if gain[J + k] <= 0:
-        return Why(named, None, embedding[-1])
+        return Explanation(named, None, embedding[-1])
     step = seconds / frames
     moment = (round((frames - edges[k]) * step, 3), round((frames - edges[k + 1]) * step, 3))
-    return Why(named, moment, embedding[-1])
+    return Explanation(named, moment, embedding[-1])

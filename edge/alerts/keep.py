@@ -1,4 +1,7 @@
-"""Puts journal, outbox and replay behind the announcer; without a disk to write on the engine serves all the same."""
+"""Sets up the journal, the outbox and the replay server behind the announcer.
+
+If the journal cannot be opened, the engine still serves, as degraded.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,20 @@ from edge.outputs import users_folder
 
 
 def journal_path(setting: Path | None) -> Path | None:
-    """Where alerts are written down; None for 'off'. Raises JournalError where there is no place by default."""
+    """The journal's path, as set or by default; None if it is 'off'. Raises JournalError if there is no default."""
     if setting is not None:
         return None if str(setting) == "off" else setting
     folder = users_folder("XDG_STATE_HOME", ".local/state")
-    if folder is None:  # in a temporary one others could read it, and it would go when it is needed
+    if folder is None:  # a temporary folder would be readable by others, and could be gone when it is needed
         raise JournalError(
-            "no place for the journal", why="this user has no home", fix="name one: --journal PATH, or --journal off"
+            "no default place for the journal",
+            why="this user has no home folder",
+            fix="name a file: --journal PATH, or --journal off",
         )
     return folder / "journal.db"
 
 
-def keep(
+def open_journal(
     setting: Path | None,
     bounds: Bounds,
     asked: list[Endpoint],
@@ -41,10 +46,10 @@ def keep(
     keys: Keys | None,
     stack: contextlib.ExitStack,
 ) -> Path | None:
-    """Open the journal, end what an earlier run left standing, answer on `asked`; all closed with `stack`.
+    """Open the journal, end the alerts that an earlier run left standing, and serve replay on `asked`.
 
-    Returns where it is; None when it is off. Without a disk to write on, too: then it says so, and the engine serves
-    on, degraded. Raises SettingsError.
+    Returns the journal's path, or None when it is off. Also None when it cannot be opened: this is then logged, and the
+    engine serves as degraded. `stack` closes everything. Raises SettingsError.
     """
     try:
         path = journal_path(setting)
@@ -58,7 +63,7 @@ def keep(
         announcer.write_to(outbox)
     except JournalError as e:
         announcer.trouble = str(e)
-        notices.say(f"degraded: {e}; alerts are published, and not kept")
+        notices.say(f"degraded: {e}; alerts are published, but not written to disk")
         return None
     if asked:
         replay = ReplayServer(context, asked, journal.id, outbox, notices, keys)

@@ -1,1 +1,1 @@
-"""Due windows to the engine and back: staged, batched, under way, landed; or waiting when there is no room."""
+"""Takes due windows through the engine: staged, batched, in flight, judged; or waiting when the engine has no room."""

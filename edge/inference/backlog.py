@@ -1,11 +1,11 @@
-"""Windows that are due while the engine has no room: each track once, streams in turns.
+"""Queues tracks whose windows are due while the engine has no room: each track once, streams in turns.
 
     due slots ─add─► {stream: its slots, in order} ─take─► one of each stream, and again
                      a stream that had its turn goes to the end
 
-A camera with a hundred people waits for its hundred turns, one with a single person for none of them. What waits is the
-track and not a copy of its window: it is judged as it is when its turn comes, so nobody is judged on what is old, and
-the backlog cannot grow beyond the tracks there are.
+Streams take turns, so a camera with a hundred people does not delay one with a single person. What waits is the track,
+not a copy of its window: the newest window is judged when the turn comes, so nobody is judged on old data, and the
+backlog cannot outgrow the number of tracks.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Iterable
 
 
 class Backlog:
-    """See above. `n` slots wait."""
+    """The queue of waiting slots, `n` in all."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, dict[int, None]] = {}
         self.n = 0
 
     def add(self, stream: str, slot: int) -> bool:
-        """Let a slot wait for its turn; False if it was waiting already, and keeps its place."""
+        """Queue a slot. False if it was waiting already; it then keeps its place."""
         mine = self._waiting.setdefault(stream, {})
         if slot in mine:
             return False
@@ -30,7 +30,7 @@ class Backlog:
         return True
 
     def take(self, n: int) -> list[int]:
-        """The next slots, `n` at most."""
+        """Remove and return the next slots, `n` at most."""
         out: list[int] = []
         while len(out) < n and self._waiting:
             stream = next(iter(self._waiting))
@@ -44,7 +44,7 @@ class Backlog:
         return out
 
     def forget(self, stream: str, slots: Iterable[int]) -> int:
-        """Take slots out whose tracks are gone; returns how many were waiting."""
+        """Remove slots whose tracks are gone; returns how many of them were waiting."""
         mine = self._waiting.get(stream)
         if mine is None:
             return 0

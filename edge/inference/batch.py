@@ -1,6 +1,6 @@
-"""Windows on their way to the engine: staged in its own input buffers, and then under way.
+"""Stages windows in the engine's own input buffers, and describes a batch that the engine is working on.
 
-slots ─gather─► Batch (one of the engine's buffers) ─take─► Flight ─► engine ─► Dispatch
+slots ─gather─► Batch (one of the engine's buffers) ─take─► InFlight ─► engine ─► Dispatch
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from edge.windows import Slots, Windows
 
 
 @dataclass(frozen=True, slots=True)
-class Flight:
-    """A batch that the engine has, by equally long columns: who, the windows' end times in ns, when each window's last
-    frame came in (monotonic seconds), the share of joints seen. Its input stays in `staging` until the engine's result
-    is collected and another window is staged.
+class InFlight:
+    """A batch that the engine is working on, as columns of equal length.
+
+    `slots`, `ends` (the windows' end times in ns), `arrived` (when each window's last frame came in, monotonic seconds)
+    and `seen` (the share of visible joints). The input stays in `staging` until the engine's result is collected and
+    another window is staged.
     """
 
     staging: Staging
@@ -37,7 +39,7 @@ class Flight:
 
 
 class Batch:
-    """The windows being staged; `n` of them so far, the first at `since`."""
+    """The batch being staged: `n` windows so far, the first of them since `since`."""
 
     def __init__(self, engine: Engine, windows: Windows) -> None:
         self._engine, self._windows, self._staging = engine, windows, engine.staging
@@ -48,7 +50,7 @@ class Batch:
         self._arrived = np.zeros(size)
 
     def add(self, slots: Slots, ends: NDArray[np.int64], now: float) -> int:
-        """Copy the slots' windows, as many as there is room for; returns how many. `ends` are capture times in ns.
+        """Copy in the slots' windows, as many as fit, and return how many. `ends` are capture times in ns.
 
         The engine must not be full.
         """
@@ -63,7 +65,7 @@ class Batch:
 
     @contextmanager
     def put_aside(self, n: int) -> Iterator[None]:
-        """Let the first `n` rows of the buffer be used for something else meanwhile."""
+        """Save the first `n` rows of the buffer and restore them afterwards, so that the block may overwrite them."""
         n = min(n, self.n)
         joints, visible = self._staging.joints[:n].copy(), self._staging.visible[:n].copy()
         try:
@@ -73,7 +75,7 @@ class Batch:
 
     @property
     def room(self) -> int:
-        """How many more windows it takes."""
+        """How many more windows fit."""
         return self._staging.size - self.n
 
     @property
@@ -82,12 +84,12 @@ class Batch:
 
     @property
     def slots(self) -> Slots:
-        """Whose windows are staged."""
+        """The slots whose windows are staged."""
         return self._slots[: self.n]
 
-    def take(self, now: float) -> Flight:
-        """What is staged, to be submitted; the batch is empty then."""
+    def take(self, now: float) -> InFlight:
+        """Return the staged windows as a batch to submit, and begin an empty one."""
         n, staging = self.n, self._staging
         self.n = 0
         seen: Float = staging.visible[:n].mean((1, 2))
-        return Flight(staging, self._slots[:n].copy(), self._ends[:n].copy(), self._arrived[:n].copy(), seen, now)
+        return InFlight(staging, self._slots[:n].copy(), self._ends[:n].copy(), self._arrived[:n].copy(), seen, now)

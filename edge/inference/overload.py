@@ -1,9 +1,9 @@
-"""What happens when windows are due faster than the engine judges them: the policy, and what it says of itself.
+"""Decides what happens when windows are due faster than the engine judges them, and reports it.
 
 wait           the loop waits for the engine and reads no messages meanwhile: nothing is skipped, senders wait
-drop-oldest    a track that is due again before its turn came gives up its older window (`overload`)
-widen-stride   the same, and then all tracks are due half as often, up to an eighth (`stride_widened`), until the
-               engine has kept up for a while
+drop-oldest    a track that is due again before its turn has come loses its older window (counted `overload`)
+widen-stride   as drop-oldest, and all tracks are then due half as often, down to an eighth (counted
+               `stride_widened`), until the engine has kept up for a while
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ CALM_S = 5
 
 
 class Overload:
-    """The windows that wait for the engine, under one policy. `reason` says what is being given up, or ''."""
+    """Manages the windows that wait for the engine, under one policy. `reason` says what is being skipped, or ''."""
 
     def __init__(self, policy: str, windows: Windows, counts: Counts) -> None:
         self.policy, self.backlog, self.reason = policy, Backlog(), ""
@@ -31,14 +31,14 @@ class Overload:
         return self.policy == "wait"
 
     def put(self, slots: Slots) -> None:
-        """Let due windows wait for their turns; of a track that is waiting already the older one is given up."""
+        """Queue slots with due windows; a track that is waiting already loses its older window."""
         for slot in slots.tolist():
             stream = self._windows.stream[slot]
             if stream is not None and not self.backlog.add(stream.name, slot):
                 self._counts.skipped["overload"] += 1
 
     def take(self, n: int) -> list[int]:
-        """The next slots whose windows are still whole, `n` at most. The others have had a gap since."""
+        """Take the next slots with complete windows, `n` at most; those that have had a gap since are skipped."""
         taken = self.backlog.take(n)
         whole = [slot for slot in taken if self._windows.rows[slot] >= self._windows.spec.frames]
         if len(whole) < len(taken):
@@ -46,7 +46,7 @@ class Overload:
         return whole
 
     def forget(self, slots: list[int]) -> None:
-        """Their tracks are about to go."""
+        """Remove slots whose tracks are about to be released."""
         if self.backlog.n:
             for slot in slots:
                 stream = self._windows.stream[slot]
@@ -54,7 +54,7 @@ class Overload:
                     self._counts.skipped["overload"] += 1
 
     def every_second(self) -> None:
-        """Say how it stands, and widen or narrow the stride. Not for `wait`, which skips nothing."""
+        """Update `reason`, and widen or narrow the stride. Under `wait` there is nothing to report or to adjust."""
         skipped, windows = self._counts.skipped, self._windows
         if windows.widened:
             skipped["stride_widened"] = windows.widened

@@ -1,13 +1,13 @@
-"""The versions of a support folder, and the one way in which it is changed.
+"""Keeps the versions of a support folder, and makes every change to it atomic.
 
-    .history/objects/<sha256>     every clip that a version ever had
+    .history/objects/<sha256>     every clip of every version on record
              versions/<n>.json    number, date, what was done, and the files: "walk/1.npz" → sha256
-             pending.json         the version that is being put in place; gone when it is
-             lock                 shared by who reads the folder, alone for who changes it
+             pending.json         the version that is being put in place; renamed to versions/<n>.json when done
+             lock                 shared by processes that read the folder, exclusive for one that changes it
 
-A change is: write the new contents aside, write pending.json, put the files in place, make pending.json the version.
-Whoever finds a pending.json, the process before him having died, puts the rest in place first. So a reader that comes
-by way of `reading` sees the folder before a change or after it, and an undo gives back the very bytes.
+A change writes the new contents to objects/, writes pending.json, puts the files in place, and turns pending.json into
+the version. A process that finds a pending.json, left by one that died, first puts the remaining files in place. So a
+reader inside `reading` sees the folder as it was before a change or after it, and an undo restores the same bytes.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from edge.notices import Notices
 
 FOLDER = ".history"
 VERSIONS_MOST = 200
-PATIENCE_S, LOOK_S = 1.5, 0.02
-"""A lock that is held for longer is told of; so often it is tried until then."""
+PATIENCE_S, POLL_S = 1.5, 0.02
+"""Seconds after which waiting for the lock is announced, and seconds between attempts until then."""
 Files = dict[str, str]
 """Path within the folder → sha256 of the content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One state of the folder. `back` is the number of the version that an undo of this one leads to, or 0."""
+    """One state of the folder. `back` is the number of the version that undoing this one restores, or 0."""
 
     number: int
     date: str
@@ -56,9 +56,9 @@ class Version:
 
 @contextlib.contextmanager
 def reading(root: Path) -> Iterator[None]:
-    """While open nobody changes the folder by way of this module; what was left half done is done first.
+    """Hold off changes through this module while the folder is read; first complete a change that was cut off.
 
-    Costs nothing where there is no history. Raises SupportError where half a change cannot be completed.
+    Costs nothing without a history. Raises SupportError if an interrupted change cannot be completed.
     """
     home = root / FOLDER
     if not home.is_dir():
@@ -74,9 +74,9 @@ def reading(root: Path) -> Iterator[None]:
             pass
     except OSError as e:
         raise SupportError(
-            f"{root}: a change was cut off in the middle",
-            why=f"and cannot be completed here ({e.strerror})",
-            fix=f"haad-edge support list --support {root}, as somebody who may write there",
+            f"{root}: a change to the folder was interrupted",
+            why=f"it cannot be completed here ({e.strerror})",
+            fix=f"haad-edge support list --support {root}, as a user who may write there",
         ) from None
     with _locked(home, fcntl.LOCK_SH):
         yield
@@ -84,7 +84,7 @@ def reading(root: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def changing(root: Path) -> Iterator[History]:
-    """The folder's history, with the folder to oneself."""
+    """Open the folder's history with exclusive access to the folder. Raises SupportError if there is no such folder."""
     if not root.is_dir():
         raise SupportError(f"{root}: no such folder", fix="make it, as DIR/<category>/<clip>.npz")
     home = root / FOLDER
@@ -98,7 +98,7 @@ def changing(root: Path) -> Iterator[History]:
 
 @contextlib.contextmanager
 def _locked(home: Path, kind: int) -> Iterator[None]:
-    """Hold the folder's lock. A folder that cannot be written has no lock file, and nobody changes it."""
+    """Hold the folder's lock. A folder that cannot be written may have no lock file; then nobody changes it either."""
     try:
         fd = os.open(home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError:
@@ -117,20 +117,20 @@ def _locked(home: Path, kind: int) -> Iterator[None]:
 
 
 def _wait(fd: int, kind: int, path: Path) -> None:
-    """Take the lock, however long that takes; after a while say what is waited for, and for whom."""
-    for _ in range(round(PATIENCE_S / LOOK_S)):
+    """Take the lock, however long that takes; after PATIENCE_S say what is waited for, and who holds it."""
+    for _ in range(round(PATIENCE_S / POLL_S)):
         try:
             fcntl.flock(fd, kind | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
     who = _holders(fd)
-    Notices().say(f"waiting for {path}: {who or 'another process'} has it")
+    Notices().say(f"waiting for {path}: {who or 'another process'} holds it")
     fcntl.flock(fd, kind)
 
 
 def _holders(fd: int) -> str:
-    """The processes that hold the file's lock, as far as the kernel tells."""
+    """Name the processes that hold the file's lock, as far as /proc/locks tells."""
     s = os.fstat(fd)
     name = f"{os.major(s.st_dev):02x}:{os.minor(s.st_dev):02x}:{s.st_ino}"
     try:
@@ -138,35 +138,35 @@ def _holders(fd: int) -> str:
     except OSError:
         return ""
     pids = [pid for _, how, _, _, pid, file, *_ in locks if (how, file) == ("FLOCK", name)]
-    return ", ".join(f"process {pid}" for pid in pids if pid != "0")  # as it is called in another container
+    return ", ".join(f"process {pid}" for pid in pids if pid != "0")  # 0: a process in another container
 
 
 class History:
-    """See `changing`, which makes it."""
+    """A support folder's versions and changes. Opened by `changing`, which holds the lock."""
 
     def __init__(self, root: Path) -> None:
         self.root, self._home = root, root / FOLDER
         self._pending = self._home / "pending.json"
 
-    # ---- what there is -----------------------------------------------------------------------------------------
+    # ---- reading -----------------------------------------------------------------------------------------------
 
-    def now(self) -> Files:
-        """The folder as it is: its categories' clips, and the .json files beside them."""
+    def current(self) -> Files:
+        """The folder's files as they are now: its categories' clips, and the .json files beside them."""
         found = [p for p in self.root.glob("*/*.npz") if not p.parent.name.startswith(".")]
         found += [p for p in self.root.glob("*.json") if not p.name.startswith(".")]
         return {p.relative_to(self.root).as_posix(): _digest(p) for p in sorted(found) if p.is_file()}
 
     def versions(self) -> list[Version]:
-        """All that are kept, oldest first. Raises SupportError for a damaged one."""
+        """All versions on record, oldest first. Raises SupportError for a damaged one."""
         paths = sorted((self._home / "versions").glob("*.json"))
         return [_load(p) for p in paths]
 
-    # ---- what is done ------------------------------------------------------------------------------------------
+    # ---- changing ----------------------------------------------------------------------------------------------
 
     def change(self, what: str, edit: Callable[[Files, Callable[[bytes], str]], None]) -> Version:
-        """Make a new version: `edit` alters a copy of the files, given a way to put new content aside (bytes → sha256).
+        """Make a new version. `edit` alters a copy of the files; its second argument stores content: bytes → sha256.
 
-        What was changed by hand since the last version becomes a version of its own first.
+        Changes made by hand since the last version become a version of their own first.
         """
         last = self._catch_up()
         files = dict(last.files)
@@ -174,14 +174,14 @@ class History:
         return self._become(Version(last.number + 1, _date(), what, last.number, files), last)
 
     def undo(self, to: int | None = None) -> Version:
-        """Back to what was before the last change, or to version `to`; itself a version, so that nothing is lost."""
+        """Restore the state before the last change, or version `to`. It becomes a new version, so nothing is lost."""
         last = self._catch_up()
         goal = last.back if to is None else to
         known = {v.number: v for v in self.versions()}
         if goal not in known:
             raise SupportError(
                 f"{self.root}: there is no version {goal}" if to is not None else f"{self.root}: nothing to undo",
-                why=f"on record are {min(known)} to {max(known)}",
+                why=f"versions {min(known)} to {max(known)} are on record",
                 fix="haad-edge support list shows them",
             )
         back = known[goal].back if to is None else last.number
@@ -189,14 +189,14 @@ class History:
         return self._become(Version(last.number + 1, _date(), what, back, known[goal].files), last)
 
     def _catch_up(self) -> Version:
-        """The version that the folder has now, made if it was changed by hand."""
-        versions, files = self.versions(), self.now()
+        """Return the folder's present state as a version, which is made first if the folder was changed by hand."""
+        versions, files = self.versions(), self.current()
         last = versions[-1] if versions else None
         if last and last.files == files:
             return last
         for name, digest in files.items():
             if self._store((self.root / name).read_bytes()) != digest:
-                raise SupportError(f"{self.root / name}: is being written", fix="try again when it is whole")
+                raise SupportError(f"{self.root / name}: is being written", fix="try again when it is complete")
         number, back = (last.number + 1, last.number) if last else (1, 0)
         found = Version(number, _date(), "changed by hand" if last else "found as it was", back, files)
         replace(self._path(number), _dump(found))
@@ -211,10 +211,12 @@ class History:
 
     def _become(self, version: Version, last: Version) -> Version:
         if version.files == last.files:
-            raise SupportError(f"{self.root}: nothing would change", why="the folder is like that already")
+            raise SupportError(f"{self.root}: nothing would change", why="the folder is already in that state")
         if not version.clips:
             raise SupportError(
-                f"{self.root}: no clip would be left", why="without any, nothing is normal", fix="add others first"
+                f"{self.root}: no clip would be left",
+                why="without any clip nothing is normal",
+                fix="add other clips first",
             )
         for name, digest in version.files.items():
             path = self._home / "objects" / digest
@@ -226,11 +228,11 @@ class History:
         return version
 
     def complete(self) -> None:
-        """Put a pending version in place, if there is one: what it has first, then what it has no more goes."""
+        """Put a pending version in place, if there is one: write the files it has, then delete those it lacks."""
         if not self._pending.exists():
             return
         version = _load(self._pending)
-        before = self.now()
+        before = self.current()
         for name, digest in version.files.items():
             if before.get(name) != digest:
                 replace(self.root / name, (self._home / "objects" / digest).read_bytes())
@@ -238,12 +240,12 @@ class History:
             path = self.root / name
             path.unlink(missing_ok=True)
             if path.parent != self.root:
-                with contextlib.suppress(OSError):  # not empty: somebody's notes
+                with contextlib.suppress(OSError):  # not empty: it holds other files, such as notes
                     path.parent.rmdir()
         self._pending.replace(self._path(version.number))
 
     def _prune(self) -> None:
-        """Forget the oldest versions beyond VERSIONS_MOST, and contents that no version has."""
+        """Delete the oldest versions beyond VERSIONS_MOST, and contents that no version has."""
         versions = self.versions()
         if len(versions) <= VERSIONS_MOST:
             return
@@ -279,5 +281,7 @@ def _load(path: Path) -> Version:
         return Version(**json.loads(path.read_bytes().decode(errors="surrogateescape")))
     except (OSError, ValueError, TypeError, RecursionError) as e:
         raise SupportError(
-            f"{path}: not a version of the support", why=str(e), fix="move it away; the clips themselves are not in it"
+            f"{path}: cannot be read as a version of the support",
+            why=str(e),
+            fix="move it away; the clips themselves are not in it",
         ) from None

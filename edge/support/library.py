@@ -124,7 +124,7 @@ def versions(root: Path) -> tuple[list[Version], bool]:
         return [], False  # who only looks makes no folder
     with changing(root) as history:
         found = history.versions()
-        return found, bool(found) and history.now() != found[-1].files
+        return found, bool(found) and history.current() != found[-1].files
 
 
 def clip_name(stream: str, track: int, t: int) -> str:

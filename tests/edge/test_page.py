@@ -71,7 +71,7 @@ def test_a_loop_that_hangs_is_not_ready_whatever_it_said_last(page: Page, played
     played.clock.now += STILL_S + 1
     with pytest.raises(urllib.error.HTTPError) as e:
         read(page, "/readyz")
-    said = b"online: the loop, or the engine with a batch, has stood still for 31 s\n"
+    said = b"online: no progress by the loop, or by the engine on its batch, for 31 s\n"
     assert e.value.code == 503 and e.value.read() == said
     assert "haad_ready 0.0" in read(page, "/metrics") and read(page, "/healthz") == "alive\n"
     played.runtime.step(0)
@@ -105,7 +105,7 @@ def test_an_engine_with_a_batch_under_way_all_the_time_is_ready() -> None:
         b.source.queue = [[message("cam", k, k / 24, {1: person(), 2: person(), 3: person()})]]
         b.clock.now = k / 24
         b.runtime.step(0)
-        busy += b.runtime.dispatch.under_way > 0
+        busy += b.runtime.dispatch.in_flight > 0
         assert b.runtime.ready[0]
     assert busy > 24 * 110 and b.runtime.counts.windows
 

@@ -162,7 +162,7 @@ def test_a_support_set_that_the_engine_refuses_is_said_and_the_old_one_stays() -
     b.play(stand("cam", 3, {1: 0.5}))
     assert {e.by.support for e in b.sink.events if isinstance(e, Scores)} == {"old"}
     assert b.runtime.support.version == "old" and b.runtime.counts.swaps == 1
-    assert b.runtime.state == "online" and "new is not taken: the support set has 2" in b.runtime.status().reason
+    assert b.runtime.state == "online" and "new is not used: the support set has 2" in b.runtime.status().reason
     feed.next = support_of("calm", version="newer")
     for _ in range(60):
         b.runtime.step(0.05)

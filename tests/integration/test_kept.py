@@ -109,7 +109,7 @@ def test_without_a_place_to_write_alerts_go_out_and_the_engine_says_degraded(
     assert [a.seq for a in alerts] == list(range(len(alerts))) and {a.journal for a in alerts} == {""}
     status = next(e for e in reversed(engine.events) if isinstance(e, Status))
     assert status.state == "degraded" and "cannot open" in status.reason and status.replay == ""
-    assert "alerts are published, and not kept" in engine.said()
+    assert "alerts are published, but not written to disk" in engine.said()
     assert engine.stop() == 0 and "Traceback" not in engine.said()
 
 

@@ -124,7 +124,7 @@ def test_what_a_camera_shows_becomes_an_example_while_the_engine_runs(
         (("undo",), "nothing to undo"),
         (("add", "--category", "x"), "which camera?"),
         (("add", "--category", "x", "--from", tmp_path / "none"), "cannot be read"),
-        (("accept", "abcd", "--evidence", tmp_path), "nothing kept of alert abcd"),
+        (("accept", "abcd", "--evidence", tmp_path), "nothing is kept of alert abcd"),
         (("accept", "abcd"), "where is the movement"),
     ):
         done = haad("support", *arguments, "--support", support, ok=False)

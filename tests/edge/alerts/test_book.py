@@ -187,9 +187,9 @@ def test_what_had_ended_long_before_its_track_was_lost_does_not_go_on_elsewhere(
         places = {1: at(0.0, 5, left), 2: at(0.5, left + 1, left + 3)}
         b = followed(places, cool_down=3)
         ended = feed(b, 1, [2.0, 0.1, 0.1, 0.1])[-1]
-        assert ended.type == "end" and b.tells([1]) and not b.tells([2])
+        assert ended.type == "end" and b.may_be_continued([1]) and not b.may_be_continued([2])
         b.close([1])
-        assert not b.tells([1])
+        assert not b.may_be_continued([1])
         assert feed(b, 2, [2.0], start=left + 3)[0].type == kind
 
 
@@ -255,8 +255,8 @@ def test_who_cannot_be_judged_is_counted_and_keeps_the_alert() -> None:
     b = book()
     feed(b, 1, [1.5, 1.5])
     b.unclear(np.array([1, 2]))
-    assert b.poor == 2 and b.raised[1] and not b.raised[2]
+    assert b.unclear_count == 2 and b.raised[1] and not b.raised[2]
     feed(b, 1, [1.5], start=20)
-    assert b.poor == 1
+    assert b.unclear_count == 1
     b.close([2])
-    assert b.poor == 0
+    assert b.unclear_count == 0

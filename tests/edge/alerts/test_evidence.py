@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge.alerts.evidence import LONGEST_S, Evidence, Exhibit, find, prepare
+from edge.alerts.evidence import LONGEST_S, AlertWindow, Evidence, find, prepare
 from edge.clip import load_clip, save_clip
 from edge.errors import ClipError, SettingsError, SupportError
 from edge.grid import SECOND
@@ -36,7 +36,7 @@ def window(end: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def put(evidence: Evidence, id: str, end: float, category: str = "walk") -> None:
-    evidence.put(Exhibit(id, "cam/1", 7, round(end * SECOND), category, *window(end)))
+    evidence.put(AlertWindow(id, "cam/1", 7, round(end * SECOND), category, *window(end)))
 
 
 def test_windows_of_a_standing_alert_join_into_one_clip(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_memory_holds_the_newest_clips_that_may_still_grow(tmp_path: Path, monke
 def test_another_track_begins_a_file_of_its_own(tmp_path: Path) -> None:
     e = Evidence(tmp_path, RATE, 3, notices())
     for end, track in ((10, 7), (11, 7), (11.5, 8), (12.5, 8)):
-        e.put(Exhibit("aa11", "cam/1", track, round(end * SECOND), "walk", *window(end)))
+        e.put(AlertWindow("aa11", "cam/1", track, round(end * SECOND), "walk", *window(end)))
     e.close()
     found = find(tmp_path, "aa11")
     assert [(about["track"], len(c.joints)) for _, c, about in found] == [(7, T + 24), (8, T + 24)]
@@ -132,7 +132,7 @@ def test_a_disk_that_hangs_fills_no_memory(tmp_path: Path, monkeypatch: pytest.M
     entered, go = threading.Event(), threading.Event()
     keep = Evidence._keep
 
-    def hang(self: Evidence, x: Exhibit) -> None:
+    def hang(self: Evidence, x: AlertWindow) -> None:
         entered.set()
         assert go.wait(20)
         keep(self, x)
@@ -214,14 +214,14 @@ def test_an_alert_that_cannot_be_found_is_said(tmp_path: Path) -> None:
     put(e, "aa11bb", 10)
     put(e, "aa11cc", 10)
     e.close()
-    for id, said in (("xyz", "is no alert's id"), ("aa", "is no alert's id"), ("../aa11", "is no alert's id")):
+    for id, said in (("xyz", "is not an alert id"), ("aa", "is not an alert id"), ("../aa11", "is not an alert id")):
         with pytest.raises(SupportError, match=said):
             find(tmp_path / "e", id)
     with pytest.raises(SupportError, match="2 alerts begin with aa11"):
         find(tmp_path / "e", "aa11")
-    with pytest.raises(SupportError, match="nothing kept of alert dd44"):
+    with pytest.raises(SupportError, match="nothing is kept of alert dd44"):
         find(tmp_path / "e", "dd44")
-    with pytest.raises(SupportError, match="nothing kept"):
+    with pytest.raises(SupportError, match="nothing is kept"):
         find(tmp_path / "none", "dd44")
     for source in ("", "[" * 100_000):
         save_clip(tmp_path / "e" / "ee55.npz", replace(make_motion("walk", seconds=2), source=source))

@@ -11,7 +11,7 @@ import pytest
 import zmq
 
 from edge.alerts.announce import Announcer
-from edge.alerts.keep import journal_path, keep
+from edge.alerts.keep import journal_path, open_journal
 from edge.errors import SettingsError
 from edge.grid import WindowSpec
 from edge.journal.outbox import SharedSink
@@ -53,13 +53,14 @@ def test_a_user_without_a_home_gets_no_journal_and_is_told_so_in_one_line(tmp_pa
     with contextlib.ExitStack() as stack:
         stack.callback(context.term)
         rest = [], announcer, sink, Notices(said), context, None, stack
-        assert keep(None, Bounds(), *rest) is None and announcer.trouble.startswith("no place for the journal")
+        assert open_journal(None, Bounds(), *rest) is None
+        assert announcer.trouble.startswith("no default place for the journal")
         assert said.getvalue() == (
-            "haad-edge: degraded: no place for the journal: this user has no home → name one: --journal PATH, or "
-            "--journal off; alerts are published, and not kept\n"
+            "haad-edge: degraded: no default place for the journal: this user has no home folder → "
+            "name a file: --journal PATH, or --journal off; alerts are published, but not written to disk\n"
         )
-        assert keep(Path("off"), Bounds(), *rest) is None
-        assert keep(tmp_path / "j.db", Bounds(), *rest) == tmp_path / "j.db"
+        assert open_journal(Path("off"), Bounds(), *rest) is None
+        assert open_journal(tmp_path / "j.db", Bounds(), *rest) == tmp_path / "j.db"
     assert [p.name for p in tmp_path.iterdir() if p.name[0] == "~"] == [] and said.getvalue().count("\n") == 1
 
 

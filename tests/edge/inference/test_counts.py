@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from edge.engine import Staging
-from edge.inference.batch import Flight
+from edge.inference.batch import InFlight
 from edge.inference.counts import LATENCY_BUCKETS, Counts
 
 
-def flight(launched: float, *arrived: float) -> Flight:
+def flight(launched: float, *arrived: float) -> InFlight:
     n = len(arrived)
     nobody, never = np.zeros(n, np.intp), np.zeros(n, np.int64)
-    return Flight(Staging.empty(n, 1), nobody, never, np.array(arrived), np.ones(n, np.float32), launched)
+    return InFlight(Staging.empty(n, 1), nobody, never, np.array(arrived), np.ones(n, np.float32), launched)
 
 
 def test_of_two_batches_that_overlap_the_time_is_counted_once() -> None:

@@ -86,7 +86,7 @@ def test_nobody_is_staged_before_those_who_wait_already() -> None:
         b.runtime.step(0.0)
     dispatch, windows = b.runtime.dispatch, b.runtime.windows
     assert engine.full and dispatch.overload.backlog.n == 2
-    dispatch._land()
+    dispatch._collect()
     slots = np.array([3])
     dispatch.stage(slots, windows.ends(slots), 0.0)
     assert dispatch.overload.backlog.n == 2 and dispatch.batch.n == 0 and not engine.full

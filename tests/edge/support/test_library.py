@@ -259,7 +259,7 @@ def test_what_is_waited_for_is_said_once_and_the_wait_goes_on(
     thread.join(10)
     lock = root / history.FOLDER / "lock"
     who = f"process {os.getpid()}" if Path("/proc/locks").exists() else "another process"
-    assert said == f"haad-edge: waiting for {lock}: {who} has it\n" and capsys.readouterr().err == ""
+    assert said == f"haad-edge: waiting for {lock}: {who} holds it\n" and capsys.readouterr().err == ""
     assert not (root / "wave").exists()
 
 
@@ -275,7 +275,7 @@ def test_a_half_done_change_that_cannot_be_completed_keeps_the_folder_from_being
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(history, "replace", full)
-    with pytest.raises(SupportError, match="cut off in the middle"), history.reading(root):
+    with pytest.raises(SupportError, match="a change to the folder was interrupted"), history.reading(root):
         pass
     monkeypatch.undo()
     with history.reading(root):
@@ -294,7 +294,7 @@ def test_what_is_damaged_in_the_history_is_put_right_by_whoever_has_it(root: Pat
 
 
 def test_a_clip_that_is_being_written_by_hand_is_no_version_yet(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history.History, "now", lambda self: {"walk/0.npz": "0" * 64})  # what it was a moment ago
+    monkeypatch.setattr(history.History, "current", lambda self: {"walk/0.npz": "0" * 64})  # what it was a moment ago
     with pytest.raises(SupportError, match=r"walk/0\.npz: is being written"):
         library.add(root, "wave", [("a", clip())])
     assert library.versions(root)[0] == []
@@ -326,5 +326,5 @@ def test_damaged_history_is_named_and_old_versions_are_forgotten(root: Path, mon
     assert content(root) == before
     for text in ("{", "[" * 100_000):
         next((root / history.FOLDER / "versions").iterdir()).write_text(text)
-        with pytest.raises(SupportError, match="not a version"):
+        with pytest.raises(SupportError, match="cannot be read as a version"):
             library.undo(root, None)
