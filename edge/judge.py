@@ -1,9 +1,9 @@
-"""From distances to what is said: each station's rule in the order that a batch passes them.
+"""Turns distances into alerts: applies scoring, the track's baseline and the alert book to each batch, in this order.
 
-    distance (n, G + P) ─► Scorer: limits, and what is normal on the stream ─► Usual: what is usual on the track
+    distance (n, G + P) ─► Scorer: limits, and what is normal on the stream ─► TrackBaseline: the track's usual level
                                                        Changes ◄── AlertBook: evidence, hysteresis, cool-down ◄──┘
 
-The loop, `haad-edge calibrate` and the evaluation judge through this one, so that what is measured is what is served.
+The loop, `haad-edge calibrate` and the evaluation all judge through this module, so that what is measured is what runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.alerts.book import AlertBook, Change
-from edge.score import NormalHere, Passing, Scorer, Usual, threshold_of
+from edge.score import NormalByStream, Scorer, TrackBaseline, TurnTimer, threshold_of
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support.enrol import SupportSet
@@ -26,7 +26,7 @@ from edge.windows import Place, Slots
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Of n windows: score (n,), 1 being the limit; the nearest category (n,); and what is to be said."""
+    """n windows' scores (n,), 1 being the limit; their nearest categories (n,); and the alert changes to publish."""
 
     score: Float
     nearest: NDArray[np.intp]
@@ -34,19 +34,19 @@ class Verdict:
 
 
 class Tracks(Protocol):
-    """Who is in which slot: `edge.windows.Windows` knows."""
+    """Tells whose track is in which slot, as `edge.windows.Windows` does."""
 
     def who(self, slot: int) -> tuple[str, int]:
-        """Stream and track id."""
+        """The stream's name and the track's id."""
 
     def place(self, slot: int) -> Place | None:
-        """Where and when the track was seen; None: not known."""
+        """Where and when the track was seen; None if that is not known."""
 
 
 def book_of(
     s: Settings, slots: int, threshold: float = 1.0, place: Callable[[int], Place | None] | None = None
 ) -> AlertBook:
-    """The settings' alert book, its threshold times `threshold`."""
+    """Make the alert book that the settings ask for, with their threshold multiplied by `threshold`."""
     return AlertBook(
         slots,
         threshold=s.threshold * threshold,
@@ -60,33 +60,31 @@ def book_of(
 
 
 class Judge:
-    """The state of everything between distances and alerts, over so many slots.
-
-    `calibration` is the bundle's.
-    """
+    """Holds all state between distances and alerts, for `slots` slots. `calibration` is the bundle's."""
 
     def __init__(self, s: Settings, calibration: Mapping[str, NDArray[Any]], slots: int, tracks: Tracks) -> None:
         self._normal, self._tracks = s.normal, tracks
-        aimed = threshold_of(calibration, s.sensitivity, s.false_alarms)
-        heard = "rates" in calibration or (s.sensitivity == "default" and s.false_alarms is None)
-        self._unheard = [] if heard else ["sensitivity and false_alarms have no effect: this bundle was not calibrated"]
-        self.book = book_of(s, slots, aimed, tracks.place)
-        self._usual, self._passing = Usual(slots), Passing(slots)
+        threshold = threshold_of(calibration, s.sensitivity, s.false_alarms)
+        in_effect = "rates" in calibration or (s.sensitivity == "default" and s.false_alarms is None)
+        ignored = "sensitivity and false_alarms have no effect: this bundle was not calibrated"
+        self._ignored = [] if in_effect else [ignored]
+        self.book = book_of(s, slots, threshold, tracks.place)
+        self._usual, self._passing = TrackBaseline(slots), TurnTimer(slots)
 
     @property
     def columns(self) -> tuple[object, ...]:
-        """What holds an array's row for each slot."""
+        """The objects that hold arrays with one row per slot."""
         return self.book, self._usual, self._passing
 
     def use(self, support: SupportSet) -> list[str]:
-        """Judge by this support from now on; returns what is wrong between it and the settings."""
+        """Judge by this support from now on; returns what in the settings does not fit the support or the bundle."""
         self._scorer, self._expected = Scorer(support.limit, support.turns), support.usual
-        self._here = NormalHere(self._normal, support.names, support.turns)
-        return [*self._unheard, *self._here.trouble]
+        self._normal_on = NormalByStream(self._normal, support.names, support.turns)
+        return [*self._ignored, *self._normal_on.trouble]
 
     def __call__(self, slots: Slots, ends: NDArray[np.int64], distance: Float, seen: Float) -> Verdict:
-        """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G + P), seen (n,) of its joints."""
-        here = self._here.rows(self._tracks.who(s)[0] for s in slots.tolist()) if self._normal else None
+        """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G + P), seen joints' share (n,)."""
+        here = self._normal_on.rows(self._tracks.who(s)[0] for s in slots.tolist()) if self._normal else None
         found = self._scorer(distance, here, partial(self._passing, slots, ends))
         score = found.score
         if len(self._expected):
@@ -94,17 +92,17 @@ class Judge:
         return Verdict(score, found.category, self.book.update(slots, ends, score, self._label))
 
     def unclear(self, slots: Slots) -> None:
-        """The slots' people are in view, and their newest windows too poor to judge."""
+        """Note that the slots' people are in view but their newest windows show too little to be judged."""
         self.book.unclear(slots)
 
     def close(self, slots: list[int]) -> list[Change]:
-        """The slots' tracks are gone; call it before they are released."""
+        """End the alerts of slots whose tracks are gone, and forget their state. Call it before they are released."""
         changes = self.book.close(slots)
         self._usual.forget(slots)
         self._passing.forget(slots)
         return changes
 
     def _label(self, slot: int) -> str:
-        """What an alert's id is derived from, beside its start."""
+        """What an alert's id is derived from, together with its start."""
         stream, track = self._tracks.who(slot)
         return f"{stream}|{track}"

@@ -1,4 +1,4 @@
-"""From distances to scores: the reference form of the match, and what makes one category's score like another's."""
+"""Turns distances into scores: the reference form of the match, and what makes scores comparable between categories."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from edge.skeleton import Float
 
 SENSITIVITY = {"low": 1.0, "default": 6.0, "high": 30.0}
-"""False alarms per camera-hour of normal activity that each is calibrated for."""
+"""False alarms per camera-hour of normal activity that each sensitivity is calibrated for."""
 NO_TURNS: NDArray[np.intp] = np.zeros((0, 2), np.intp)
 
 
 def match(embedding: Float, support: Float, temperature: float) -> NDArray[np.float64]:
     """The distance of each embedding (N, D) to one category's support (K, D), as the graph computes it: (N,).
 
-    d_k = 1 − cos, Σ w_k d_k with w = softmax(−d / τ). Used where the graph is not at hand: leave-one-out at
-    enrolment, the cohort, evaluation. A test holds it equal to the graph's own output.
+    d_k = 1 − cos, Σ w_k d_k with w = softmax(−d / τ). Used where there is no graph: for leave-one-out at enrolment, the
+    cohort, and evaluation. A test keeps it equal to the graph's own output.
     """
     d = 1 - embedding.astype(np.float64) @ support.astype(np.float64).T
     w = np.exp((d.min(-1, keepdims=True) - d) / temperature)
@@ -28,10 +28,11 @@ def match(embedding: Float, support: Float, temperature: float) -> NDArray[np.fl
 
 
 def level_of(support: list[Float], calibration: Mapping[str, NDArray[np.floating]], temperature: float) -> float:
-    """The distance at which normal windows of a stranger are expected: half of them lie nearer.
+    """The median distance expected of normal windows of a person who is not in the support.
 
-    `support` holds one (k, D) array of window embeddings per clip. The bundle's regression weighs what enrolment knows
-    (`spreads`); its constants come from streams of people held out of training (`trainer/calibrate.py`).
+    `support` holds one (k, D) array of window embeddings per clip. A regression, whose constants are in the bundle,
+    computes it from what enrolment knows (`spreads`). They were fitted on streams of people held out of training
+    (`trainer/calibrate.py`).
     """
     weights = calibration["level_one" if len(support) < 2 else "level"]
     known = spreads(support, calibration["cohort"].astype(np.float32), temperature)
@@ -39,20 +40,20 @@ def level_of(support: list[Float], calibration: Mapping[str, NDArray[np.floating
 
 
 def margin_of(shots: int, calibration: Mapping[str, NDArray[np.floating]]) -> float:
-    """The limit of a category of so many clips as a multiple of its level: the fewer, the wider.
+    """The limit of a category as a multiple of its level: the fewer clips (`shots`), the wider.
 
-    So that a score of 1 gives alike many false alarms. The bundle has measured it for some numbers of clips; between
-    them it is interpolated.
+    It is such that a score of 1 means the same rate of false alarms for any number of clips. The bundle holds margins
+    measured for some numbers of clips; between them they are interpolated.
     """
     known, margin = np.asarray(calibration["margin"], np.float64).T
     return float(np.exp(np.interp(np.log(shots), np.log(known), np.log(margin))))
 
 
 def spreads(support: list[Float], cohort: Float, temperature: float) -> NDArray[np.float64]:
-    """What a category's clips tell about distances to it, as logarithms; of several clips (3,), of a lone one (2,).
+    """The logarithms of what a category's clips tell about distances to it: (3,) for several clips, (2,) for one.
 
     How near the motions of other people and actions come to it (the cohort, as in speaker verification's score
-    normalisation, Reynolds et al. 2000); how far its windows lie from each other; and of several clips also the median
+    normalisation, Reynolds et al. 2000); how far its windows lie from each other; and, with several clips, the median
     of the windows' distances to the other clips (leave one clip out).
     """
     everything = np.concatenate(support)
@@ -60,7 +61,7 @@ def spreads(support: list[Float], cohort: Float, temperature: float) -> NDArray[
     among = match(everything, everything, temperature).mean()
     known = [impostor, among]
     if len(support) > 1:
-        # One at a time: of a thousand clips, a thousand copies of nearly everything are gigabytes.
+        # One at a time: for a thousand clips, a thousand copies of nearly everything would be gigabytes.
         ends = np.cumsum([len(clip) for clip in support])
         apart = [
             match(clip, np.concatenate([everything[: end - len(clip)], everything[end:]]), temperature)
@@ -73,10 +74,10 @@ def spreads(support: list[Float], cohort: Float, temperature: float) -> NDArray[
 def threshold_of(
     calibration: Mapping[str, NDArray[np.floating]], sensitivity: str = "default", false_alarms: float | None = None
 ) -> float:
-    """The score at which windows count towards an alert, for a sensitivity or for false alarms per camera-hour.
+    """The score from which windows count towards an alert, for a sensitivity or for false alarms per camera-hour.
 
-    The bundle has counted how many streams of normal activity raise at which score. Between measured rates it is
-    interpolated, beyond them the nearest is taken; 1 for a bundle that has counted none.
+    The bundle holds the rates of false alarms measured on normal activity at several scores. Between measured rates the
+    score is interpolated, beyond them the nearest is taken. It is 1 for a bundle without measured rates.
     """
     if "rates" not in calibration or (false_alarms is None and sensitivity == "default"):
         return 1.0
@@ -86,29 +87,32 @@ def threshold_of(
     return float(np.exp(np.interp(np.log(wanted), np.log(rate[order]), np.log(score[order]))))
 
 
-class Usual:
-    """Scores relative to what is usual on each track, as columns over slots.
+class TrackBaseline:
+    """Makes scores relative to each track's usual level, as columns over slots.
 
     People differ more than their support can tell: one repeats a normal action at half the distance of another, and
-    more evenly. So the mean of a track's log scores is followed over about the last minute, and how far they are from
-    it on average; scores are taken relative to the one, and lowered where the other is more than people have commonly.
-    The mean begins where the calibration expects normal scores. Windows far above it count a tenth, and it goes no
-    further than FALL and RISE from its beginning: what lasts does not become normal. A track that is new is judged with
-    caution, for a few seconds. And a window that shows less of a person than is usual on the track is believed less:
-    where a limb is hidden for a moment, the pose is a guess, and no alarm is to hang on it.
+    more evenly. So the mean of a track's log scores, and their mean deviation from it (the spread), are followed over
+    about the last minute. Scores are taken relative to the mean, and lowered where the spread is larger than is common.
+
+    The mean starts at the score that the calibration expects of normal windows. Windows far above it weigh a tenth, and
+    it moves no further than FALL and RISE from its start, so that an anomaly that lasts does not become normal. For a
+    few seconds the scores of a new track are lowered out of caution. So are those of a window that shows less of the
+    person than is usual on the track: when a limb is briefly hidden the pose is a guess, which must raise no alarm.
     """
 
     BELIEF, MEMORY = 6.0, 240.0
-    """Windows that the beginning counts for, and that the mean reaches back."""
+    """How many windows the starting value weighs, and how many windows the mean reaches back."""
     CLIP, FAR, LESS = 0.3, 0.5, 0.1
+    """In log scores: the most that one window counts as off the mean, and how far above it a window is a far one; the
+    weight of a far window."""
     FALL, RISE = 0.8, 0.8
     EVEN, UNEVEN = 0.15, 0.5
-    """The spread it begins with, and the most that a window adds to it."""
+    """The spread at the start, and the most that one window contributes to it."""
     CAUTION = 0.25
-    """How far scores are lowered, as a logarithm, while nothing but the beginning is known."""
+    """How far the scores of a new track are lowered, as a logarithm, while only the starting value is known."""
 
     HIDDEN = 6.0
-    """How far scores are lowered, as a logarithm, by so much less seen than usual as would be a whole body."""
+    """How far scores are lowered, as a logarithm, if all of a usually visible body is hidden; else in proportion."""
 
     def __init__(self, slots: int) -> None:
         self._seen = np.full(slots, np.nan)
@@ -119,10 +123,10 @@ class Usual:
     def __call__(
         self, slots: NDArray[np.intp], score: Float, usual: NDArray[np.floating], seen: NDArray[np.floating]
     ) -> Float:
-        """Scores (n,) of the slots' windows → relative to what is usual on each. A slot may occur more than once.
+        """Return the scores (n,) of the slots' windows relative to each track's usual level.
 
-        `usual` (n,) is the score that a normal window of a stranger is expected to have in the nearest category, `seen`
-        (n,) the share of its joints that are visible.
+        A slot may occur more than once. `usual` (n,) is the score that a normal window of a person unknown to the
+        support is expected to have in the nearest category, `seen` (n,) the share of the window's visible joints.
         """
         out = np.empty(len(score), np.float32)
         left = np.arange(len(slots))
@@ -137,7 +141,7 @@ class Usual:
     def _follow(
         self, s: NDArray[np.intp], score: NDArray[np.floating], seen: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Log scores (n,) over what is expected → how often over what is usual; then take them in."""
+        """Turn log scores (n,), relative to the expected score, into ratios to the usual one; then update the level."""
         before = np.where(np.isnan(self._seen[s]), seen, self._seen[s])
         score = score - self.HIDDEN * np.maximum(before - seen, 0)
         shift, spread = self._shift[s], self._spread[s]
@@ -153,14 +157,14 @@ class Usual:
         return np.asarray(np.exp(above - lowered - caution), np.float64)
 
     def forget(self, slots: Sequence[int]) -> None:
-        """The slots' tracks are gone."""
+        """Reset the slots, whose tracks are gone."""
         at = np.asarray(slots, np.intp)
         self._shift[at], self._spread[at], self._count[at], self._seen[at] = 0.0, self.EVEN, self.BELIEF, np.nan
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Of n windows: score (n,), 1 being the limit; the group that gave it (n,); the category that it counts as (n,)."""
+    """n windows' scores (n,), 1 being the limit; the groups that gave them (n,); the categories they count as (n,)."""
 
     score: Float
     group: NDArray[np.intp]
@@ -168,10 +172,10 @@ class Scored:
 
 
 class Scorer:
-    """Distances to every group → scores relative to the limit of the nearest group.
+    """Turns distances to every group into scores relative to the limit of the nearest group.
 
-    Groups are the categories, and after them what lies between two: `turns` (P, 2) are their numbers. A window nearest
-    to a turn counts as of that one of the two categories which is nearer.
+    Groups are the categories and, after them, the turns: changes from one category to another. `turns` (P, 2) holds the
+    numbers of each turn's two categories. A window nearest to a turn counts as the nearer of the two.
     """
 
     def __init__(self, limit: NDArray[np.floating], turns: NDArray[np.intp] = NO_TURNS) -> None:
@@ -184,9 +188,9 @@ class Scorer:
         normal: NDArray[np.bool_] | None = None,
         passing: Callable[[NDArray[np.bool_]], NDArray[np.bool_]] | None = None,
     ) -> Scored:
-        """distance (B, M); `normal` (B, M) marks the groups that count where each window was seen; None: all.
+        """Score distances (B, M). `normal` (B, M) marks the groups that count on each window's stream; None: all.
 
-        `passing` is told which windows (B,) are within the limit of a category, and says for which turns count.
+        `passing` is given which windows (B,) are within a category's limit, and returns for which windows turns count.
         """
         relative = distance / self.limit
         if normal is not None:
@@ -204,11 +208,11 @@ class Scorer:
         return Scored(relative[rows, group], group, category)
 
 
-class Passing:
-    """How long what lies between two actions excuses a track, as a column over slots.
+class TurnTimer:
+    """Limits how long a turn, a change between two actions, can make a track normal; as a column over slots.
 
-    A change is over when no window holds any of it. So a turn counts for LASTS seconds after the last window that lay
-    within the limit of a category itself, or after a track's first one; what lasts longer is no change.
+    A change is over when no window contains any of it. So turns count for LASTS seconds after a track's last window
+    within the limit of a category, or after its first window. Anything that lasts longer is not a change.
     """
 
     LASTS = 4.0
@@ -219,7 +223,7 @@ class Passing:
     def __call__(
         self, slots: NDArray[np.intp], ends: NDArray[np.int64], within: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
-        """Whether turns count for each window (n,): its slot, its end in ns, whether it is within a category's limit.
+        """Whether turns count for each window (n,), by its slot, its end (ns) and whether it is in a category's limit.
 
         A slot may occur more than once, in order of time.
         """
@@ -235,19 +239,19 @@ class Passing:
         return out
 
     def forget(self, slots: Sequence[int]) -> None:
-        """The slots' tracks are gone."""
+        """Reset the slots, whose tracks are gone."""
         self._last[np.asarray(slots, np.intp)] = -1
 
 
 KNOWN_MOST = 1000
 
 
-class NormalHere:
-    """Which categories count as normal on which stream: `rules` maps streams, or patterns of them, to categories.
+class NormalByStream:
+    """Decides which categories are normal on which stream. `rules` maps stream names, or patterns, to categories.
 
-    The first rule that fits a stream holds; a stream that none fits has all. A rule that is left with no category that
-    the support has would alarm on everything, and is taken as all: `trouble` says so, and which names are none. What
-    lies between two categories, `turns` (P, 2), counts where both do.
+    The first rule that matches a stream applies; where none matches, all categories are normal. A rule that names no
+    category of the support would alarm on everything, so it is taken as all categories. `trouble` reports that, and
+    every name that is not a category. A turn between two categories, `turns` (P, 2), counts where both are normal.
     """
 
     def __init__(
@@ -259,22 +263,22 @@ class NormalHere:
         self.trouble = [text for stream, wanted in rules.items() if (text := self._trouble(stream, wanted))]
 
     def of(self, stream: str) -> NDArray[np.bool_]:
-        """The groups (G + P,) that count on a stream."""
+        """The groups (G + P,) that are normal on a stream."""
         row = self._known.get(stream)
         if row is None:
             wanted = next((w for pattern, w in self._rules.items() if fnmatchcase(stream, pattern)), None)
             categories = self._categories(wanted)
-            if len(self._known) >= KNOWN_MOST:  # names may come without end
+            if len(self._known) >= KNOWN_MOST:  # streams may go on coming under new names
                 self._known.clear()
             row = self._known[stream] = np.append(categories, categories[self._turns].all(1))
         return row
 
     def rows(self, streams: Iterable[str]) -> NDArray[np.bool_]:
-        """The same for several streams: (n, G + P)."""
+        """`of` for several streams: (n, G + P)."""
         return np.array([self.of(s) for s in streams], bool).reshape(-1, len(self._names) + len(self._turns))
 
     def together(self) -> NDArray[np.bool_]:
-        """Which categories are normal together on some stream that there could be: (G, G)."""
+        """Which pairs of categories are normal together on at least one possible stream: (G, G)."""
         wanted: list[Sequence[str] | None] = [*self._rules.values()]
         if "*" not in self._rules:
             wanted.append(None)
@@ -286,10 +290,10 @@ class NormalHere:
         return row if row.any() else np.ones_like(row)
 
     def _trouble(self, stream: str, wanted: Sequence[str]) -> str:
-        strange = [n for n in wanted if n not in self._names]
-        if wanted and not strange:
+        unknown = [n for n in wanted if n not in self._names]
+        if wanted and not unknown:
             return ""
-        kind = "is no category" if len(strange) == 1 else "are no categories"
-        what = f"{', '.join(map(repr, strange))} {kind} of the support" if strange else "no category is named"
-        taken = ", therefore all are taken as normal there" if len(strange) == len(wanted) else ""
+        kind = "is not a category" if len(unknown) == 1 else "are not categories"
+        what = f"{', '.join(map(repr, unknown))} {kind} of the support" if unknown else "no category is named"
+        taken = ", so all categories count as normal there" if len(unknown) == len(wanted) else ""
         return f"setting normal: '{stream}': {what}{taken}; there are {', '.join(self._names)[:300]}"

@@ -186,7 +186,7 @@ def fit(episodes: Sequence[Episode]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _relative(e: Episode, weights: Mapping[str, NDArray[np.float64]]) -> Float:
     """Distances (W,) over the level that enrolment expects, of the category or of what lies between, the less.
 
-    How long the latter may count, `edge.score.Passing`, is left out: normal windows keep coming within the limit.
+    How long the latter may count, `edge.score.TurnTimer`, is left out: normal windows keep coming within the limit.
     """
     out = np.full(len(e.run.score), np.inf, np.float32)
     for known, distance in ((e.known, e.run.score), e.between):

@@ -26,7 +26,7 @@ from edge.errors import RecordingError, SettingsError, SupportError, WireError
 from edge.grid import SECOND, WindowSpec
 from edge.judge import Judge
 from edge.recordings.recording import Reader
-from edge.score import SENSITIVITY, NormalHere, Passing, Scorer
+from edge.score import SENSITIVITY, NormalByStream, Scorer, TurnTimer
 from edge.settings import Settings
 from edge.skeleton import Float, J
 from edge.support.enrol import REFINED, REFINED_VERSION, SupportSet
@@ -76,7 +76,7 @@ def refine(
 
     `support` has the bundle's own limits. A recording whose end is missing is used as far as it goes, with a notice.
     """
-    for line in NormalHere(s.normal, support.names).trouble:
+    for line in NormalByStream(s.normal, support.names).trouble:
         notice(line)
     engine.bind(support.features, support.mask)
     found = _Player(s, bundle, engine)
@@ -177,8 +177,8 @@ def _levels(
 
     A window is that category's which it counts as, also where what lies between two is nearest, as in the engine.
     """
-    here, scorer = NormalHere(s.normal, support.names, support.turns), Scorer(support.limit, support.turns)
-    passing = Passing(len(tracks))
+    here, scorer = NormalByStream(s.normal, support.names, support.turns), Scorer(support.limit, support.turns)
+    passing = TurnTimer(len(tracks))
     usual = support.usual if len(support.usual) else np.full(len(support.limit), 1 / 1.5)
     over, category = [], []
     for b in batches:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.clip import Clip, blend, ground
-from edge.score import NormalHere
+from edge.score import NormalByStream
 from edge.skeleton import CORE15, Float
 
 RULE = "1"
@@ -123,7 +123,7 @@ def chosen(plan: TurnPlan, names: Sequence[str], centre: Float) -> tuple[NDArray
     Where not all can be had, those that are least alike: what lies between two like actions is like both, and least of
     all is needed within one. `centre` (G, D) is the mean of each category's features.
     """
-    rows = np.argwhere(np.triu(NormalHere(plan.normal, names).together())).astype(np.intp)
+    rows = np.argwhere(np.triu(NormalByStream(plan.normal, names).together())).astype(np.intp)
     most, why = plan.most_of(len(names))
     if len(rows) <= most:
         return rows, []

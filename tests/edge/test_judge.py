@@ -61,7 +61,10 @@ def test_only_what_is_normal_on_the_stream_excuses() -> None:
     assert news(gated, [1.9, 0.1], slot=0) == 1, "and at the gate, where people walk"
     assert judge(normal={}).use(support_of("walk")) == []
     (problem,) = Judge(Settings(normal={"a": ["dance"]}), {}, 2, Two()).use(support_of("walk"))
-    assert "'a': 'dance' is no category" in problem and "all are taken as normal there; there are walk" in problem
+    assert (
+        "'a': 'dance' is not a category" in problem
+        and "all categories count as normal there; there are walk" in problem
+    )
 
 
 def test_between_two_normal_actions_nothing_is_said_and_where_one_is_normal_it_is() -> None:

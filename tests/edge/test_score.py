@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.score import SENSITIVITY, NormalHere, Scorer, Usual, level_of, margin_of, match, spreads, threshold_of
+from edge.score import (
+    SENSITIVITY,
+    NormalByStream,
+    Scorer,
+    TrackBaseline,
+    level_of,
+    margin_of,
+    match,
+    spreads,
+    threshold_of,
+)
 from edge.skeleton import Float
 
 TAU = 0.05
@@ -106,7 +116,7 @@ def test_the_threshold_follows_the_rates() -> None:
 
 
 def usual_by_hand(scores: list[float], expected: float, seen: list[float]) -> list[float]:
-    """The rule of `Usual` for one track, a window at a time."""
+    """The rule of `TrackBaseline` for one track, a window at a time."""
     shift, spread, count, common, out = 0.0, 0.15, 6.0, seen[0] if seen else 1.0, []
     for s, part in zip(scores, seen, strict=True):
         above = math.log(s / expected) - 6 * max(common - part, 0) - shift
@@ -131,7 +141,7 @@ def test_usual_in_any_batching_is_the_rule_a_window_at_a_time(
     scores = np.array([x for _, x, _ in windows], np.float32)
     seen = np.array([part for _, _, part in windows])
     expected = np.where(slots == 1, 0.5, 0.7)
-    usual, found = Usual(3), []
+    usual, found = TrackBaseline(3), []
     for i in range(0, len(slots), batch):
         part = slice(i, i + batch)
         found += usual(slots[part], scores[part], expected[part], seen[part]).tolist()
@@ -145,7 +155,7 @@ def test_a_long_watch_is_the_rule_too_bounds_memory_and_all() -> None:
     rng = np.random.default_rng(0)
     for level in (0.05, 0.7, 1.8):
         scores = (level * np.exp(rng.normal(0, 0.2, 1500))).astype(np.float32)
-        usual, one = Usual(1), np.ones(1)
+        usual, one = TrackBaseline(1), np.ones(1)
         found = [float(usual(np.array([0]), scores[i : i + 1], 0.6 * one, one)[0]) for i in range(len(scores))]
         by_hand = usual_by_hand(scores.astype(float).tolist(), 0.6, [1.0] * len(scores))
         np.testing.assert_allclose(found, by_hand, rtol=1e-4)
@@ -154,7 +164,7 @@ def test_a_long_watch_is_the_rule_too_bounds_memory_and_all() -> None:
 def test_people_who_repeat_themselves_closely_or_loosely_end_with_the_same_scores() -> None:
     rng = np.random.default_rng(0)
     noise = np.exp(rng.normal(0, 0.15, 400))
-    usual, one, whole = Usual(2), np.full(2, 0.6), np.ones(2)
+    usual, one, whole = TrackBaseline(2), np.full(2, 0.6), np.ones(2)
     for x in noise:
         found = usual(np.arange(2), np.array([0.35 * x, 0.95 * x], np.float32), one, whole)
     assert found[0] == pytest.approx(found[1], rel=0.03) and found[0] == pytest.approx(0.6 * noise[-1], rel=0.1)
@@ -164,19 +174,19 @@ def test_people_who_repeat_themselves_closely_or_loosely_end_with_the_same_score
 
 
 def test_what_lasts_does_not_become_normal_and_a_new_track_begins_anew() -> None:
-    usual = Usual(2)
+    usual = TrackBaseline(2)
     for _ in range(5000):
         found = usual(np.array([0]), np.array([3.0], np.float32), np.array([0.6]), np.ones(1))
     assert found[0] > 1
     usual.forget([0])
-    fresh = Usual(2)
+    fresh = TrackBaseline(2)
     score = np.array([0.5], np.float32)
     given = np.array([0]), score, np.array([0.6]), np.array([0.7])
     assert usual(*given) == fresh(*given)
 
 
 def test_a_limb_hidden_for_a_moment_is_no_alarm_and_one_that_always_is_costs_nothing() -> None:
-    usual, one = Usual(2), np.full(2, 0.6)
+    usual, one = TrackBaseline(2), np.full(2, 0.6)
     for _ in range(100):
         usual(np.arange(2), np.full(2, 0.6, np.float32), one, np.array([1.0, 0.8]))
     moment, always = usual(np.arange(2), np.full(2, 1.5, np.float32), one, np.array([0.8, 0.8]))
@@ -184,9 +194,9 @@ def test_a_limb_hidden_for_a_moment_is_no_alarm_and_one_that_always_is_costs_not
 
 
 def test_only_categories_that_are_normal_here_count() -> None:
-    here = NormalHere({"gate*": ["walk", "nonsense"], "yard": ["nonsense"]}, ["walk", "wave"])
+    here = NormalByStream({"gate*": ["walk", "nonsense"], "yard": ["nonsense"]}, ["walk", "wave"])
     assert [here.of(n).tolist() for n in ("gate1", "yard", "hall")] == [[True, False], [True, True], [True, True]]
-    ordered = NormalHere({"gate1": ["wave"], "gate*": ["walk"]}, ["walk", "wave"])
+    ordered = NormalByStream({"gate1": ["wave"], "gate*": ["walk"]}, ["walk", "wave"])
     assert ordered.of("gate1").tolist() == [False, True], "the first rule that fits holds"
     for n in range(3000):
         assert ordered.of(f"gate{n}").tolist() == [n != 1, n == 1]
@@ -199,11 +209,11 @@ def test_only_categories_that_are_normal_here_count() -> None:
 
 def test_a_rule_that_is_not_as_it_was_meant_is_said_with_what_it_means_now() -> None:
     rules = {"gate*": ["walk", "nope"], "yard": ["nope"], "hall": [], "door": ["wave"]}
-    assert NormalHere(rules, ["walk", "wave"]).trouble == [
-        "setting normal: 'gate*': 'nope' is no category of the support; there are walk, wave",
-        "setting normal: 'yard': 'nope' is no category of the support, therefore all are taken as normal there;"
+    assert NormalByStream(rules, ["walk", "wave"]).trouble == [
+        "setting normal: 'gate*': 'nope' is not a category of the support; there are walk, wave",
+        "setting normal: 'yard': 'nope' is not a category of the support, so all categories count as normal there;"
         " there are walk, wave",
-        "setting normal: 'hall': no category is named, therefore all are taken as normal there; there are walk, wave",
+        "setting normal: 'hall': no category is named, so all categories count as normal there; there are walk, wave",
     ]
 
 
@@ -217,7 +227,7 @@ TURNS = np.array([[0, 1], [1, 2]])
 
 
 def test_a_turn_excuses_where_both_its_categories_are_normal_and_counts_as_the_nearer() -> None:
-    here = NormalHere({"gate": ["a", "b"], "yard": ["b", "c"], "door": ["a", "c"]}, ["a", "b", "c"], TURNS)
+    here = NormalByStream({"gate": ["a", "b"], "yard": ["b", "c"], "door": ["a", "c"]}, ["a", "b", "c"], TURNS)
     distance = np.array([[3.0, 2.0, 2.5, 0.4, 0.3]], np.float32)
     scorer = Scorer(np.ones(5), TURNS)
     for stream, score, group, category in (
@@ -235,8 +245,8 @@ def test_a_turn_excuses_where_both_its_categories_are_normal_and_counts_as_the_n
 
 def test_categories_are_together_where_a_rule_has_both_or_none_may_fit() -> None:
     names = ["a", "b", "c"]
-    every = NormalHere({"gate*": ["a", "b"]}, names).together()
+    every = NormalByStream({"gate*": ["a", "b"]}, names).together()
     assert every.all(), "a stream that no rule fits has all"
-    some = NormalHere({"gate": ["a", "b"], "*": ["c", "nonsense"]}, names).together()
+    some = NormalByStream({"gate": ["a", "b"], "*": ["c", "nonsense"]}, names).together()
     assert some.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
-    assert NormalHere({"gate": ["nonsense"], "*": ["c"]}, names).together().all(), "a rule left with none has all"
+    assert NormalByStream({"gate": ["nonsense"], "*": ["c"]}, names).together().all(), "a rule left with none has all"

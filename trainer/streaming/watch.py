@@ -1,7 +1,7 @@
 """Takes watched as the engine watches cameras: the device's own windows, encoder, scores and alerts.
 
     takes ─► Windows (each take a stream of its own, all in step) ─► embeddings ─► Watched
-    Watched, support of a draw ─► match, limit ─► Usual ─► AlertBook ─► scores, and when alerts were raised
+    Watched, support of a draw ─► match, limit ─► TrackBaseline ─► AlertBook ─► scores, and when alerts were raised
 
 An encoder sees each window once; the distances to every draw's support follow by `match`, the form of the graph's own
 that tests hold equal to it.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge.grid import SECOND, WindowSpec
 from edge.judge import book_of
-from edge.score import Passing, Scorer, Usual, match
+from edge.score import Scorer, TrackBaseline, TurnTimer, match
 from edge.settings import Settings
 from edge.skeleton import Float, J
 from edge.windows import Slots, Windows
@@ -133,17 +133,18 @@ def score(
     """
     distance = np.stack([match(features, np.concatenate(g), temperature) for g in groups], 1).astype(np.float32)
     between = np.zeros((len(groups) - categories, 2), np.intp)  # which two does not matter here
-    passing = partial(Passing(int(slots.max(initial=0)) + 1), slots, np.round(ends * SECOND).astype(np.int64))
+    passing = partial(TurnTimer(int(slots.max(initial=0)) + 1), slots, np.round(ends * SECOND).astype(np.int64))
     found = Scorer(level * margin, between)(distance, None, passing)
     return found.score, 1 / margin[found.group]
 
 
 def follow(runs: Sequence[Run], expected: Sequence[float | NDArray[np.float64]]) -> list[Run]:
-    """The runs with scores relative to what is usual on each (`edge.score.Usual`).
+    """The runs with scores relative to what is usual on each (`edge.score.TrackBaseline`).
 
     `expected` is each one's `usual`, a number, or one for each of its windows.
     """
-    usual, level = Usual(len(runs)), [np.broadcast_to(e, len(r.end)) for r, e in zip(runs, expected, strict=True)]
+    usual = TrackBaseline(len(runs))
+    level = [np.broadcast_to(e, len(r.end)) for r, e in zip(runs, expected, strict=True)]
     out = [Run(r.end, np.full(len(r.end), np.nan, np.float32), r.seen) for r in runs]
     for k, slots, score in _in_step(runs):
         seen, level_here = (np.array([x[i][k] for i in slots]) for x in ([r.seen for r in runs], level))

@@ -14,7 +14,7 @@ from edge.alerts.book import AlertBook
 from edge.cli import make_app
 from edge.clip import Clip, save_clip
 from edge.motion import make_motion
-from edge.score import Usual
+from edge.score import TrackBaseline
 from edge.settings import Settings
 from trainer.datasets import ClipSet
 from trainer.streaming.measure import DEFAULT, GRID, OURS, Outcome, at_rate, curve, frame_scores, newest_scores
@@ -122,7 +122,7 @@ def test_runs_in_step_are_judged_like_runs_alone() -> None:
         runs.append(Run(2 + 0.25 * np.arange(n), score, rng.uniform(0.8, 1, n)))
     together, raised = follow(runs, [0.6, 0.7, 0.6]), alerts(runs, S, 1.1)
     for i, (run, level) in enumerate(zip(runs, [0.6, 0.7, 0.6], strict=True)):
-        usual = Usual(1)
+        usual = TrackBaseline(1)
         book = AlertBook(
             1,
             threshold=1.1,
