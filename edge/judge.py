@@ -83,7 +83,10 @@ class Judge:
         return [*self._ignored, *self._normal_on.trouble]
 
     def __call__(self, slots: Slots, ends: NDArray[np.int64], distance: Float, seen: Float) -> Verdict:
-        """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G + P), seen joints' share (n,)."""
+        """Judge windows in order of time: slots (n,), ends (n,) in ns, distance (n, G + P).
+
+        `seen` (n,) is the share of each window's joints that is visible.
+        """
         here = self._normal_on.rows(self._tracks.who(s)[0] for s in slots.tolist()) if self._normal else None
         found = self._scorer(distance, here, partial(self._passing, slots, ends))
         score = found.score

@@ -30,8 +30,8 @@ from edge.inference.counts import Counts
 from edge.inference.dispatch import Dispatch
 from edge.ingest.arrivals import Arrivals
 from edge.ingest.drain import Decoder
-from edge.ingest.pace import Pace, Stay
-from edge.ingest.posture import Posture
+from edge.ingest.pace import TimestampCheck, TrackLengthCheck
+from edge.ingest.posture import PostureCheck
 from edge.ingest.source import Ledger, Source
 from edge.ingest.tap import Tap
 from edge.judge import Judge
@@ -108,7 +108,11 @@ class Runtime:
             clock=clock,
         )
         self._arrivals = Arrivals(self.windows, self.ledger, self.notices, self.dispatch.stage, self._release)
-        self._pace, self._stay, self._posture = Pace(self.notices), Stay(self.notices), Posture(self.notices)
+        self._pace, self._stay, self._posture = (
+            TimestampCheck(self.notices),
+            TrackLengthCheck(self.notices),
+            PostureCheck(self.notices),
+        )
         self.state: Literal["online", "degraded", "draining", "offline"] = "online"
         self.reason = self._not_taken = ""
         self.stopping = False
@@ -237,9 +241,9 @@ class Runtime:
             return
         if beat:
             self._watch_load()
-            self._pace.look(self.windows.streams.values(), self._received)
-            self._stay.look(self.windows, self._received)
-            self._posture.look(self.windows, self._received)
+            self._timestamps.check(self.windows.streams.values(), self._received)
+            self._track_lengths.check(self.windows, self._received)
+            self._posture.check(self.windows, self._received)
         self._say_status()
         # Relative to when the sockets were last read: messages that came while the loop waited for the engine are
         # still unread.

@@ -1,4 +1,4 @@
-"""Sliding windows per person, for all tracks of all streams in one arena.
+"""Cuts each person's poses into sliding windows, with all tracks of all streams in one arena of arrays.
 
     frame (t, ids, joints, visible) ─► interpolated onto each track's own time grid ─► ring of T rows per track
                                                                      every `stride` rows: a window is due
@@ -6,16 +6,17 @@
 The grid starts at a track's first frame and has `frames / seconds` rows a second, whatever the camera's rate. So a
 ring holds exactly one window, a window is copied rather than computed, and 15, 30 and 60 fps give the same rows.
 
-A track's first window is due when its ring is full. After that each has a phase of its own within the stride, by its
-stream's name and its id: at an engine's start all people are new at once, and would be due at once ever after.
+A track's first window is due when its ring is full. After that each track has its own phase within the stride, derived
+from its stream's name and its id. Otherwise all people who are in view when an engine starts would be due together ever
+after.
 
-What becomes of a frame, by its time `t` against the track's last frame:
+What happens to a frame depends on its time `t` relative to the track's last frame:
   later by ≤ max_gap      the grid rows in between are filled by interpolation
-  later by > max_gap      the track's window starts anew (counted `gaps`)
-  the same                dropped (`repeated`): the first one stands
-  earlier by ≤ max_gap    dropped (`late`)
-  earlier by > max_gap    the camera's clock was set back: the track ends and begins anew (`clock_jumps`)
-A track that the arena has no room for is dropped and counted (`tracks_full`), likewise a stream (`streams_full`).
+  later by > max_gap      the track's window starts again from nothing (counted `gaps`)
+  the same                the frame is dropped (`repeated`): the first one counts
+  earlier by ≤ max_gap    the frame is dropped (`late`)
+  earlier by > max_gap    the camera's clock was set back: the track ends and begins again (`clock_jumps`)
+A track that the arena has no room for is dropped and counted (`tracks_full`), and so is a stream (`streams_full`).
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ FATES = ("gaps", "repeated", "late", "clock_jumps", "tracks_full", "streams_full
 
 @dataclass(slots=True)
 class Stream:
-    """One camera: its tracks' slots, the sequence number that should come next, and that of its next score message."""
+    """One camera's state: its tracks' slots, the next expected sequence number, that of its next score message, and
+    what was last received from it.
+    """
 
     name: str
     slots: dict[int, int] = field(default_factory=dict)
@@ -55,9 +58,9 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A track's whereabouts: when it was first and last seen (ns), where its middle was then (3,), and its size then.
+    """When a track was first and last seen (ns), where its middle was then (3,), and its size when last seen.
 
-    The size is the longest side of the box around the visible joints: a body's height, also of one that lies.
+    The size is the longest side of the box around the visible joints: about the body's height, even when it lies.
     """
 
     stream: str
@@ -69,7 +72,10 @@ class Place:
 
 
 class Windows:
-    """The arena. `push` writes the people of frames and yields the slots whose window is complete and due."""
+    """The arena of all tracks' windows.
+
+    `push` writes the people of frames and yields the slots whose windows are complete and due.
+    """
 
     def __init__(self, spec: WindowSpec, max_tracks: int, max_streams: int) -> None:
         self.spec, self.max_streams = spec, max_streams
@@ -87,12 +93,12 @@ class Windows:
         self.track = np.zeros(max_tracks, np.int64)
         self._phase = np.zeros(max_tracks, np.int64)
         self.widen, self.widened = 1, 0
-        """Only every `widen`-th window of a track is due; `widened` counts those that therefore were not."""
+        """Only every `widen`-th window of a track is due; `widened` counts the windows skipped for that reason."""
         self.stream: list[Stream | None] = [None] * max_tracks
         self.streams: dict[str, Stream] = {}
         self.fate = dict.fromkeys(FATES, 0)
         self._free = list(range(max_tracks - 1, -1, -1))
-        # Where a ring's rows are, oldest first, by where the next one goes.
+        # Row k lists a ring's rows from oldest to newest if row k is the next to be written.
         self._ring = (np.arange(t)[:, None] + np.arange(t)) % t
 
     @property
@@ -101,7 +107,7 @@ class Windows:
         return len(self.stream) - len(self._free)
 
     def stream_named(self, name: str) -> Stream | None:
-        """The stream, made if need be; None when there are max_streams others."""
+        """The stream of that name, created if new; None when there are max_streams others."""
         found = self.streams.get(name)
         if found is None:
             if len(self.streams) >= self.max_streams:
@@ -113,11 +119,11 @@ class Windows:
     def push(
         self, slots: Slots, t: NDArray[np.int64], joints: Float, visible: Float
     ) -> Iterator[tuple[Slots, NDArray[np.int64]]]:
-        """Take the people of frames in order of arrival, of any streams; a slot may occur in several frames.
+        """Write the people of frames in order of arrival, of any streams; a slot may occur in several frames.
 
-        slots (P,) as `places` has them, −1 for who is passed over; t (P,) ns; joints (P, 15, 3), visible (P, 15).
-        Call `advance` with each frame's time first. Yields (slots, end times in ns) of due windows, none twice at a
-        time; copy them with `gather` before asking for the next.
+        slots (P,) as `places` returns them, −1 for people to skip; t (P,) ns; joints (P, 15, 3), visible (P, 15). Call
+        `advance` with each frame's time first. Yields (slots, end times in ns) of due windows, each slot at most once
+        per yield; copy the windows with `gather` before resuming the iterator.
         """
         before = _previous(slots)
         again = before >= 0
@@ -127,7 +133,7 @@ class Windows:
         if usual.all():
             yield from self._advance(slots, t, joints, visible, before, last_t)
             return
-        # What becomes of a frame decides what the next one of its track is: those tracks take turns.
+        # On these tracks the fate of a frame decides that of the next one, so their frames are taken one by one.
         odd = np.isin(slots, slots[~usual])
         if not odd.all():
             plain = np.flatnonzero(~odd)
@@ -141,7 +147,7 @@ class Windows:
     def _turn(
         self, slots: Slots, t: NDArray[np.int64], joints: Float, visible: Float
     ) -> Iterator[tuple[Slots, NDArray[np.int64]]]:
-        """`push` for slots none of which occurs twice."""
+        """`push` for people of whom none occurs twice."""
         last_t = self._last_t[slots]
         age = t - last_t
         usual = (age > 0) & (age <= self.spec.max_gap) & (self.rows[slots] > 0) & (slots >= 0)
@@ -155,7 +161,7 @@ class Windows:
     def _unusual(
         self, slots: Slots, t: NDArray[np.int64], joints: Float, visible: Float, age: NDArray[np.int64]
     ) -> None:
-        """Begin the windows of who is new or was away for too long; count the fate of every frame that is dropped."""
+        """Begin the windows of people who are new or were away for too long; count every frame that is dropped."""
         keep, fresh = slots >= 0, self.rows[slots] == 0
         known = keep & ~fresh
         gap, repeated, late = known & (age > self.spec.max_gap), known & (age == 0), known & (age < 0)
@@ -180,18 +186,18 @@ class Windows:
         before: NDArray[np.intp],
         last_t: NDArray[np.int64],
     ) -> Iterator[tuple[Slots, NDArray[np.int64]]]:
-        """Fill the grid rows between each frame (P,) and the last of its track: the one `before` here, or −1.
+        """Fill the grid rows between each frame (P,) and its track's previous one: at index `before`, or stored if −1.
 
-        All rows are computed at once. A window is a whole ring, so a track's rows are written as far as its next due
-        window, then that is taken, then the next.
+        All rows are computed at once. A window is a whole ring, so a track's rows are written up to its next due
+        window, which is yielded before the rows after it are written.
         """
         spec, frames = self.spec, self.spec.frames
         t0 = self._t0[slots]
         had = spec.rows(last_t - t0)
         new = spec.rows(t - t0) - had
-        of = np.repeat(np.arange(len(slots)), new)  # whose interval each row lies in
+        of = np.repeat(np.arange(len(slots)), new)  # the frame at the end of the interval that each row lies in
         s, prev = slots[of], before[of]
-        # The rows that a track has with this one.
+        # How many rows the track has, counting this one.
         n = np.arange(1, len(of) + 1) + (had - np.cumsum(new) + new)[of]
         when = t0[of] + spec.grid(n - 1)
         from_t = last_t[of]
@@ -211,7 +217,7 @@ class Windows:
         self._last_joints[at], self._last_visible[at] = joints[newest], visible[newest]
         for k in range(int(turn.max(initial=-1)) + 1):
             now = np.flatnonzero(turn == k) if k or turn.any() else slice(None)
-            # Of what a track has several times the last one stands: they are in order of time.
+            # Rows are in order of time, so where a track occurs several times the last assignment is the newest.
             self._joints[row[now]], self._visible[row[now]], self.rows[s[now]] = made[now], seen[now], n[now]
             at = np.flatnonzero(due & (turn == k))
             if self.widen > 1 and len(at):
@@ -238,9 +244,10 @@ class Windows:
         return self._t0[slots] + self.spec.grid(self.rows[slots] - 1)
 
     def places(self, stream: Stream, ids: bytes) -> bytes:
-        """The slots of a stream's tracks, taken if need be; −1, and counted, where there is none left.
+        """The slots of a stream's tracks, allocated for new ones; −1, and counted, where no slot is free.
 
-        From ids to slots as bytes of (n,) int64 and intp: nearly always they are those of the frame before.
+        Takes ids as the bytes of (n,) int64 and returns slots as the bytes of (n,) intp: the ids are nearly always
+        those of the frame before, and bytes are quick to compare.
         """
         if ids == stream.ids:
             return stream.places
@@ -261,16 +268,16 @@ class Windows:
         return places
 
     def slots_of(self, stream: Stream, ids: Sequence[int]) -> Slots:
-        """`places` for whoever has one frame at a time."""
+        """`places` for one frame's ids, as a list and an array instead of bytes."""
         return np.frombuffer(self.places(stream, np.array(ids, np.int64).tobytes()), np.intp)
 
     def who(self, slot: int) -> tuple[str, int]:
-        """Stream and track id of the slot's track; ("", -1) without one."""
+        """The stream's name and the track id of the slot's track; ("", -1) if the slot is free."""
         stream = self.stream[slot]
         return (stream.name, int(self.track[slot])) if stream else ("", -1)
 
     def place(self, slot: int) -> Place | None:
-        """Where and when the slot's track was seen; None without one."""
+        """Where and when the slot's track was seen; None if the slot is free."""
         stream = self.stream[slot]
         if stream is None:
             return None
@@ -280,8 +287,10 @@ class Windows:
         return Place(stream.name, int(self._since[slot]), int(self._last_t[slot]), self._first[slot].copy(), last, size)
 
     def advance(self, stream: Stream, t: int) -> bool:
-        """Set the stream's clock to a frame's time; whether some of its tracks may be gone by it: then push what has
-        come before, and ask `gone`. Cheap unless a sweep is due."""
+        """Set the stream's clock to a frame's time, and return whether some of its tracks may be gone by now.
+
+        If so, push the frames that came before, then ask `gone`. Cheap unless a sweep is due.
+        """
         if stream.t <= t < stream.sweep:
             stream.t = t
             return False
@@ -292,14 +301,14 @@ class Windows:
         if stream.t < stream.sweep:
             return False
         stream.sweep = stream.t + self.spec.timeout // 4
-        # Frames that were not pushed yet make a track seem longer unseen than it is, never less.
+        # Frames not yet pushed can only make a track seem unseen for longer than it was, so none is missed here.
         return back or any(stream.t - int(self._last_t[s]) > self.spec.timeout for s in stream.slots.values())
 
     def gone(self, stream: Stream) -> list[int]:
         """The slots of tracks that are gone by their stream's clock, to be released.
 
-        Gone is who was unseen for the timeout, and, when the camera's clock was set back by more than max_gap, who
-        was last seen in what is now the future (`clock_jumps`).
+        A track is gone if it was unseen for longer than the timeout or, after the camera's clock was set back by more
+        than max_gap, if it was last seen in what is now the future (counted `clock_jumps`).
         """
         last = {s: int(self._last_t[s]) for s in stream.slots.values()}
         future = [s for s, seen in last.items() if seen > stream.t + self.spec.max_gap]
@@ -322,7 +331,7 @@ class Windows:
 
 
 def _previous(slots: Slots) -> NDArray[np.intp]:
-    """Of each entry, where the same slot is before it; −1 for the first."""
+    """For each entry, the index of the previous entry with the same slot; −1 for the first."""
     narrow = slots.astype(np.uint16) if len(slots) and slots.max() < 0xFFFF else slots  # sorts faster, −1 last
     order = np.argsort(narrow, kind="stable")
     sorted_ = slots[order]

@@ -1,1 +1,1 @@
-"""Poses in: received, decoded, accounted for, and handed to their windows."""
+"""Receives pose messages, decodes them, accounts for them, and writes them into their windows."""

@@ -1,9 +1,10 @@
-"""What becomes of a drain's frames: accounted for, their people given slots, and written into their windows.
+"""Takes the decoded frames of a drain: accounts for them, gives their people slots, and writes them into windows.
 
     Drain ─► ledger, stream's clock, slots ─ frame by frame
           └► Windows.push ─ the people of all frames together ─► due windows ─► stage
 
-Together, until a track may be gone or a stream ends: then what came before that is written first.
+People are written together for speed. Only where a track may be gone, or a stream ends, the frames before that point
+are written first.
 """
 
 from __future__ import annotations
@@ -20,21 +21,26 @@ from edge.windows import Slots, Stream, Windows
 from edge.wire import Form
 
 PEOPLE = 4096
-"""People that are written together at most, so that what it takes is bounded."""
+"""People that are written together at most, so that the memory it takes is bounded."""
 
 
 def keep_memory() -> None:
-    """Have the C library keep the memory of freed arrays for the next ones, up to about 60 MB.
+    """Make the C library keep the memory of freed arrays for the next ones, up to about 60 MB.
 
-    glibc gives large blocks back to the system at once, and gets their pages one by one the next time: a third of the
-    time of a drain. What "large" is it learns from the largest block that was given back, up to 32 MiB (mallopt(3),
-    M_MMAP_THRESHOLD); this one is never written to, so it costs nothing. Elsewhere it does nothing.
+    glibc returns large blocks to the system at once and faults their pages in one by one the next time, which takes a
+    third of the time of a drain. It learns what counts as large from the largest block freed so far, up to 32 MiB
+    (mallopt(3), M_MMAP_THRESHOLD). The block freed here is never written to, so it costs nothing. With other C
+    libraries this has no effect.
     """
     np.empty(31 << 20, np.uint8)
 
 
 class Arrivals:
-    """`stage` takes due slots, their ends (ns) and the time now; `release` lets go of slots whose tracks are gone."""
+    """Writes drains into windows.
+
+    `stage` is called with due slots, their windows' ends (ns) and the time now; `release` with slots whose tracks are
+    gone.
+    """
 
     def __init__(
         self,
@@ -49,10 +55,10 @@ class Arrivals:
         keep_memory()
 
     def take(self, drain: Drain, now: float) -> None:
-        """All of a drain, which came in at `now`, monotonic seconds."""
+        """Take all frames of a drain, which came in at `now`, in monotonic seconds."""
         windows, ledger = self._windows, self._ledger
         full, places = windows.fate["tracks_full"], list[bytes]()
-        first, people = 0, 0  # the frame that `places` begins with, and how many are in them
+        first, people = 0, 0  # the frame that `places` begins with, and how many people its frames hold
         frames = zip(drain.stream, drain.seq, drain.t, drain.ids, drain.form, strict=True)
         for i, (name, seq, t, ids, form) in enumerate(frames):
             stream = windows.streams.get(name) or self._newcomer(name)
@@ -65,7 +71,7 @@ class Arrivals:
                     self._notices.say(f"stream {name}: {missing} messages lost before seq {seq}", name)
                 else:
                     self._notices.say(
-                        f"stream {name}: seq {seq} comes late; do two cameras share the name?", f"{name} late"
+                        f"stream {name}: seq {seq} arrived late; do two cameras share this name?", f"{name} late"
                     )
             mixed = form is not None and form != stream.form and self._mixed(stream, form)
             if windows.advance(stream, t) or mixed:
@@ -76,7 +82,9 @@ class Arrivals:
             people += len(ids) // 8
             if drain.bad and (bad := drain.bad.get(i)):
                 ledger.bad_joints += bad
-                self._notices.say(f"stream {name}: {bad} joints at no real place, taken as hidden", "bad_joints")
+                self._notices.say(
+                    f"stream {name}: {bad} visible joints with impossible coordinates, taken as hidden", "bad_joints"
+                )
             ends = bool(drain.ends) and i in drain.ends
             if ends or people >= PEOPLE:
                 self._write(drain, first, places, now)
@@ -89,28 +97,29 @@ class Arrivals:
             self._notices.say(f"no room for another track: max_tracks is {len(windows.rows)}", "tracks_full")
 
     def _mixed(self, stream: Stream, form: Form) -> bool:
-        """Whether a stream that has sent other poses sends these now, which no window holds together."""
+        """Whether these poses differ in form from the stream's earlier ones, so that no window may hold both."""
         before, stream.form = stream.form, form
         if before is None:
             return False
         self._windows.fate["mixed"] += 1
         was, now = (f"{name}, c {c}{', with size' if sized else ''}" for name, c, sized in (before, form))
         self._notices.say(
-            f"stream {stream.name}: its poses were {was}, and are {now}: its tracks begin anew; do two send it?",
+            f"stream {stream.name}: its poses were {was}, and now are {now}, so its tracks begin again; "
+            "do two senders use this name?",
             f"{stream.name} mixed",
         )
         return True
 
     def _newcomer(self, name: str) -> Stream | None:
-        """A stream that was not there, or None when there is no room for it."""
+        """Register a new stream; None when there is no room for it."""
         stream = self._windows.stream_named(name)
         if stream is None:
             most = self._windows.max_streams
-            self._notices.say(f"stream {name} is one too many: max_streams is {most}", "streams_full")
+            self._notices.say(f"no room for another stream, {name}: max_streams is {most}", "streams_full")
         return stream
 
     def _write(self, drain: Drain, first: int, places: list[bytes], now: float) -> None:
-        """Write the people of as many frames from `first` on as there are places."""
+        """Write the people of the frames from `first` on, as many frames as there are places, into their windows."""
         slots = np.frombuffer(b"".join(places), np.intp)
         if not len(slots):
             return

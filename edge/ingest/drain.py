@@ -1,9 +1,9 @@
-"""From what one drain of the sockets brought to arrays over all its people.
+"""Decodes the messages of one drain of the sockets into arrays over all their people.
 
     messages ─┬─ alike ──► Templates: many at a time ─┬─► people of one layout and size ──► joints (P, 15, 3)
               └─ others ─► pose_of: one by one ───────┘    mapped onto core15 at once       visible (P, 15)
 
-A numpy call costs a microsecond, whatever the number of people; so everything is done once for all that came together.
+A numpy call costs a microsecond, however many people it handles, so every step is done once for all that came together.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from edge.skeleton import Float, J
 from edge.wire import Form, Limits, PoseFrame, pose_of, split, stream_of
 
 NAMES = 4096
-"""Topics whose names are remembered: a camera's comes thirty times a second."""
+"""Topics whose stream names are cached: a camera's topic comes thirty times a second."""
 Kind = tuple[str, int, bool, tuple[float, float] | None]
-"""Layout, coordinates, whether there are confidences, image size: people of one kind are mapped together."""
+"""Layout, coordinates a joint, whether confidences are missing, image size: people of one kind are mapped together."""
 
 
 @dataclass(slots=True)
 class Drain:
-    """F accepted messages in order of arrival, by columns, and their people in the same order.
+    """F accepted messages in order of arrival, as columns, and their P people in the same order.
 
-    stream, seq, t (ns), ids: lists of F; an `ids` is the bytes of (n,) int64. people (F,) counts them, `first` is where
-    each frame's begin. `message` is which of those drained each was, `ends` the places of those that end their streams.
-    `form` is the kind of its poses, None where it has none. joints (P, 15, 3), visible (P, 15); `bad` counts, by place,
-    the joints claimed visible at no real place.
+    stream, seq, t (ns) and ids are lists of F; each `ids` is the bytes of (n,) int64. `people` (F,) counts each frame's
+    people, `first` is the index of its first one. `message` is each frame's index among the drained messages, `ends`
+    the frames that end their streams. `form` is the form of a frame's poses, None where it has none. joints (P, 15, 3),
+    visible (P, 15). `bad` counts, by frame, the joints claimed visible at impossible coordinates.
     """
 
     stream: list[str]
@@ -57,7 +57,7 @@ class Drain:
 
 @dataclass(slots=True)
 class _Part:
-    """What was decoded together: n messages at their places, P people each."""
+    """n messages that were decoded together: their indices in the drain, and `people` people each."""
 
     places: NDArray[np.intp]
     people: int
@@ -66,7 +66,10 @@ class _Part:
 
 
 class Decoder:
-    """Decodes drains; `refused` is told of each message that is no pose, `wall` (ns) dates those without a time."""
+    """Decodes drains.
+
+    `refused` is called with the error of each message that is not a valid pose; `wall` (ns) dates those without a time.
+    """
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class Decoder:
         self._names: dict[bytes, str] = {}
 
     def __call__(self, messages: Sequence[Sequence[bytes]]) -> Drain:
-        """The messages, each a list of parts, but for those refused."""
+        """Decode messages, each a list of parts; refused ones are left out."""
         work = _Work(len(messages))
         groups: dict[int, list[int]] = {}
         names, streams, bodies = self._names, work.stream, work.body
@@ -112,7 +115,7 @@ class Decoder:
         return work.drain(self._min_confidence)
 
     def _together(self, work: _Work, places: list[int]) -> None:
-        """Bodies of one length: like examples as far as there are any, and the first of the others is the next."""
+        """Decode bodies of one length: by known templates where they match; the first that does not may become the next."""
         while places:
             left = np.array(places)
             unread = np.ones(len(places), bool)
@@ -137,7 +140,7 @@ class Decoder:
 
 
 class _Work:
-    """A drain while it is decoded; a message that was not accepted has no `ids`."""
+    """A drain while it is being decoded; a message that was not accepted has no `ids`."""
 
     def __init__(self, n: int) -> None:
         self.stream, self.body = [""] * n, [b""] * n
@@ -149,7 +152,7 @@ class _Work:
         self._kinds: dict[Kind, tuple[PoseFrame, list[_Part]]] = {}
 
     def add(self, i: int, f: PoseFrame) -> None:
-        """One message."""
+        """Add message `i`, decoded on its own."""
         self._seq[i], self._t[i], self._people[i], self._ids[i] = f.seq, f.t, len(f.ids), f.ids.tobytes()
         self._form[i] = f.form
         self._unstamped += not f.stamped
@@ -158,7 +161,7 @@ class _Work:
         self._keep(f, _Part(np.array([i]), len(f.ids), f.joints, f.visible))
 
     def add_many(self, places: NDArray[np.intp], many: Many) -> None:
-        """Messages like one example."""
+        """Add messages that one template decoded."""
         self._seq[places], self._t[places] = many.seq, many.t
         people = self._people[places] = many.ids.shape[1]
         ids, size, form = many.ids.tobytes(), 8 * people, many.like.form
@@ -175,7 +178,7 @@ class _Work:
             self._kinds.setdefault(kind, (like, []))[1].append(part)
 
     def drain(self, min_confidence: float) -> Drain:
-        """All people mapped, and what was refused left out."""
+        """Map all people onto core15, and return the accepted messages."""
         first = np.cumsum(self._people)
         total = int(first[-1]) if len(first) else 0
         first -= self._people
@@ -219,7 +222,7 @@ class _Work:
 
 
 def _sums(whose: NDArray[np.intp], bad: NDArray[np.int64]) -> dict[int, int]:
-    """The bad joints of each message that has any."""
+    """Sum up the bad joints of each message that has any."""
     out: dict[int, int] = {}
     for k in np.flatnonzero(bad).tolist():
         out[int(whose[k])] = out.get(int(whose[k]), 0) + int(bad[k])

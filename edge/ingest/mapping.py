@@ -1,7 +1,7 @@
-"""Many people of one layout onto core15 at once: the same as `cleaned` and `Layout.to_core15`, in few calls.
+"""Maps many people of one layout onto core15 at once: the same as `cleaned` and `Layout.to_core15`, in few calls.
 
-Sums over joints are matrix products, and so is giving each joint's number to its three coordinates: numpy goes through
-an axis of two or three numbers one step at a time, several times slower than a product with zeros and ones.
+Sums over joints are matrix products, and so is copying each joint's number to its three coordinates: numpy is several
+times slower at looping over an axis of two or three numbers than at a product with zeros and ones.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ _ABOVE = np.ascontiguousarray(np.kron(np.eye(J, dtype=np.float32), np.array([[0,
 
 @lru_cache(64)
 def _sums_of(name: str, c: int) -> tuple[NDArray[np.intp], Float, Float]:
-    """For a layout of J joints with c coordinates: each number's joint (J·c,), the sums of numbers that make core15's
-    coordinates (J·c, 45) and of weights that make its visibilities (J, 15)."""
+    """The index and matrices that map a layout of J joints with c coordinates onto core15.
+
+    The joint that each number belongs to (J·c,), the matrix from the numbers to core15's coordinates (J·c, 45), and the
+    matrix from the joints' weights to its visibilities (J, 15).
+    """
     layout = LAYOUTS[name]
     sums = np.kron(layout.matrix.T, np.eye(c, 3, dtype=np.float32))
     return np.repeat(np.arange(layout.size), c), np.ascontiguousarray(sums), np.ascontiguousarray(layout.matrix.T)
@@ -32,16 +35,19 @@ def core15(
     size: tuple[float, float] | None = None,
     min_confidence: float = 0.3,
 ) -> tuple[Float, Float, NDArray[np.int64] | None]:
-    """joints (P, J, 2|3) as sent, confidence (P, J) or None → joints (P, 15, 3) y up, visible (P, 15), and how many of
-    each one's joints (P,) were claimed visible at no real place, or None when there are none."""
+    """Map joints (P, J, 2|3) as sent, with confidence (P, J) or None, onto core15.
+
+    Returns joints (P, 15, 3) with y up, visible (P, 15), and how many of each person's joints (P,) were claimed visible
+    at impossible coordinates, or None when there are none.
+    """
     people, _, c = joints.shape
     height = size[1] if size and c == 2 else 1.0
     flat = joints.reshape(people, -1)
     limit = COORDINATE_LIMIT * height
-    if people and not (flat.max() < limit and flat.min() > -limit):  # a NaN makes it false
+    if people and not (flat.max() < limit and flat.min() > -limit):  # a NaN makes the comparison false
         return _with_bad(joints, confidence, layout, size, min_confidence)
     bad = None
-    if (lost := at_origin(joints)) is not None:  # no exception: a tracker that says so by confidence writes zeros too
+    if (lost := at_origin(joints)) is not None:  # common: trackers also write zeros where the confidence is low
         claimed = lost if confidence is None else lost & (confidence >= min_confidence)
         if claimed.any():
             bad = claimed.sum(1)
@@ -73,7 +79,7 @@ def _with_bad(
     size: tuple[float, float] | None,
     min_confidence: float,
 ) -> tuple[Float, Float, NDArray[np.int64] | None]:
-    """The same where some coordinates are no places: a camera that sends such is the exception."""
+    """`core15` for people with impossible coordinates, which few cameras send: slower, by `cleaned`."""
     clean, seen, _ = cleaned(joints, confidence, size, min_confidence)
     claimed = mask_bad(np.zeros_like(clean), confidence, min_confidence)[1]
     bad = (claimed > 0).sum(1) - (seen > 0).sum(1)

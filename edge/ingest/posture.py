@@ -1,10 +1,11 @@
-"""Whether bodies come the right way round. An axis that points the wrong way is no error of any message or file, and is
-judged all the same, only worse: with up to sixteen times the error (docs/start.md, "The right way round").
+"""Checks whether bodies are the right way round, which no message or file format can tell.
 
-    poses (N, 15, 3) ─► cues (N, 7), to be added up over a folder's clips or a stream's seconds ─► what seems wrong
+    poses (N, 15, 3) ─► cues (N, 7), added up over a folder's clips or a stream's seconds ─► what seems wrong
 
-A trunk tells where up is. Knees tell left from right: they bend forwards, and where that is follows from a leg and from
-which hip is the left one, if the axes are right-handed. A picture without depth shows the first alone.
+Poses with an axis that points the wrong way are valid and are judged, but with up to sixteen times the error
+(docs/start.md, "The right way round"). The trunk shows which way is up. The knees show whether left and right are
+exchanged: they bend forwards, and forwards follows from the leg and from which hip is the left one, if the axes are
+right-handed. Poses without depth show only the first.
 """
 
 from __future__ import annotations
@@ -23,23 +24,26 @@ _AT = {name: i for i, name in enumerate(CORE15)}
 _LEGS = np.array([[_AT[f"{side}_{joint}"] for joint in ("hip", "knee", "ankle")] for side in "lr"])
 _TRUNK = [_AT["pelvis"], _AT["neck"]]
 BENT = 0.3
-"""How far a knee lies beside the line from hip to ankle, by the length of the upper leg, to count: about 35°. Of legs
-that are straight a sensor's noise makes either."""
+"""How far a knee must lie off the line from hip to ankle, relative to the upper leg's length, to count as bent: about
+35°. In straighter legs the sensor's noise decides which way the knee seems to bend."""
 POSTURE_RULE = "3"
-"""The version of `cues`, and of what they are made from a file by; part of the name that they are kept under."""
+"""The version of `cues` and of how a clip file is read for them; part of the name under which they are cached."""
 SEE = "docs/start.md, 'The right way round'"
 NONE = np.zeros(7, np.float32)
 ENOUGH, LEGS = 2.0, 2.0
-"""Seconds of trunks and of bent legs without which nothing is said."""
+"""Seconds of visible trunks and of bent legs that are needed for a verdict on them."""
 LOOKS, MOST = 20, 120.0
-"""Seconds of a stream without which nothing is said of it, and after which older ones count by half, so that what was
-mended is not held against it for long."""
+"""Seconds of a stream that are needed for a verdict on it, and seconds after which what was seen so far counts by half,
+so that a stream that was corrected is soon no longer blamed."""
 SILENT_S = 1.5
 
 
 def cues(joints: Float, visible: Float) -> Float:
-    """joints (N, 15, 3), visible (N, 15) → (N, 7): where the trunk points (x, y, z; of length 1), whether it was seen,
-    how far bent knees lie before the legs, how far aside at all, and whether z seems to be a confidence."""
+    """Measure each pose's orientation: joints (N, 15, 3), visible (N, 15) → (N, 7).
+
+    The columns: the trunk's direction (x, y, z; length 1), whether the trunk was seen, how far bent knees lie in front
+    of the legs, how far they lie off the legs in any direction, and whether z seems to be a confidence.
+    """
     pelvis, neck = np.moveaxis(joints[:, _TRUNK], 1, 0)
     up = neck - pelvis
     long = np.linalg.norm(up, axis=-1, keepdims=True)
@@ -53,10 +57,10 @@ def cues(joints: Float, visible: Float) -> Float:
     far = np.linalg.norm(aside, axis=-1)
     hips = (visible[:, _LEGS[:, 0]] > 0).all(1, keepdims=True)
     z = joints[..., 2]
-    deep = (z != 0).any(1)  # without depth nothing is before anything
-    sure = seen & deep & ((z >= 0) & (z <= 1)).all(1) & (long[:, 0] > 10)  # nobody is so thin
+    deep = (z != 0).any(1)  # without depth nothing is in front of anything
+    sure = seen & deep & ((z >= 0) & (z <= 1)).all(1) & (long[:, 0] > 10)  # no body has so little depth for its height
     far *= (far > BENT) & (visible[:, _LEGS] > 0).all(-1) & hips & deep[:, None]
-    # By the leg and not by the trunk, which may bend further than it stands.
+    # Relative to the leg and not to the trunk, which may be bent so far that it does not show the way up.
     ahead = np.cross((hip[:, 0] - hip[:, 1])[:, None], -leg)
     ahead /= np.maximum(np.linalg.norm(ahead, axis=-1, keepdims=True), 1e-12)
     before = np.where(far > 0, (aside * ahead).sum(-1), 0)
@@ -65,34 +69,39 @@ def cues(joints: Float, visible: Float) -> Float:
 
 
 def wrong(total: Float) -> str:
-    """What `cues`, times the seconds that each stands for and added up (7,), say is the wrong way round, and which axes
-    would be right, as `haad-edge axes --to` takes them; or ''."""
+    """Say what is the wrong way round, and which axes would be right in the form of `haad-edge axes --to`; or ''.
+
+    `total` (7,) is the sum of `cues`, each times the seconds that it stands for.
+    """
     x, y, z, trunks, before, far, sure = (float(v) for v in total)
     if trunks < ENOUGH:
         return ""
     if sure > 0.9 * trunks:
-        return "the third number seems to be a confidence, which is no depth: x and y alone, and it as 'visible'"
+        return "z seems to be a confidence, not a depth: send x and y as 'joints', and the confidence as 'visible'"
     if down(total):
         if z == 0:
-            return "heads are below hips: unless people stand on them, y points up where pixels have it down"
-        return "heads are below hips: unless people stand on them, x,-y,-z would be right"
+            return "heads are below hips: unless people stand on their heads, y points up, but pixels have y down"
+        return "heads are below hips: unless people stand on their heads, x,-y,-z would be right"
     axis, most = max(("x", x), ("z", z), key=lambda a: abs(a[1]))
     if abs(most) > 0.7 * trunks and abs(y) < 0.6 * trunks:
         right = {("z", True): "x,z,-y", ("z", False): "x,-z,y", ("x", True): "-y,x,z", ("x", False): "y,-x,z"}
-        return f"bodies lie along {axis}: unless people do, {right[axis, most > 0]} would be right"
+        return f"bodies lie along {axis}: unless people do lie, {right[axis, most > 0]} would be right"
     if far >= LEGS and before < -0.5 * far:
-        return "knees bend backwards, an axis is turned over or left and right are exchanged: x,y,-z would be right"
+        return "knees bend backwards: an axis is reversed, or left and right are exchanged; x,y,-z would be right"
     return ""
 
 
 def down(total: Float) -> bool:
-    """Whether heads are below hips, in sums as `wrong` takes them."""
+    """Whether heads are below hips, in sums as `wrong` takes them (7,)."""
     return bool(total[3] >= ENOUGH and total[1] < -0.5 * total[3])
 
 
 def faults(of: Mapping[str, Float]) -> Iterator[tuple[str, str]]:
-    """What is `wrong` with a folder of these categories, by their sums: ('', why), or else (category, why) of those in
-    which heads alone are below hips, as of what was added later, from another tracker."""
+    """Say what is `wrong` with a folder, given each category's sum of cues (7,).
+
+    Yields ('', why) for the whole folder; or else (category, why) for each category in which heads are below hips, as
+    when its clips were added later from another tracker.
+    """
     if why := wrong(np.sum([NONE, *of.values()], axis=0)):
         yield "", why
     else:
@@ -100,22 +109,22 @@ def faults(of: Mapping[str, Float]) -> Iterator[tuple[str, str]]:
 
 
 def unsure(total: Float) -> str:
-    """What cannot be told from sums in which nothing seems `wrong`, or ''."""
+    """Say what could not be checked in sums in which nothing seems `wrong`, or ''."""
     if total[3] < ENOUGH:
         return "too little is seen to tell"
-    return "" if total[5] >= LEGS else "hardly a knee is seen to bend, so left and right are not checked"
+    return "" if total[5] >= LEGS else "hardly any knee is seen bent, so left and right could not be checked"
 
 
-class Posture:
-    """Looks at streams once a second, and says whose people are the wrong way round: each thing once of a stream."""
+class PostureCheck:
+    """Warns of streams whose people are the wrong way round, once per stream and finding."""
 
     def __init__(self, notices: Notices) -> None:
         self._notices = notices
         self._known: dict[str, tuple[Stream, Float, str]] = {}
 
-    def look(self, windows: Windows, now: float) -> None:
-        """`now` is monotonic seconds, as `Stream.heard` is."""
-        # A stream of the same name that began anew is another one.
+    def check(self, windows: Windows, now: float) -> None:
+        """Call once a second; `now` is monotonic seconds, as `Stream.heard` is."""
+        # A stream that ended and began again under the same name counts as a new one.
         self._known = {n: k for n, k in self._known.items() if windows.streams.get(n) is k[0]}
         streams = [s for s in windows.streams.values() if now - s.heard <= SILENT_S and s.slots]
         if not streams:
@@ -135,16 +144,16 @@ class Posture:
 
 
 def clip_cues(clip: Clip) -> Float:
-    """The `cues` (1, 7) of a whole clip, in seconds."""
+    """The sum of a clip's `cues` (1, 7), in seconds."""
     total: Float = cues(clip.joints, clip.visible).sum(0, keepdims=True) / np.float32(clip.fps)
     return total
 
 
 def turned(clip: Clip, columns: Sequence[int], signs: Sequence[int]) -> Clip:
-    """The clip in other axes: where each comes from, and its sign."""
+    """The clip in other axes: `columns` says which old axis each new one is, `signs` its sign."""
     return replace(clip, joints=clip.joints[..., columns] * np.array(signs, np.float32))
 
 
 def of_clips(clips: Iterable[Clip]) -> str:
-    """What seems `wrong` with clips of one folder, or ''."""
+    """Say what seems `wrong` with the clips of one folder, or ''."""
     return wrong(np.sum([NONE[None], *map(clip_cues, clips)], axis=(0, 1)))

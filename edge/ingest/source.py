@@ -1,4 +1,4 @@
-"""Where pose messages come in: the source, and the ledger that makes every loss visible."""
+"""Receives pose messages from ZeroMQ sockets, and keeps the ledger that makes every loss visible."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from edge.network.keys import Keys
 from edge.windows import Stream
 
 LEAST, DRAIN = 16, 1024
-"""Messages read from one socket before the next has its turn: so many as keep the caller busy for LONG_S at most."""
+"""Fewest and most messages read from one socket before the next one's turn. Within these bounds the number adapts, so
+that one round keeps the caller busy for LONG_S at most."""
 FIRST = 64
 LONG_S = 0.25
 DRAIN_BYTES = 8 << 20
-"""… and how much, so that large messages wait in the socket, whose queue is bounded, and not here."""
+"""Bytes after which the next socket has its turn, so that large messages wait in the socket, whose queue is bounded."""
 RESTART_BEHIND = 1000
-"""A sequence number this far behind the expected one is a restarted publisher, not a late message."""
+"""A sequence number further than this behind the expected one is a restarted publisher, not a late message."""
 RESTART_AHEAD = 1_000_000
-"""So is one this far ahead: nine hours at 30 frames a second were not lost, somebody counts anew."""
+"""So is one further than this ahead: nine hours at 30 frames a second were not lost, the publisher counts anew."""
 RESTART_RUN = 10
 """So are this many old numbers in a row, each following the last."""
 
 
 class Source(Protocol):
-    """Messages as lists of parts. `receive` waits `timeout` seconds at most, then returns what there is."""
+    """Yields messages as lists of parts. `receive` waits at most `timeout` seconds, then returns what has come."""
 
     def receive(self, timeout: float) -> list[list[bytes]]: ...
 
@@ -37,10 +38,11 @@ class Source(Protocol):
 
 
 class ZmqSource:
-    """SUB or PULL sockets, drained in turns; of a SUB socket what begins with `topic`.
+    """SUB or PULL sockets, drained in turns. SUB sockets receive the topics that begin with `topic`.
 
-    What is taken at a time follows from how long the caller was with the last: where it waits for the engine, messages
-    wait in the socket, and the caller comes back to its heartbeat, and to SIGTERM.
+    How many messages are taken at a time depends on how long the caller was busy with the last ones. When it is slow,
+    for instance waiting for the engine, messages wait in the socket, and the caller soon returns to its heartbeat and
+    to SIGTERM.
     """
 
     def __init__(
@@ -82,8 +84,8 @@ class ZmqSource:
             try:
                 for _ in range(self._most):
                     part = receive(zmq.NOBLOCK)
-                    # Asking whether there is more costs as much as receiving. A part with something behind a NUL is a
-                    # message, whatever comes with it; one that could be a topic alone is asked about.
+                    # Asking for RCVMORE costs as much as receiving. A part with a body behind its NUL is a message,
+                    # whatever follows it, so only for a part that could be a bare topic is it asked.
                     at = part.find(b"\0")
                     parts = [part]
                     if at < 0 or at == len(part) - 1:
@@ -100,14 +102,14 @@ class ZmqSource:
         return out
 
     def close(self) -> None:
-        """Close the sockets; waiting messages are gone."""
+        """Close the sockets; messages that wait in them are lost."""
         for socket in self._sockets:
             socket.close(0)
 
 
 @dataclass(slots=True)
 class Ledger:
-    """What came in and what did not. `dropped` counts messages by reason, `lost` those that never arrived."""
+    """Counts what came in and what did not: `dropped` by reason, `lost` messages that never arrived."""
 
     frames: int = 0
     people: int = 0
@@ -119,7 +121,7 @@ class Ledger:
     dropped: Counter[str] = field(default_factory=Counter)
 
     def enter(self, stream: Stream, seq: int, people: int = 0) -> int:
-        """Account for one message of so many people; returns how many were lost just before it, −1 if it is late."""
+        """Account for one message; returns how many were lost just before it, or −1 if it is late."""
         self.frames += 1
         self.people += people
         expected = stream.next_seq

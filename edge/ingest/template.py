@@ -1,11 +1,11 @@
-"""Messages like one that was read before: what a publisher sends thirty times a second, decoded many at a time.
+"""Decodes many similar messages at a time, by comparing them with an example that was decoded before.
 
     bodies of equal length ─► (n, bytes) ─ all but the values equal to an example's? ─► seq, t, ids, joints, visible
 
-msgpack says of every value which type it has and how long it is, so two bodies that differ only in the bytes of their
-numbers and blobs have those in the same places. An example is a body that `edge.wire` has read and accepted; what was
-refused, or holds anything but plain numbers where they are expected, is none. What matches no example, and whatever is
-wrong with values themselves, is left to `edge.wire`, which knows what to say of it.
+A publisher sends the same kind of message thirty times a second. msgpack encodes the type and length of every value, so
+two bodies that differ only in the bytes of their numbers and blobs have them in the same places. An example is a body
+that `edge.wire` has read and accepted; one that holds anything but plain numbers where they are expected cannot be one.
+Bodies that match no example, or have invalid values, are left to `edge.wire`, which reports what is wrong with them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from edge.skeleton import Float
 from edge.wire import CONFIDENT, COUNT_LIMIT, FLOAT32, PoseFrame
 
 FEW = 4
-"""Of fewer bodies at a time each is read on its own: that is cheaper."""
+"""Fewer bodies than this are read one by one, which is cheaper."""
 KNOWN, ALIKE = 256, 8
-"""Examples that are kept, and those of one length."""
+"""Templates that are kept in all, and of one length."""
 FREE, PAYS = 64, 16
-"""Examples beyond the first FREE are made only when PAYS messages were read by others: who never sends alike costs
-nothing."""
+"""After the first FREE templates a new one is made only for every PAYS messages read by templates, so that a publisher
+whose messages never match costs nothing."""
 FIXED_BYTES = 1024
-"""More than this beside values and blobs is no message worth an example."""
+"""A body with more bytes than this outside its blobs is not worth a template."""
 
 Bytes = NDArray[np.uint8]
 _INTS = {0xCC: ">u1", 0xCD: ">u2", 0xCE: ">u4", 0xCF: ">u8", 0xD0: ">i1", 0xD1: ">i2", 0xD2: ">i4", 0xD3: ">i8"}
@@ -37,9 +37,9 @@ _BLOBS = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 
 @dataclass(frozen=True, slots=True)
 class Ints:
-    """`count` integers of one type behind each other: the first type byte is `at` the body's `at`, of `kind`.
+    """`count` consecutive integers of one type: `at` is the place of the first one's type byte, `kind` the numpy type.
 
-    A small one is its own type byte (`kind` '').
+    With `kind` '' they are small integers, each of which is its own type byte.
     """
 
     at: int
@@ -47,7 +47,7 @@ class Ints:
     kind: str
 
     def read(self, raw: Bytes) -> NDArray[np.int64] | NDArray[np.uint64]:
-        """raw (n, bytes) → (n, count)."""
+        """Read the integers of bodies: raw (n, bytes) → (n, count)."""
         if not self.kind:
             return raw[:, self.at : self.at + self.count].astype(np.int64)
         dtype = np.dtype(self.kind)
@@ -58,7 +58,10 @@ class Ints:
 
 @dataclass(frozen=True, slots=True)
 class Many:
-    """n messages like one example: seq (n,), t (n,) ns, ids (n, P), joints (n·P, J, C), visible (n·P, J) or None."""
+    """The values of n messages that match one template.
+
+    seq (n,), t (n,) in ns, ids (n, P), joints (n·P, J, C), visible (n·P, J) or None. `like` is the example's frame.
+    """
 
     like: PoseFrame
     seq: NDArray[np.int64]
@@ -69,10 +72,10 @@ class Many:
 
 
 class Template:
-    """The places of an example's values; `like` is what `edge.wire` made of it."""
+    """Where an example's values are in its body; `like` is the frame that `edge.wire` read from it."""
 
     def __init__(self, body: bytes, like: PoseFrame) -> None:
-        """Raises ValueError when the body is no example."""
+        """Raises ValueError when the body is not plain enough to be an example."""
         fields = dict(_fields(body))
         people = len(like.ids)
         self.like = like
@@ -99,13 +102,13 @@ class Template:
             raise ValueError("long")
 
     def matches(self, raw: Bytes) -> NDArray[np.bool_]:
-        """Which of the bodies (n, bytes) are like the example."""
+        """Which of the bodies (n, bytes) equal the example in everything but values."""
         fixed = np.concatenate([raw[:, s] for s in self._fixed], 1)
         fixed &= self._mask
         return np.asarray((fixed == self._want).all(1))
 
     def read(self, raw: Bytes) -> tuple[Many, NDArray[np.bool_]]:
-        """The values of bodies that match, and which of them hold none that `edge.wire` would refuse."""
+        """The values of bodies that match, and which of the bodies hold no value that `edge.wire` would refuse."""
         seq, t = (run.read(raw)[:, 0] for run in (self._seq[0], self._t[0]))
         ids = [run.read(raw) for run in self._ids]
         good = (seq >= 0) & (seq < COUNT_LIMIT) & (t >= 0) & (t < COUNT_LIMIT)
@@ -125,14 +128,14 @@ class Template:
 
 
 class Templates:
-    """The examples so far, by the length of their bodies."""
+    """The templates made so far, by the length of their bodies."""
 
     def __init__(self) -> None:
         self._by_length: dict[int, list[Template]] = {}
         self._made = self._matched = self._kept = 0
 
     def read(self, bodies: list[bytes]) -> Iterator[tuple[NDArray[np.intp], Many]]:
-        """What can be read of bodies of one length: their places in the list, and they. The others are not named."""
+        """Read the bodies, all of one length, that match a template: yields their indices and values, skips others."""
         known = self._by_length.get(len(bodies[0]))
         if not known or len(bodies) < FEW:
             return
@@ -156,7 +159,7 @@ class Templates:
             left, raw = left[~like], raw[~like]
 
     def learn(self, body: bytes, frame: PoseFrame) -> bool:
-        """Make an example of a body that was read; whether there is a new one."""
+        """Make a template of a body that was read as `frame`; returns whether there is a new one."""
         if self._made > FREE + self._matched // PAYS:
             return False
         self._made += 1
@@ -170,25 +173,25 @@ class Templates:
         if len(known) > ALIKE:
             known.pop()
             self._kept -= 1
-        self._by_length[len(body)] = known  # the last to have learned is the last to go
+        self._by_length[len(body)] = known  # moved to the end: lengths that learned least recently are dropped first
         while self._kept > KNOWN:
             self._kept -= len(self._by_length.pop(next(iter(self._by_length))))
         return True
 
 
 def _floats(raw: Bytes, part: tuple[int, int]) -> Float:
-    """A blob of each body, (n, floats); a copy, so that numbers lie where numbers may."""
+    """A blob of each body as (n, floats); a copy, so that the numbers are aligned."""
     return np.ascontiguousarray(raw[:, part[0] : part[1]]).view(FLOAT32)
 
 
 def _fields(body: bytes) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The map's keys, and where each one's value begins and ends. Raises ValueError for what is not plain."""
+    """The map's keys, and where each one's value begins and ends. Raises ValueError for anything unusual."""
     if body[0] >> 4 != 0x8:
-        raise ValueError("no small map")
+        raise ValueError("not a small map")
     at = 1
     for _ in range(body[0] & 15):
         if body[at] >> 5 != 0b101:
-            raise ValueError("no short key")
+            raise ValueError("not a short key")
         end = at + 1 + (body[at] & 31)
         name, at = body[at + 1 : end].decode(), _skip(body, end)
         yield name, (end, at)
@@ -208,7 +211,7 @@ def _skip(body: bytes, at: int) -> int:
     if b in _BLOBS:
         width = _BLOBS[b]
         return at + 1 + width + int.from_bytes(body[at + 1 : at + 1 + width], "big")
-    if b >> 4 == 0x9 or b == 0xDC:  # a list, of values that are not lists again
+    if b >> 4 == 0x9 or b == 0xDC:  # a list whose values are not lists themselves
         count, at = (b & 15, at + 1) if b != 0xDC else (int.from_bytes(body[at + 1 : at + 3], "big"), at + 3)
         for _ in range(count):
             if body[at] >> 4 == 0x9 or body[at] == 0xDC:
@@ -219,12 +222,12 @@ def _skip(body: bytes, at: int) -> int:
 
 
 def _inside(body: bytes, at: int, end: int) -> tuple[int, int]:
-    """The same of a list's values."""
+    """Where a list's values begin and end, given where the list does."""
     return at + (3 if body[at] == 0xDC else 1), end
 
 
 def _ints(body: bytes, at: int, end: int) -> list[Ints]:
-    """Integers that lie behind each other, as runs of one type each. Raises ValueError for anything else."""
+    """Consecutive integers as runs of one type each. Raises ValueError for anything else."""
     runs: list[Ints] = []
     starts = [at]
     while starts[-1] < end:
@@ -232,7 +235,7 @@ def _ints(body: bytes, at: int, end: int) -> list[Ints]:
     for at, _ in pairwise(starts):
         b = body[at]
         if b >= 0x80 and b not in _INTS:
-            raise ValueError("no plain integer")
+            raise ValueError("not a plain integer")
         kind = _INTS.get(b, "")
         if runs and runs[-1].kind == kind:
             runs[-1] = Ints(runs[-1].at, runs[-1].count + 1, kind)
@@ -244,5 +247,5 @@ def _ints(body: bytes, at: int, end: int) -> list[Ints]:
 def _blob(body: bytes, at: int, end: int) -> tuple[int, int]:
     """Where a blob's bytes are."""
     if body[at] not in _BLOBS:
-        raise ValueError("no blob")
+        raise ValueError("not a blob")
     return at + 1 + _BLOBS[body[at]], end

@@ -61,7 +61,7 @@ def test_lost_and_late_messages_are_told_apart_in_words() -> None:
     frames = stand("a", 1, {1: 0.1})
     b.play([frames[0], frames[3], frames[2]])
     assert "stream a: 2 messages lost before seq 3" in said.getvalue()
-    assert "stream a: seq 2 comes late; do two cameras share the name?" in said.getvalue()
+    assert "stream a: seq 2 arrived late; do two cameras share this name?" in said.getvalue()
 
 
 def flat(data: bytes, sized: bool = True) -> bytes:

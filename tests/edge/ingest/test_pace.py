@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge.grid import WindowSpec
-from edge.ingest.pace import Pace, Stay
+from edge.ingest.pace import TimestampCheck, TrackLengthCheck
 from edge.notices import Notices
 from edge.windows import Stream, Windows
 
@@ -17,10 +17,10 @@ from edge.windows import Stream, Windows
 def said(ticks: list[tuple[float, float, int]], every: float = 0) -> str:
     """What is said of a stream by looks at (now, when it was heard, its t)."""
     out, stream = io.StringIO(), Stream("cam")
-    pace = Pace(Notices(out, every=every))
+    pace = TimestampCheck(Notices(out, every=every))
     for now, heard, t in ticks:
         stream.heard, stream.t = heard, t
-        pace.look([stream], now)
+        pace.check([stream], now)
     return out.getvalue()
 
 
@@ -39,7 +39,7 @@ def said(ticks: list[tuple[float, float, int]], every: float = 0) -> str:
 )
 def test_only_a_clock_that_hardly_moves_is_told_of(a_second: int, found: bool) -> None:
     text = said([(n, n, 10**12 + n * a_second) for n in range(8)])
-    assert text.count("stream cam: in 5 s its 't' went on by") == found
+    assert text.count("stream cam: in 5 s its 't' advanced by") == found
     assert "nanoseconds" in text or not found
 
 
@@ -55,7 +55,7 @@ def test_it_is_said_again_while_it_stays_so() -> None:
 def seen_for(seconds: int, ids: Callable[[int], list[int]], fps: float = 10) -> str:
     """What is said of a stream that sends these ids in its frames."""
     out = io.StringIO()
-    windows, stay = Windows(WindowSpec.of(48, 2.0, 0.5, 0.5, 3.0), 256, 4), Stay(Notices(out, every=0))
+    windows, stay = Windows(WindowSpec.of(48, 2.0, 0.5, 0.5, 3.0), 256, 4), TrackLengthCheck(Notices(out, every=0))
     stream = windows.stream_named("cam")
     assert stream
     for n in range(int(seconds * fps)):
@@ -68,7 +68,7 @@ def seen_for(seconds: int, ids: Callable[[int], list[int]], fps: float = 10) -> 
             pass
         stream.heard = n / fps
         if n / fps == n // fps:
-            stay.look(windows, n / fps)
+            stay.check(windows, n / fps)
     return out.getvalue()
 
 
@@ -88,5 +88,5 @@ def seen_for(seconds: int, ids: Callable[[int], list[int]], fps: float = 10) -> 
 )
 def test_where_nobody_stays_for_a_window_it_is_said(ids: Callable[[int], list[int]], fps: float, found: int) -> None:
     text = seen_for(45, ids, fps)
-    assert text.count("stream cam: people are seen for") == found
-    assert ("20 s, and nobody for a window of 2 s" in text and "every 0.5 s" in text) or not found
+    assert text.count("stream cam: people have been seen for") == found
+    assert ("20 s, but nobody for a whole window of 2 s" in text and "every 0.5 s" in text) or not found

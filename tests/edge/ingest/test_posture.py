@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge.clip import Clip
 from edge.commands.axes import parse_axes
 from edge.grid import WindowSpec
-from edge.ingest.posture import BENT, LOOKS, MOST, Posture, clip_cues, cues, turned, wrong
+from edge.ingest.posture import BENT, LOOKS, MOST, PostureCheck, clip_cues, cues, turned, wrong
 from edge.motion import MOTIONS, make_motion
 from edge.notices import Notices
 from edge.skeleton import CORE15, MIRROR, Float, lift
@@ -142,9 +142,9 @@ def test_who_bends_over_bends_no_knee_backwards(neck: list[float]) -> None:
         ([0, -4.9, 0, 10, 0, 0, 0], ""),
         ([0, -1.9, 0, 1.9, 0, 0, 0], ""),
         ([0, -2.1, 0, 2.1, 0, 0, 0], DOWN),
-        ([0, 5.9, 7.1, 10, 0, 0, 0], "lie along z: unless people do, x,z,-y"),
+        ([0, 5.9, 7.1, 10, 0, 0, 0], "lie along z: unless people do lie, x,z,-y"),
         ([0, 0, -7.1, 10, 0, 0, 0], "x,-z,y"),
-        ([7.1, 0, 0, 10, 0, 0, 0], "lie along x: unless people do, -y,x,z"),
+        ([7.1, 0, 0, 10, 0, 0, 0], "lie along x: unless people do lie, -y,x,z"),
         ([-7.1, 0, 3, 10, 0, 0, 0], "y,-x,z"),
         ([0, 5.9, 6.9, 10, 0, 0, 0], ""),
         ([0, 6.1, 7.1, 10, 0, 0, 0], ""),
@@ -152,7 +152,7 @@ def test_who_bends_over_bends_no_knee_backwards(neck: list[float]) -> None:
         ([0, 10, 0, 10, -0.95, 2, 0], ""),
         ([0, 10, 0, 10, -1.9, 1.9, 0], ""),
         ([0, 10, 0, 10, 5, 5, 0], ""),
-        ([0, -10, 0, 10, 0, 0, 0], "y points up where pixels have it down"),
+        ([0, -10, 0, 10, 0, 0, 0], "y points up, but pixels have y down"),
         ([0, -10, 0.1, 10, 0, 0, 0], "x,-y,-z would be right"),
         ([0, -10, 0.1, 10, 0, 0, 9.1], "a confidence"),
         ([0, -10, 0.1, 10, 0, 0, 8.9], "x,-y,-z would be right"),
@@ -188,7 +188,7 @@ class Watched:
     def __init__(self) -> None:
         self.windows = Windows(WindowSpec.of(48, 2.0, 0.5, 0.5, 5.0), 16, 8)
         self.out, self.now = io.StringIO(), 0.0
-        self.posture = Posture(Notices(self.out, clock=lambda: self.now))
+        self.posture = PostureCheck(Notices(self.out, clock=lambda: self.now))
 
     def second(self, people: int = 2, **poses: Clip) -> None:
         """One more second, of which each stream sends its clip's next frame."""
@@ -203,7 +203,7 @@ class Watched:
             joints, visible = (np.stack([x[n]] * people) for x in (clip.joints, clip.visible))
             for _ in self.windows.push(slots, t, joints, visible):
                 pass
-        self.posture.look(self.windows, self.now)
+        self.posture.check(self.windows, self.now)
 
 
 def axes(clip: Clip, *signs: int) -> Clip:
