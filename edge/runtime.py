@@ -108,11 +108,8 @@ class Runtime:
             clock=clock,
         )
         self._arrivals = Arrivals(self.windows, self.ledger, self.notices, self.dispatch.stage, self._release)
-        self._pace, self._stay, self._posture = (
-            TimestampCheck(self.notices),
-            TrackLengthCheck(self.notices),
-            PostureCheck(self.notices),
-        )
+        self._timestamps, self._track_lengths = TimestampCheck(self.notices), TrackLengthCheck(self.notices)
+        self._posture = PostureCheck(self.notices)
         self.state: Literal["online", "degraded", "draining", "offline"] = "online"
         self.reason = self._not_taken = ""
         self.stopping = False

@@ -115,7 +115,7 @@ class Decoder:
         return work.drain(self._min_confidence)
 
     def _together(self, work: _Work, places: list[int]) -> None:
-        """Decode bodies of one length: by known templates where they match; the first that does not may become the next."""
+        """Decode bodies of one length: by templates where one matches; a body that none matches may become the next."""
         while places:
             left = np.array(places)
             unread = np.ones(len(places), bool)
