@@ -1,1 +1,1 @@
-"""What `haad-edge` does that is not the engine: one module a command, and what commands share."""
+"""Implements the commands of `haad-edge` other than `run`: one module per command, and what commands share."""

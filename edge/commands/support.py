@@ -1,4 +1,4 @@
-"""`haad-edge support add|accept|remove|rename|undo|list`: the support folder, changed while an engine runs."""
+"""`haad-edge support add|accept|remove|rename|undo|list`: changes the support folder, also while an engine runs."""
 
 from __future__ import annotations
 
@@ -31,23 +31,27 @@ def register(group: typer.Typer) -> None:
 
 
 def add(
-    category: Annotated[str, typer.Option(help="the action's name; it may be new")],
+    category: Annotated[str, typer.Option(help="the action's name; may be a new one")],
     support: Support,
     stream: Annotated[str, typer.Option("--from-stream", help="the camera; none: the recording's only one")] = "",
     track: Annotated[int | None, typer.Option(help="the person's track id; none: the only one in view")] = None,
-    seconds: Annotated[float, number("how long", min=1, max=120)] = 6.0,
-    recording: Annotated[Path | None, typer.Option("--from", help="take it from a recording, not live")] = None,
+    seconds: Annotated[float, number("length of the clip in seconds", min=1, max=120)] = 6.0,
+    recording: Annotated[
+        Path | None, typer.Option("--from", help="recording to take the clip from; none: live poses")
+    ] = None,
     at: Annotated[
         float | None,
-        number("seconds after the recording's start; negative: before its end; none: its last", min=-MOST),
+        number(
+            "where to begin: seconds after the recording's start; negative: before its end; none: its last", min=-MOST
+        ),
     ] = None,
-    poses: Annotated[str, typer.Option(help="the engine's poses_out, where live poses are heard")] = POSES_OUT,
-    wait: Annotated[float, number("seconds until the person must be in view", min=0)] = 10.0,
+    poses: Annotated[str, typer.Option(help="the engine's poses_out, which live poses come from")] = POSES_OUT,
+    wait: Annotated[float, number("give up if the person is not in view within so many seconds", min=0)] = 10.0,
     config: Config = None,
     keys: Keys = None,
     allow_remote: Remote = False,
 ) -> None:
-    """Make a clip of what a camera sees, or of a recording, and add it: one more example of what is normal."""
+    """Make a clip from a live camera or a recording, and add it to the support as an example of what is normal."""
     import json
 
     from edge.errors import SettingsError
@@ -61,45 +65,52 @@ def add(
         who, clip = from_recording(read(recording), stream, track, at, seconds, s)
     elif at is not None or not stream:
         raise SettingsError(
-            "--at is for a recording" if at is not None else "which camera?",
+            "--at needs a recording" if at is not None else "no camera is named",
             fix="name one with --from FILE" if at is not None else "--from-stream NAME, or --from FILE",
         )
     else:
-        with subscribed(poses, "", keys, allow_remote) as source:  # all, so that an error can name those there are
+        with subscribed(poses, "", keys, allow_remote) as source:  # all streams, so that an error can name them
             who, clip = from_live(source, stream, track, seconds, wait, s)
     name = library.clip_name(*who, json.loads(clip.source)["from"])
     what = f"added {who[0]} track {who[1]} to {category}"
     version, placed = library.add(support, category, [(name, clip)], what)
     say(f"{support / placed[0]}: {clip.seconds:.1f} s of {who[0]} track {who[1]}, {clip.fps:.0f} frames a second")
-    _said(support, version)
+    _report(support, version)
 
 
 def accept(
     alert: Annotated[str, typer.Argument(help="the alert's id, or its first characters")],
     support: Support,
-    category: Annotated[str | None, typer.Option(help="none: the nearest, which the alert names")] = None,
-    evidence: Annotated[Path | None, typer.Option(help="the engine's folder; none: HAAD_EVIDENCE or --config")] = None,
+    category: Annotated[
+        str | None, typer.Option(help="category to add it to; none: the nearest one, which the alert names")
+    ] = None,
+    evidence: Annotated[
+        Path | None, typer.Option(help="the engine's evidence folder; none: from HAAD_EVIDENCE or --config")
+    ] = None,
     config: Config = None,
 ) -> None:
-    """Say that an alert was normal: the movement behind it becomes an example."""
+    """Declare an alert normal: the movement behind it becomes an example of what is normal."""
     from edge.errors import SettingsError
     from edge.settings import load_settings
     from edge.support import library
 
     kept = evidence or load_settings({}, config).evidence
     if kept is None:
-        raise SettingsError("where is the movement behind the alert kept?", fix="--evidence DIR, as haad-edge run has")
+        raise SettingsError(
+            "the folder with the movement behind alerts is not known",
+            fix="name it as for haad-edge run: --evidence DIR",
+        )
     version, placed = library.accept(support, alert, kept, category)
     for name in placed:
         say(str(support / name))
-    _said(support, version)
+    _report(support, version)
 
 
 def remove(target: Annotated[str, typer.Argument(help="a category, or CATEGORY/CLIP")], support: Support) -> None:
-    """Take a category or a clip away."""
+    """Remove a category or a clip."""
     from edge.support import library
 
-    _said(support, library.remove(support, target))
+    _report(support, library.remove(support, target))
 
 
 def rename(
@@ -110,22 +121,22 @@ def rename(
     """Rename a category, or move a clip."""
     from edge.support import library
 
-    _said(support, library.rename(support, old, new))
+    _report(support, library.rename(support, old, new))
 
 
 def undo(
     support: Support,
     to: Annotated[int | None, typer.Option(min=1, help="back to this version; none: before the last change")] = None,
 ) -> None:
-    """Take back the last change, or go back to a version; again goes further back."""
+    """Undo the last change, or go back to a version. Repeat it to go further back."""
     from edge.support import library
 
     version = library.undo(support, to)
-    _said(support, version, f" --to {version.number - 1}")
+    _report(support, version, f" --to {version.number - 1}")
 
 
 def list_versions(support: Support) -> None:
-    """The versions of the folder: when, what was done, how many clips."""
+    """List the folder's versions: when, what was done, how many clips."""
     from rich.table import Column, Table
     from rich.text import Text
 
@@ -138,19 +149,19 @@ def list_versions(support: Support) -> None:
     if versions:
         out.print(table)
         if by_hand:
-            say("changed by hand since")
+            say("changed by hand since the last version")
     else:
-        say(f"{support}: no version on record; the first change begins them")
+        say(f"{support}: no version on record yet; the first change begins the history")
 
 
 def _date(iso: str) -> str:
-    """By this host's clock, and short: the zone that is on record would not fit beside the rest."""
+    """A date in this host's time zone, without the zone, which would not fit beside the rest."""
     try:
         return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M:%S}"
-    except ValueError:  # a file that somebody wrote by hand
+    except ValueError:  # a version file edited by hand
         return iso
 
 
-def _said(support: Path, version: Version, to: str = "") -> None:
+def _report(support: Path, version: Version, to: str = "") -> None:
     say(f"version {version.number}: {version.what}; {version.clips} clips of {version.categories} categories")
-    say(f"a running engine takes it up by itself; haad-edge support undo --support {support}{to} takes it back")
+    say(f"a running engine picks it up by itself; to undo it: haad-edge support undo --support {support}{to}")

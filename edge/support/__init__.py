@@ -1,1 +1,1 @@
-"""What is normal: the support folder, its versions, what the engine matches against, and limits that fit a place."""
+"""Manages what is normal: the support folder, its versions, and the support set that the engine matches against."""

@@ -1,4 +1,4 @@
-"""What was worked out of a clip, kept on disk: an engine that starts again, or reloads, embeds only what is new."""
+"""Caches on disk what was computed from clips, so that an engine that restarts or reloads embeds only new clips."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from edge.skeleton import Float
 
 
 class FeatureCache:
-    """Arrays under names that say it all: the hashes of the clip's bytes and of the encoder, and the rule's version."""
+    """Arrays under keys that identify their content: hashes of the clip's bytes and the encoder, the rule's version."""
 
     def __init__(self, root: Path | None = None) -> None:
         temporary = Path(tempfile.gettempdir()) / "haad-edge"
         self.root = root or users_folder("XDG_CACHE_HOME", ".cache") or temporary
 
     def get(self, key: str, width: int, make: Callable[[], Float]) -> Float:
-        """The cached array (N, width), or what `make` returns, which is then kept.
+        """The cached array (N, width), or else the result of `make`, which is then cached.
 
-        A damaged or unwritable cache is no error.
+        A damaged or unwritable cache is not an error.
         """
         path = self.root / f"{key}.npy"
         try:
             found: Float = np.load(path, allow_pickle=False)
             if found.dtype == np.float32 and found.shape == (len(found) or 1, width) and np.isfinite(found).all():
                 return found
-        except Exception:  # whatever numpy raises over a damaged file: tokenize.TokenError, BadZipFile …
+        except Exception:  # numpy raises many kinds over a damaged file: tokenize.TokenError, BadZipFile …
             pass
         made = make()
         buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The support set: a folder of a few normal clips, as features that the engine matches against.
+"""Loads a support folder, a few clips of each normal action, as the features that the engine matches against.
 
     support/<category>/*.npz ─┬─► windows at every phase ─► embeddings per clip ─┬─► SupportSet (G + P, K, D) + limits
                               └─► windows between two ────► embeddings per pair ─┘
@@ -35,20 +35,21 @@ from edge.support.turns import RULE as TURN_RULE
 from edge.support.turns import TurnPlan, chosen, paired, repeated, turn_windows
 
 RULE = "3"
-"""The version of what makes windows of a clip file; part of a cached feature's name."""
+"""The version of the code that cuts a clip file into windows; part of a cached feature's key."""
 PHASE_S = 0.25
 MAX_CATEGORIES = 256
 MAX_WINDOWS = 256
 """Windows kept per category, spread evenly over its clips."""
 REFINED, REFINED_VERSION = "calibration.json", 1
-"""What `haad-edge calibrate` writes beside the categories, and the version of it that is read."""
+"""The file that `haad-edge calibrate` writes beside the categories, and the version of it that this program reads."""
 
 
 def clip_windows(clip: Clip, frames: int, seconds: float) -> tuple[Float, Float]:
-    """All windows a stream of this motion would give: joints (N, T, 15, 3), visible (N, T, 15).
+    """Cut the windows that a stream of this motion would give: joints (N, T, 15, 3), visible (N, T, 15).
 
-    A clip shorter than two windows is taken as a round of a repeated action: it is looped, and cut every PHASE_S of
-    one round. A longer one is a stretch of normal activity and is cut as it is. At most MAX_WINDOWS, spread evenly.
+    A clip shorter than two windows is taken as one round of a repeated action: it is looped, and a window begins every
+    PHASE_S of the round. A longer clip is a stretch of normal activity and is cut as it is. Returns at most
+    MAX_WINDOWS, spread evenly.
     """
     step = seconds / frames
     long = clip.seconds >= 2 * seconds
@@ -64,11 +65,12 @@ Source = tuple[Path, str]
 
 @dataclass(frozen=True, slots=True)
 class SupportSet:
-    """What is normal: G categories, and what lies between P pairs of them, `turns` (P, 2) being their numbers.
+    """What is normal: G categories, and the turns (changes) between P pairs of them, whose numbers are `turns` (P, 2).
 
-    Of M = G + P groups, categories first: features (M, K, D) unit rows, mask (M, K), limit (M,) the distance where the
-    score is 1, `usual` (M,) the score that a stranger's normal windows are expected to have; empty: not known. `clips`
-    names each category's files, and `origin` (M, K) says which of them a row of `features` was cut from.
+    The M = G + P groups, categories first, have features (M, K, D) of unit rows with mask (M, K); limit (M,), the
+    distance where the score is 1; and `usual` (M,), the score expected of normal windows of a person who is not in the
+    support (empty: not known). `clips` names each category's files; `origin` (M, K) says which of them each row of
+    `features` was cut from. `shots` counts each category's clips; `problems` says what is wrong with the folder.
     """
 
     names: tuple[str, ...]
@@ -84,19 +86,19 @@ class SupportSet:
     turns: NDArray[np.intp] = field(default_factory=lambda: NO_TURNS)
 
     def moved(self, factors: NDArray[np.float64]) -> SupportSet:
-        """With each category's limit times its factor (G,), and that of a turn times the mean of its two."""
+        """Scale each category's limit by its factor (G,), and a turn's by the geometric mean of its two.
+
+        For a shift in where normal windows lie: the scores expected of them stay the same.
+        """
         between = np.sqrt(factors[self.turns].prod(1))
         return changed(self, limit=self.limit * np.append(factors, between))
 
     def widened(self, factor: float) -> SupportSet:
-        """With a margin so many times as wide everywhere: each score is that much less, also those expected.
-
-        `moved` is for where normal windows lie, which the scores expected stay with.
-        """
+        """Widen all margins by a factor: every score falls by that factor, and so do the expected scores."""
         return changed(self, limit=self.limit * factor, usual=self.usual / factor)
 
     def nearest_clip(self, embedding: Float, category: int) -> str:
-        """The file of the category whose windows come nearest to an embedding (D,); empty where it is not known."""
+        """The category's file whose windows come nearest to an embedding (D,); empty if the files are not known."""
         if not self.clips:
             return ""
         near = np.where(self.mask[category] > 0, self.features[category] @ embedding, -2)
@@ -104,7 +106,7 @@ class SupportSet:
 
     @property
     def summary(self) -> str:
-        """The categories with their numbers of clips, in words."""
+        """The categories, each with its number of clips, as text."""
         return ", ".join(f"{name} ({shots})" for name, shots in zip(self.names, self.shots, strict=True))
 
 
@@ -117,9 +119,9 @@ def load_support(
     refined: bool = True,
     turns: TurnPlan = TurnPlan(),  # frozen
 ) -> SupportSet:
-    """Embed a support folder. Clips that cannot be read are left out and named in `problems`.
+    """Load and embed a support folder. Clips that cannot be read are left out and named in `problems`.
 
-    Its own calibration, if it has one, moves the limits, unless `refined` is false. `turns` says between which
+    The folder's calibration, if it has one, adjusts the limits unless `refined` is false. `turns` says between which
     categories a change is normal. Raises SupportError when no category is left.
     """
     with reading(Path(root)):
@@ -138,9 +140,7 @@ def _load(
         raise SupportError(f"{root}: cannot be read", why=e.strerror or str(e)) from None
     if len(folders) > MAX_CATEGORIES:
         raise SupportError(f"{root}: {len(folders)} categories", why=f"at most {MAX_CATEGORIES} are matched at once")
-    problems = [
-        f"category '{name}' holds no .npz file that can be seen, and is not part of the support" for name in empty
-    ]
+    problems = [f"category '{name}' holds no visible .npz file, and is not part of the support" for name in empty]
     names: list[str] = []
     features: list[list[Float]] = []
     used: list[tuple[str, ...]] = []
@@ -157,7 +157,7 @@ def _load(
                 data = clip_bytes(path)
                 digest = hashlib.sha256(data).hexdigest()
                 key = f"{_kind(bundle, RULE)}-{digest[:32]}"
-                # The very bytes that were hashed are embedded: the file may change meanwhile.
+                # Embed the same bytes that were hashed: the file may change in between.
                 make = partial(_embed_clip, data, str(path), bundle, engine)
                 features_of = cache.get(key, m.embedding, make)
                 look = partial(_posture, data, str(path))
@@ -179,27 +179,27 @@ def _load(
         raise SupportError(
             f"{root}: no usable clip in any category",
             why="; ".join(problems)[:600],
-            fix="mend these files or put others in; docs/start.md, 'Clip files', says what they hold",
+            fix="correct these files or add others; docs/start.md, 'Clip files', describes the format",
         )
     fair = [[_thin(c, MAX_WINDOWS // len(clips)) for c in clips] for clips in features]
     groups = [_thin(np.concatenate(clips), MAX_WINDOWS) for clips in fair]
     rows, short = chosen(turns, names, np.stack([g.mean(0) for g in groups]))
-    between, turn = [], _Between(bundle, engine, cache)
+    between, turn = [], _TurnFeatures(bundle, engine, cache)
     try:
         pairs = [paired(sources[g], sources[h]) if g != h else repeated(sources[g]) for g, h in rows.tolist()]
         between = [[turn(a, b) for a, b in pair] for pair in pairs]
         version.update(f"{TURN_RULE}{rows.tolist()}".encode() if len(rows) else b"")
     except ClipError as e:
-        rows, short = NO_TURNS, [f"changes between categories are not known, until the folder is read again: {e}"]
+        rows, short = NO_TURNS, [f"changes between categories are not known until the folder is read again: {e}"]
     packed, mask = _pack(groups + [np.concatenate(t) for t in between])
     origin = np.zeros(mask.shape, np.intp)
     for row, clips in zip(origin, fair, strict=False):
-        whose = _thin(np.repeat(np.arange(len(clips)), [len(c) for c in clips]), MAX_WINDOWS)
-        row[: len(whose)] = whose
+        source = _thin(np.repeat(np.arange(len(clips)), [len(c) for c in clips]), MAX_WINDOWS)
+        row[: len(source)] = source
     calibration = bundle.calibration()
-    there = read_refined(root, names, bundle.model) if refined else Fitted(np.ones(len(names)))
+    there = read_refined(root, names, bundle.model) if refined else FolderCalibration(np.ones(len(names)))
     version.update(there.text)
-    problems += there.problems + short + lone(names, features, calibration)
+    problems += there.problems + short + single_clips(names, features, calibration)
     for name, why in faults(dict(zip(names, posture, strict=True))):
         problems.append((f"category '{name}'" if name else "support") + f": {why} → {SEE}")
     level = np.array([level_of(clips, calibration, m.temperature) for clips in features + between])
@@ -220,15 +220,15 @@ def _load(
     return found.moved(there.levels).widened(there.threshold)
 
 
-class _Between:
-    """Features of what lies between clips of two categories, from the cache or by the engine."""
+class _TurnFeatures:
+    """Features of the change from one clip to another, from the cache or by the engine."""
 
     def __init__(self, bundle: Bundle, engine: Engine, cache: FeatureCache) -> None:
         self._bundle, self._engine, self._cache = bundle, engine, cache
         self._clip = lru_cache(maxsize=64)(_as_hashed)
 
     def __call__(self, a: Source, b: Source) -> Float:
-        """Raises ClipError where a file is not any more what it was."""
+        """The features (N, D) of the turn between two clips. Raises ClipError if a file has changed since its hash."""
         key = f"{_kind(self._bundle, 't' + TURN_RULE)}-{a[1][:32]}-{b[1][:32]}"
         return self._cache.get(key, self._bundle.manifest.embedding, partial(self._make, a, b))
 
@@ -238,21 +238,21 @@ class _Between:
 
 
 def _kind(bundle: Bundle, rule: str) -> str:
-    """What features depend on beside the clips, as the beginning of their names in the cache."""
+    """The prefix of a feature's cache key: what the feature depends on beside the clips."""
     m = bundle.manifest
     return f"{m.encoder[:16]}-{rule}-{m.frames}x{m.seconds:g}"
 
 
 def _as_hashed(path: Path, digest: str) -> Clip:
-    """The clip whose content has this hash, if the file still has it. Raises ClipError."""
+    """The clip in a file, if its content still has this hash. Raises ClipError otherwise."""
     data = clip_bytes(path)
     if hashlib.sha256(data).hexdigest() != digest:
-        raise ClipError(f"{path}: was changed while it was read")
+        raise ClipError(f"{path}: was changed while the folder was read")
     return parse_clip(data, str(path))
 
 
-def lone(names: list[str], features: list[list[Float]], calibration: Mapping[str, NDArray[Any]]) -> list[str]:
-    """What to know of categories of one clip: how unsure their limits are."""
+def single_clips(names: list[str], features: list[list[Float]], calibration: Mapping[str, NDArray[Any]]) -> list[str]:
+    """Warnings about categories with a single clip: how uncertain their limits are."""
     out = []
     for name, clips in zip(names, features, strict=True):
         if len(clips) == 1:
@@ -265,9 +265,11 @@ def lone(names: list[str], features: list[list[Float]], calibration: Mapping[str
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
-    """What a folder's calibration.json says: factors (G,) on the levels, one on all margins; its bytes, and what is
-    wrong with it."""
+class FolderCalibration:
+    """What a folder's calibration.json says: factors (G,) on the levels and one on all margins.
+
+    `text` is the file's bytes, `problems` says why it is not used.
+    """
 
     levels: NDArray[np.float64]
     threshold: float = 1.0
@@ -275,29 +277,31 @@ class Fitted:
     problems: list[str] = field(default_factory=list)
 
 
-def read_refined(root: Path, names: list[str], model: str) -> Fitted:
-    """The folder's calibration.json. Without the file, and with one that cannot be used, factors of 1."""
+def read_refined(root: Path, names: list[str], model: str) -> FolderCalibration:
+    """Read the folder's calibration.json; factors of 1 if there is none, or if it cannot be used."""
     path, none = root / REFINED, np.ones(len(names))
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return Fitted(none)
+        return FolderCalibration(none)
     except OSError as e:
-        return Fitted(none, problems=[f"{path}: cannot be read and is not used ({e.strerror})"])
-    again = "haad-edge calibrate makes it anew; without the file the bundle's own limits hold"
+        return FolderCalibration(none, problems=[f"{path}: not used: cannot be read ({e.strerror})"])
+    again = "run haad-edge calibrate again, or delete the file; until then the bundle's own limits apply"
     try:
         found = json.loads(data)
         version, made_by = found["version"], found["model"]
         threshold = float(found["threshold"])
         levels = np.array([float(found["levels"].get(n, 1.0)) for n in names])
         if version != REFINED_VERSION or made_by != model:
-            return Fitted(none, problems=[f"{path}: made for {made_by}, version {version}, and not used → {again}"])
+            return FolderCalibration(
+                none, problems=[f"{path}: not used: made for {made_by}, version {version} → {again}"]
+            )
         factors = np.append(levels, threshold)
         if not (np.isfinite(factors).all() and (factors > 0).all()):
             raise ValueError("a factor is not a positive number")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
-        return Fitted(none, problems=[f"{path}: not a calibration and not used: {e} → {again}"])
-    return Fitted(levels, threshold, data)
+        return FolderCalibration(none, problems=[f"{path}: not used: not a calibration: {e} → {again}"])
+    return FolderCalibration(levels, threshold, data)
 
 
 def _embed_clip(data: bytes, where: str, bundle: Bundle, engine: Engine) -> Float:
@@ -310,7 +314,7 @@ def _posture(data: bytes, where: str) -> Float:
 
 
 def _thin(rows: NDArray[Any], most: int) -> NDArray[Any]:
-    """At most `most` of the rows, evenly spread, at least one."""
+    """At most `most` of the rows, but at least one, evenly spread."""
     if len(rows) <= max(1, most):
         return rows
     thinned: NDArray[Any] = rows[np.linspace(0, len(rows) - 1, max(1, most)).round().astype(int)]
@@ -318,7 +322,7 @@ def _thin(rows: NDArray[Any], most: int) -> NDArray[Any]:
 
 
 def _pack(features: list[Float]) -> tuple[Float, Float]:
-    """Pad to a common K, a multiple of 8."""
+    """Pad features to a common K, a multiple of 8; returns them and the mask."""
     k = -(-max(len(f) for f in features) // 8) * 8
     packed = np.zeros((len(features), k, features[0].shape[1]), np.float32)
     mask = np.zeros((len(features), k), np.float32)

@@ -1,6 +1,6 @@
-"""What can be done to a support folder: add, remove, rename, accept an alert, undo. Each is one version of its history.
+"""Changes a support folder: add, remove, rename, accept an alert, undo. Each change is one version of its history.
 
-A running engine takes a change up by itself, whole or not at all; see `edge.support.history`.
+A running engine picks a change up by itself, as a whole or not at all; see `edge.support.history`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Store = Callable[[bytes], str]
 
 
 def add(root: Path, category: str, clips: Sequence[tuple[str, Clip]], what: str = "") -> tuple[Version, list[str]]:
-    """Put clips into a category, new or not, under names like these; returns the version, and the clips' paths.
+    """Add named clips to a category, which may be new; returns the version, and the clips' paths in the folder.
 
-    Raises SupportError when the folder has each of them already.
+    Clips that the folder has already are skipped. Raises SupportError when it has all of them.
     """
     category, placed = as_category(category), list[str]()
     root.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def _there_already(root: Path, names: list[str], category: str) -> SupportError:
     elsewhere = next((n for n in names if n.partition("/")[0] != category), None)
     return SupportError(
         f"{root}: nothing would change",
-        why=f"it has that already, as {', '.join(names)[:300]}",
+        why=f"the folder has this already, as {', '.join(names)[:300]}",
         fix=f"haad-edge support rename {shlex.join([elsewhere, category])} --support {shlex.quote(str(root))}"
         if elsewhere
         else "",
@@ -59,7 +59,7 @@ def _there_already(root: Path, names: list[str], category: str) -> SupportError:
 
 
 def remove(root: Path, target: str) -> Version:
-    """Take away a category, "walk" or "walk/", or one clip "walk/1" of it. Raises SupportError when it is not there."""
+    """Remove a category, "walk" or "walk/", or one clip of it, "walk/1". Raises SupportError when it is not there."""
     target = _bare(target)
 
     def edit(files: Files, store: Store) -> None:
@@ -71,13 +71,13 @@ def remove(root: Path, target: str) -> Version:
 
 
 def rename(root: Path, old: str, new: str) -> Version:
-    """Give a category another name, or a clip: "walk/1" to "walk/old" or to another category, "wave/1".
+    """Rename a category or a clip: "walk/1" to "walk/old", or to another category as "wave/1".
 
-    A slash at the end, as a shell completes folders, means the category. Raises SupportError when the old one is not
-    there, or the new one is.
+    A name that ends in a slash, as a shell completes folders, means the category. Raises SupportError when the old name
+    does not exist or the new one does.
     """
     old, new = _bare(old), _bare(new)
-    if "/" in old:  # as it will be called, so that what is on record is what was done
+    if "/" in old:  # the name the clip will really get, so that the version's text is exact
         category, _, stem = new.partition("/")
         stem = stem.removesuffix(".npz") or old.rpartition("/")[2].removesuffix(".npz")
         new = f"{as_category(category)}/{_plain(stem)}"
@@ -89,10 +89,13 @@ def rename(root: Path, old: str, new: str) -> Version:
         else:
             moves = {name: f"{as_category(new)}/{name.partition('/')[2]}" for name in names}
             if any(name.startswith(f"{new}/") for name in files):
-                raise SupportError(f"{root}: category '{new}' is there already", fix="move single clips into it")
+                raise SupportError(
+                    f"{root}: category '{new}' exists already",
+                    fix="move the clips into it one by one",
+                )
         for source, goal in moves.items():
             if goal in files:
-                raise SupportError(f"{root}: '{goal}' is there already", fix="choose another name")
+                raise SupportError(f"{root}: '{goal}' exists already", fix="choose another name")
             files[goal] = files.pop(source)
         if "/" not in old and REFINED in files:
             files[REFINED] = store(_renamed((root / REFINED).read_bytes(), old, new))
@@ -102,9 +105,9 @@ def rename(root: Path, old: str, new: str) -> Version:
 
 
 def accept(root: Path, alert: str, kept: Path, category: str | None) -> tuple[Version, list[str]]:
-    """Add the movement behind an alert to the category that was nearest to it, or to the one named.
+    """Add the movement behind an alert to the category that was nearest to it, or to `category`.
 
-    `kept` is the engine's folder of evidence. Raises SupportError.
+    `kept` is the engine's evidence folder. Raises SupportError.
     """
     found = evidence.find(kept, alert)
     into = _bare(category) if category is not None else str(found[0][2]["category"])
@@ -113,7 +116,7 @@ def accept(root: Path, alert: str, kept: Path, category: str | None) -> tuple[Ve
 
 
 def undo(root: Path, to: int | None) -> Version:
-    """Back to before the last change, or to version `to`."""
+    """Go back to the state before the last change, or to version `to`. Raises SupportError if there is none."""
     with changing(root) as history:
         return history.undo(to)
 
@@ -121,41 +124,41 @@ def undo(root: Path, to: int | None) -> Version:
 def versions(root: Path) -> tuple[list[Version], bool]:
     """All versions on record, oldest first; and whether the folder was changed by hand since the last."""
     if root.is_dir() and not (root / FOLDER).is_dir():
-        return [], False  # who only looks makes no folder
+        return [], False  # looking must not create a history
     with changing(root) as history:
         found = history.versions()
         return found, bool(found) and history.current() != found[-1].files
 
 
 def clip_name(stream: str, track: int, t: int) -> str:
-    """A clip's name by who and when (ns since 1970)."""
+    """A clip's name from its stream, track and time (ns since 1970)."""
     return f"{stream}_{track}_{datetime.fromtimestamp(t / 1e9).strftime('%Y%m%d-%H%M%S')}"
 
 
 def _bare(name: str) -> str:
-    """Without the slash that a shell's completion leaves behind a folder."""
+    """Strip the slash that a shell's completion leaves behind a folder."""
     return name.rstrip("/")
 
 
 def as_category(name: str) -> str:
-    """A category's name as it was given, if it can be one. Raises SupportError."""
+    """Check a category's name, and strip its trailing slash. Raises SupportError if no category can have it."""
     name = _bare(name)
     if not name.isprintable() or not name.strip() or "/" in name or name[0] == "." or len(name.encode()) > NAME_BYTES:
         raise SupportError(
             f"{name!r:.80} cannot name a category",
-            why=f"it names a folder: printable, without /, not beginning with a dot, at most {NAME_BYTES} bytes",
+            why=f"it becomes a folder: printable, without /, not starting with a dot, at most {NAME_BYTES} bytes",
             fix="for example --category loading",
         )
     return name
 
 
 def _plain(stem: str) -> str:
-    """A file's name from a stream's, which may hold anything printable."""
+    """Make a file name from a stream's name, which may hold anything printable."""
     return re.sub(r"[^\w.-]+", "-", stem).strip(".-")[:80] or "clip"
 
 
 def _free(files: Files, stem: str) -> str:
-    """A name that no file has yet."""
+    """A file name that is not taken yet."""
     name, n = f"{stem}.npz", 2
     while name in files:
         name, n = f"{stem}-{n}.npz", n + 1
@@ -163,17 +166,19 @@ def _free(files: Files, stem: str) -> str:
 
 
 def _named(files: Files, target: str, root: Path) -> list[str]:
-    """The clips that "walk" or "walk/1" means. Raises SupportError when there are none."""
+    """The clips that "walk" or "walk/1" stands for. Raises SupportError when there are none."""
     clip = target if target.endswith(".npz") else f"{target}.npz"
     found = [clip] if "/" in target and clip in files else [n for n in files if n.startswith(f"{target}/")]
     if not found or not target:
         there = sorted({n.partition("/")[0] for n in files if "/" in n})
-        raise SupportError(f"{root}: no '{target}' there", fix=f"its categories are {', '.join(there)[:300] or 'none'}")
+        raise SupportError(
+            f"{root}: there is no '{target}'", fix=f"its categories are {', '.join(there)[:300] or 'none'}"
+        )
     return found
 
 
 def _renamed(data: bytes, old: str, new: str) -> bytes:
-    """A calibration in which a category has another name; one that cannot be read stays as it is."""
+    """Rename a category in a calibration file's content; content that cannot be read stays as it is."""
     try:
         value = json.loads(data)
         for part in ("levels", "windows"):

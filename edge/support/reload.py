@@ -1,6 +1,6 @@
-"""A support folder that is looked at now and then, and loaded anew when it has changed.
+"""Watches a support folder and reloads it when it has changed.
 
-folder ─fingerprint─► the same twice in a row, and new ─► load ─► taken by the loop between two batches
+folder ─fingerprint─► changed, and the same twice in a row ─► load ─► taken by the loop between two batches
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ Fingerprint = tuple[tuple[str, int, int, int], ...]
 
 
 def fingerprint(root: Path) -> Fingerprint:
-    """Names, sizes and times of the folder's clips: changes when anything a reload should see does."""
+    """Names, sizes and times of the folder's files. It differs after every change that needs a reload."""
     found = []
-    # A folder that changes while it is listed makes glob raise; the next look sees it whole.
+    # glob raises if the folder changes while it is listed; the next check sees it whole.
     with contextlib.suppress(OSError):
         for path in [*root.glob("*/*.npz"), *root.glob(REFINED)]:
             with contextlib.suppress(OSError):
                 stat = path.stat()
-                # The last changes with the rights too: what could not be read may be readable now.
+                # ctime changes with the permissions too: a file that could not be read may be readable now.
                 found.append((str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     return tuple(sorted(found))
 
 
 class SupportWatcher:
-    """Loads the folder anew in a thread of its own when it changes; `take` hands the result over between batches.
+    """Reloads a changed folder in a thread of its own; `take` hands the result over between batches.
 
     `seen` is the fingerprint from before the support in use was loaded. A folder must look the same twice in a row
-    before it is read, so that a copy in progress is not. When the new state cannot be read, the old support stays, the
-    reason is said and stands in `trouble`, and it is tried again every `retry` seconds: the trouble may be elsewhere.
+    before it is read, so that a copy in progress is not. When the new state cannot be loaded, the old support stays in
+    use, the reason is logged and kept in `trouble`, and loading is tried again every `retry` seconds, since the cause
+    may lie outside the folder.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class SupportWatcher:
                 tried = now
                 try:
                     loaded = self._load()
-                except Exception as e:  # whatever it is, the folder may be mended: the watch must go on
+                except Exception as e:  # any error: the folder may be corrected later, so the watch must go on
                     self.trouble, again = f"the changed support folder is not used: {e}", time.monotonic() + self._retry
                     self._say(self.trouble, self.trouble)
                 else:

@@ -126,7 +126,7 @@ def test_errors_are_raised_as_the_family_and_printed_without_a_traceback(
     [
         ("run --support CLIPS/walk", "next: name CLIPS, or put them into a sub-folder"),
         ("run --support CLIPS/walk/0.npz", "is a file, not a folder"),
-        ("run --support BAD", "next: mend these files"),
+        ("run --support BAD", "next: correct these files"),
         ("run --support CLIPS --bundle nowhere", "why: no such folder"),
         ("run --support CLIPS --bundle CLIPS", "why: it has no manifest.json"),
         ("run --support CLIPS --config none.yaml", "none.yaml: cannot be read\n  why: No such file or directory"),

@@ -120,9 +120,9 @@ def test_what_a_camera_shows_becomes_an_example_while_the_engine_runs(
     engine.until(lambda e: isinstance(e, Status) and engine.said().count(f"support {original}: ") == 2, 30)
     assert not (support / "wave").exists() and not (support / "waving").exists()
     for arguments, text in (
-        (("remove", "nothing"), "no 'nothing' there"),
+        (("remove", "nothing"), "there is no 'nothing'"),
         (("undo",), "nothing to undo"),
-        (("add", "--category", "x"), "which camera?"),
+        (("add", "--category", "x"), "no camera is named"),
         (("add", "--category", "x", "--from", tmp_path / "none"), "cannot be read"),
         (("accept", "abcd", "--evidence", tmp_path), "nothing is kept of alert abcd"),
         (("accept", "abcd"), "where is the movement"),

@@ -79,7 +79,10 @@ def test_a_stream_that_mixes_kinds_of_poses_is_told_of_and_not_judged_by_both_to
     b.play([m for pair in zip(mixed, other, strict=True) for m in pair])
     assert heard(b) == {("b", 2): {0.2}} and b.sink.alerts() == []
     assert b.runtime.windows.fate["mixed"] == 2 * 144 // 3 - 1
-    assert "stream a: its poses were core15, c 2, with size, and are core15, c 3: its tracks begin" in said.getvalue()
+    assert (
+        "stream a: its poses were core15, c 2, with size, and now are core15, c 3, so its tracks begin"
+        in said.getvalue()
+    )
 
 
 def test_a_size_that_nothing_is_divided_by_mixes_nothing() -> None:

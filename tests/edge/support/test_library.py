@@ -127,11 +127,11 @@ def test_a_clip_comes_back_as_it_was_saved_and_the_loader_never_sees_the_history
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda r: library.remove(r, "wlak"), "no 'wlak' there"),
-        (lambda r: library.remove(r, "walk/9"), "no 'walk/9' there"),
-        (lambda r: library.remove(r, ""), "no '' there"),
-        (lambda r: library.rename(r, "walk", "squat"), "'squat' is there already"),
-        (lambda r: library.rename(r, "walk/0", "walk/1"), "'walk/1.npz' is there already"),
+        (lambda r: library.remove(r, "wlak"), "there is no 'wlak'"),
+        (lambda r: library.remove(r, "walk/9"), "there is no 'walk/9'"),
+        (lambda r: library.remove(r, ""), "there is no ''"),
+        (lambda r: library.rename(r, "walk", "squat"), "'squat' exists already"),
+        (lambda r: library.rename(r, "walk/0", "walk/1"), "'walk/1.npz' exists already"),
         (lambda r: library.rename(r, "walk", "../../etc"), "cannot name a category"),
         (lambda r: library.rename(r, "walk/0", ".history/x"), "cannot name a category"),
         (lambda r: library.add(r, ".hidden", [("a", clip())]), "cannot name a category"),
@@ -167,7 +167,7 @@ def test_a_clip_that_is_there_already_is_said_to_be_where_and_how_to_move_it(roo
     library.add(root, "wave", [("a", clip())])
     with pytest.raises(SupportError) as e:
         library.add(root, "bye bye", [("b", clip())])
-    assert e.value.why == "it has that already, as wave/a.npz"
+    assert e.value.why == "the folder has this already, as wave/a.npz"
     assert e.value.fix == f"haad-edge support rename wave/a.npz 'bye bye' --support {root}"
     library.rename(root, "wave/a.npz", "bye bye")  # as it says
     assert "bye bye/a.npz" in content(root)

@@ -191,4 +191,4 @@ def test_a_clip_that_changes_meanwhile_leaves_the_categories_as_they_are(
     monkeypatch.setattr(Path, "read_bytes", once)
     support = load(folder, engine)
     assert support.names == ("squat", "walk", "wave") and len(support.turns) == 0 and len(support.limit) == 3
-    assert any("was changed while it was read" in p for p in support.problems)
+    assert any("was changed while the folder was read" in p for p in support.problems)
