@@ -77,7 +77,7 @@ def only(found: Tracks, where: str, others: Iterable[Who] = ()) -> tuple[Who, Tr
         there = ", ".join(f"{s} track {i}" for s, i in others)
         raise SupportError(
             f"{where}: no such person was seen",
-            why=f"seen there: {there:.600}" if there else "",
+            why=f"in view were {there:.600}" if there else "",
             fix="check --from-stream, --track and the time",
         )
     if len(found) > 1:

@@ -62,7 +62,7 @@ class TurnPlan:
 
 
 def turn_windows(a: Clip, b: Clip, frames: int, seconds: float) -> tuple[Float, Float]:
-    """Windows of the changes from `a` to `b` and from `b` to `a`: joints (2·CUTS, T, 15, 3), visible (2·CUTS, T, 15)."""
+    """Windows of the changes from `a` to `b` and back: joints (2·CUTS, T, 15, 3), visible (2·CUTS, T, 15)."""
     both = [_change(x, y, frames, seconds) for x, y in ((a, b), (b, a))]
     return np.concatenate([j for j, _ in both]), np.concatenate([v for _, v in both])
 
@@ -114,7 +114,7 @@ def _rotation(start: Float, seen: Float, end: Float, still_seen: Float) -> Float
 
 
 def repeated(a: Sequence[Item]) -> list[tuple[Item, Item]]:
-    """Pair the clips of one category: at most CLIPS of them, each with the next; one or two are paired with themselves."""
+    """Pair the clips of one category: at most CLIPS of them, each with the next; of one or two, each with itself."""
     some = _spread(a, min(CLIPS, len(a)))
     return list(zip(some, some[1:] + some[:1] if len(some) > 2 else some, strict=True))
 
