@@ -1,4 +1,4 @@
-"""`haad-edge axes`: whether a folder's clips are the right way round, and the same clips in other axes."""
+"""`haad-edge axes`: checks whether a folder's clips are the right way round, and writes them in other axes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 def axes(
     data: Annotated[Path, typer.Argument(help="DIR/<category>/*.npz")],
     to: Annotated[
-        str | None, typer.Option(help="what becomes x, y and z, as x,-y,-z; none: only say what seems wrong")
+        str | None, typer.Option(help="the old axes that become x, y and z, such as x,-y,-z; none: only check")
     ] = None,
-    output: Annotated[Path | None, typer.Option("--out", help="the new folder to write the clips into")] = None,
-    only: Annotated[list[str] | None, typer.Option("--category", help="turn these alone; none: all")] = None,
+    output: Annotated[Path | None, typer.Option("--out", help="new folder to write the clips into")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--category", help="convert only this category; repeatable; none: all")
+    ] = None,
 ) -> None:
-    """Whether clips are the right way round: y up, right-handed. With --to and --out, the same clips in other axes."""
+    """Check whether clips are the right way round: y up, right-handed. With --to and --out, convert them."""
     import numpy as np
 
     from edge.clip import categories, iter_clips, save_clip
@@ -33,14 +35,14 @@ def axes(
     if (to is None) != (output is None):
         raise typer.BadParameter("--to and --out go together", param_hint="--to")
     if output is not None and output.resolve().is_relative_to(data.resolve()):
-        raise typer.BadParameter("name a folder outside the clips' own", param_hint="--out")
+        raise typer.BadParameter("name a folder outside that of the clips", param_hint="--out")
     if output is not None and output.is_dir() and any(output.iterdir()):
-        raise typer.BadParameter(f"{output} holds something: name a new folder", param_hint="--out")
+        raise typer.BadParameter(f"{output} is not empty: name a new folder", param_hint="--out")
     columns, signs = parse_axes(to or "x,y,z")
     folders = categories(data)
-    if strange := [name for name in only or () if name not in folders]:
+    if unknown := [name for name in only or () if name not in folders]:
         there = ", ".join(folders)
-        raise typer.BadParameter(f"there is no '{strange[0]}', but {there:.300}", param_hint="--category")
+        raise typer.BadParameter(f"there is no '{unknown[0]}'; there are {there:.300}", param_hint="--category")
     ready_folder(output)
     clips: list[tuple[str, str, Clip]] = []
     for category, files in folders.items():
@@ -52,8 +54,8 @@ def axes(
                 if columns[2] != 2 and not clip.joints[..., 2].any():
                     raise ClipError(
                         f"{path}: has no depth",
-                        why=f"--to {to} would make depth of its {'xyz'[columns[2]]}",
-                        fix="of clips without depth turn x and y alone: --to x,-y,z",
+                        why=f"--to {to} would use its {'xyz'[columns[2]]} as depth",
+                        fix="for clips without depth change only x and y, for example --to x,-y,z",
                     )
                 clip = turned(clip, columns, signs)
             clips.append((category, path.name, clip))
@@ -64,14 +66,14 @@ def axes(
         if output is not None:
             save_clip(output / category / name, clip)
         found[category] = found.get(category, 0) + clip_cues(clip)[0]
-    told = [f"category '{name}': {why}; --category turns it alone" if name else why for name, why in faults(found)]
+    wrong = [f"category '{name}': {why}; --category converts only it" if name else why for name, why in faults(found)]
     fine = unsure(np.sum(list(found.values()), axis=0)) or "nothing seems wrong with their axes"
-    for line in told or [fine]:
+    for line in wrong or [fine]:
         say(f"{output or data}: {len(clips)} clips, {line}")
 
 
 def parse_axes(text: str) -> tuple[list[int], list[int]]:
-    """'x,-y,-z' → where each axis comes from, and its sign. Raises typer.BadParameter."""
+    """'x,-y,-z' → the old axis that each new one is, and its sign. Raises typer.BadParameter."""
     names = [a.strip() for a in text.split(",")]
     plain = [a.lstrip("+-") for a in names]
     if sorted(plain) != ["x", "y", "z"] or any(len(a) - len(p) > 1 for a, p in zip(names, plain, strict=True)):

@@ -1,10 +1,10 @@
-"""`haad-edge calibrate`: limits made to fit one place, from a recording of its normal operation.
+"""`haad-edge calibrate`: fits the limits to one place, from a recording of its normal operation.
 
     recording ─► the device's own decoding, windows, encoder ─► scores ─┬─► each category's level there
                                                                         └─► the margin that keeps the rate
                                                      support/calibration.json, which `load_support` reads
 
-The file names what it was made from. Delete it, and the limits are those of the bundle again.
+The file says what it was made from. Without it, the limits are those of the bundle again.
 """
 
 from __future__ import annotations
@@ -36,14 +36,17 @@ from edge.wire import Limits, decode_pose
 BELIEF = 60
 """Windows of a recording that weigh as much as the bundle's calibration: a quarter of a minute of one person."""
 FACTORS = (0.4, 2.5)
-"""No level moves further than this: a recording is not believed to make normal what is far from every clip."""
+"""Bounds of a level's factor: a recording alone cannot make normal what is far from every clip."""
 GRID = np.exp(np.arange(0, 1.05, 0.1)).round(4)
-"""How much wider the margins may become."""
+"""Factors by which the margins may be widened."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """What a recording says: factor by category on its level, how many windows of each, and a factor on all margins."""
+    """What a recording yields: each category's factor on its level, its number of windows, one factor on all margins.
+
+    Also the alarms that the recording raised before and raises now, the number allowed, and its camera-hours.
+    """
 
     levels: dict[str, float]
     windows: dict[str, int]
@@ -56,7 +59,7 @@ class Refined:
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """Windows that came due together: number (n,) of each one's track, end (n,) in ns, distance (n, G), seen (n,)."""
+    """Windows that came due together: track number (n,), end (n,) in ns, distance (n, G), share of joints seen (n,)."""
 
     track: Slots
     end: NDArray[np.int64]
@@ -72,9 +75,10 @@ def refine(
     support: SupportSet,
     notice: Callable[[str], None] = lambda text: None,
 ) -> Refined:
-    """Play the recording through the device's own stations and find what fits it. Raises RecordingError if too short.
+    """Play the recording through the device's own stages and find the factors that fit it.
 
-    `support` has the bundle's own limits. A recording whose end is missing is used as far as it goes, with a notice.
+    `support` has the bundle's own limits. If the end of the recording is missing, the rest is used, with a notice.
+    Raises RecordingError if it is too short.
     """
     for line in NormalByStream(s.normal, support.names).trouble:
         notice(line)
@@ -87,8 +91,8 @@ def refine(
     if total < BELIEF:
         raise RecordingError(
             f"{recording.path}: too short to calibrate from",
-            why=f"it gives {total} windows, {BELIEF} are the least",
-            fix="record some minutes of normal operation, with people in view",
+            why=f"it gives {total} windows, and at least {BELIEF} are needed",
+            fix="record a few minutes of normal operation, with people in view",
         )
     levels, windows = _levels(batches, found.tracks, s, support)
     moved = support.moved(np.array([levels.get(n, 1.0) for n in support.names]))
@@ -105,7 +109,7 @@ def refine(
 
 
 class _Player:
-    """A recording through decoding and windows to distances. `tracks` are all that were in it: (stream, id)."""
+    """Takes a recording through decoding and windows to distances. `tracks` are all tracks in it: (stream, id)."""
 
     def __init__(self, s: Settings, bundle: Bundle, engine: Engine) -> None:
         m = bundle.manifest
@@ -117,11 +121,11 @@ class _Player:
         self.tracks: list[tuple[str, int]] = []
 
     def who(self, slot: int) -> tuple[str, int]:
-        """See `edge.judge.Tracks`; slots are the numbers of tracks, of which each has its own."""
+        """See `edge.judge.Tracks`. A slot here is the track's number in the recording."""
         return self.tracks[slot]
 
     def place(self, slot: int) -> None:
-        """Not known any more."""
+        """Not known here, so no track continues another's alert."""
 
     @property
     def hours(self) -> float:
@@ -129,7 +133,7 @@ class _Player:
         return sum(b - a for a, b in self._span.values()) / SECOND / 3600
 
     def play(self, recording: Reader) -> Iterator[_Windows]:
-        """The recording's windows, in order; a message that cannot be read is passed over, as by the engine."""
+        """Yield the recording's windows in order; messages that cannot be read are skipped, as the engine does."""
         for item in recording:
             try:
                 frame = decode_pose([item.message], self._limits, partial(int, item.arrival))
@@ -173,9 +177,9 @@ class _Player:
 def _levels(
     batches: list[_Windows], tracks: list[tuple[str, int]], s: Settings, support: SupportSet
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Each category's factor: the median of its windows' scores over what was expected, drawn towards 1 if few.
+    """Each category's factor: the median of its windows' scores over the expected score, drawn towards 1 if few.
 
-    A window is that category's which it counts as, also where what lies between two is nearest, as in the engine.
+    A window belongs to the category that it counts as in the engine, even where a turn is nearest to it.
     """
     here, scorer = NormalByStream(s.normal, support.names, support.turns), Scorer(support.limit, support.turns)
     passing = TurnTimer(len(tracks))
@@ -186,10 +190,10 @@ def _levels(
         found = scorer(b.distance, streams, partial(passing, b.track, b.end))
         over.append(found.score / usual[found.group])
         category.append(found.category)
-    every, whose = np.concatenate(over), np.concatenate(category)
+    every, counted_as = np.concatenate(over), np.concatenate(category)
     levels, windows = {}, {}
     for g, name in enumerate(support.names):
-        mine = every[whose == g]
+        mine = every[counted_as == g]
         if len(mine):
             shift = float(np.log(np.median(mine) + 1e-6)) * len(mine) / (len(mine) + BELIEF)
             levels[name] = round(float(np.clip(np.exp(shift), *FACTORS)), 4)
@@ -198,14 +202,14 @@ def _levels(
 
 
 def _alarms(batches: list[_Windows], judge: Judge, support: SupportSet) -> int:
-    """How many alerts the recording raises."""
+    """How many alerts the recording raises with this support."""
     judge.use(support)
     verdicts = [judge(b.track, b.end, b.distance, b.seen) for b in batches]
     return sum(c.type == "new" for v in verdicts for c in v.changes)
 
 
 def write_refined(root: Path, found: Refined, *, recording: Path, model: str) -> Path:
-    """Write support/calibration.json in one step; `load_support` takes it up."""
+    """Write support/calibration.json atomically; `load_support` reads it."""
     path = root / REFINED
     body = {
         "version": REFINED_VERSION,
@@ -236,15 +240,15 @@ def command(root: Path, recording: Path | None, bundle: Path | None, *, reset: b
     if reset:
         if not root.is_dir():
             what = "is a file, not a folder" if root.exists() else "no such folder"
-            raise SupportError(f"{root}: {what}", fix="name the one whose calibration is to go: --support DIR")
+            raise SupportError(f"{root}: {what}", fix="name the folder whose calibration to remove: --support DIR")
         try:
             path.unlink()
-            say(f"{path}: gone; the bundle's own limits hold")
+            say(f"{path}: removed; the bundle's own limits apply")
         except FileNotFoundError:
-            say(f"{path}: is not there, so there was nothing to take away; the bundle's own limits hold")
+            say(f"{path}: there is no such file, so nothing was removed; the bundle's own limits apply")
         return
     if recording is None:
-        raise SettingsError("nothing to calibrate from", fix="name a recording with --from, or use --reset")
+        raise SettingsError("no recording to calibrate from", fix="name one with --from, or use --reset")
     reader, s = read(recording), load_settings({}, config)
     model = open_bundle(bundle or s.bundle)
     engine = open_engine(model)
@@ -258,8 +262,11 @@ def command(root: Path, recording: Path | None, bundle: Path | None, *, reset: b
         if seen:
             say(f"{name}: {seen} windows, limit × {found.levels[name] * found.threshold:.2f}")
         else:
-            say(f"{name}: never nearest in the recording; limit × {found.threshold:.2f}")
+            say(f"{name}: never the nearest category in the recording; limit × {found.threshold:.2f}")
     say(f"alerts in {found.hours:.2f} camera-hours: {found.alarms_before} before, {found.alarms} now")
     if found.alarms > found.allowed:
-        say(f"{found.allowed} were wanted: is everything in the recording normal? see what it alarms on", to=err)
-    say(f"{path}: in use from the next look at the folder on; --reset takes it away")
+        say(
+            f"at most {found.allowed} were wanted: is everything in the recording normal? look at what raises alerts",
+            to=err,
+        )
+    say(f"{path}: a running engine takes it into use by itself; --reset removes it")

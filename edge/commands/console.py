@@ -1,4 +1,4 @@
-"""What all commands share: how errors reach a person, how signals end them, and what their options look like."""
+"""What all commands share: printing errors, ending on signals, and checking options."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ from typer.core import TyperGroup
 
 from edge.errors import HaadError, MissingExtra, SettingsError
 
-Keys = Annotated[Path | None, typer.Option(help="folder of CURVE keys (haad-edge keys makes them)")]
-Config = Annotated[Path | None, typer.Option(help="the YAML file with settings that `run` gets")]
+Keys = Annotated[Path | None, typer.Option(help="folder of CURVE keys, made by haad-edge keys")]
+Config = Annotated[Path | None, typer.Option(help="YAML file with settings, the same as for `run`")]
 Remote = Annotated[bool, typer.Option(help="permit an address on another host, unencrypted")]
 
 MOST = 1_000_000
-"""Of the number in an option, unless it says otherwise. As seconds, eleven days: ZeroMQ cannot wait for a month."""
+"""The largest number that an option takes unless it says otherwise. In seconds it is eleven days; ZeroMQ cannot wait
+for a month."""
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
 def say(text: str, *, style: str = "", to: Console = out) -> None:
-    """One line as it is: never wrapped, so that a command in it can be copied, and brackets are no markup."""
+    """Print one line as it is: never wrapped, so that a command in it can be copied, and brackets are not markup."""
     to.print(text, style=style, markup=False, soft_wrap=True)
 
 
 def fail(e: HaadError) -> NoReturn:
-    """Print what happened, why, and what to run next; then exit."""
+    """Print what happened, why, and what to do next; then exit."""
     err.print("error: ", end="", style="bold red")
     say(e.what, to=err)
     for label, text in (("why", e.why), ("next", e.fix)):
@@ -47,9 +48,9 @@ def fail(e: HaadError) -> NoReturn:
 
 @contextlib.contextmanager
 def signals() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """SIGTERM, Ctrl-C and a closed terminal call what the given function is told to, and as before after the block.
+    """Let SIGTERM, Ctrl-C and a closed terminal call a function, and restore the handlers after the block.
 
-    What is ignored stays so, as under nohup.
+    Yields a function that takes the one to be called. Signals that are ignored, as under nohup, stay ignored.
     """
     before = {
         n: h for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if (h := signal.getsignal(n)) != signal.SIG_IGN
@@ -67,44 +68,44 @@ def signals() -> Iterator[Callable[[Callable[[], None]], None]]:
 
 
 def need(extra: str, *modules: str) -> None:
-    """Raises MissingExtra when a module of the extra is not installed."""
+    """Raise MissingExtra if a module of the extra is not installed."""
     missing = [m for m in modules if importlib.util.find_spec(m) is None]
     if missing:
         raise MissingExtra(
             f"this command needs {', '.join(missing)}",
-            why="the plain install is what a device needs, and no more",
+            why="the plain install holds only what a device needs",
             fix=f"pip install 'haad-edge[{extra}]'",
         )
 
 
 def number(help: str, *, min: float, max: float = MOST, step: float = 0.0) -> Any:
-    """An option for a float from `min` to `max`; with `step`, nothing between 0 and that. Every float option is one.
+    """An option for a float from `min` to `max`; with `step`, 0 or at least `step`. Every float option uses it.
 
-    typer's own bounds let nan through, and what has none lets inf through.
+    typer's own bounds let nan through, and an option without bounds lets inf through.
     """
 
     def check(value: float | None) -> float | None:
         if value is not None and math.isnan(value):
             raise typer.BadParameter("nan is not a number.")
         if value is not None and 0 < value < step:
-            raise typer.BadParameter(f"{value:g} is neither 0 nor at least {step:g}.")
+            raise typer.BadParameter(f"{value:g} must be 0 or at least {step:g}.")
         return value
 
     return typer.Option(help=help, min=min, max=max, callback=check)
 
 
 class Commands(TyperGroup):
-    """All commands. None takes an empty argument, which typer would make the working folder where a path is wanted."""
+    """The group of all commands. It refuses empty arguments, which typer would take for the working folder as paths."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Raises SettingsError that names the option, or where the argument stands."""
+        """Raises SettingsError that names the option, or the position, of an empty argument."""
         for before, given in pairwise(["", *args]):
             name, _, value = given.partition("=") if given.startswith("--") else (before, "", given)
             if not value and (given.endswith("=") or not given):
-                what = name if name.startswith("--") else f"an argument behind '{before}'"
+                what = name if name.startswith("--") else f"the argument after '{before}'"
                 raise SettingsError(
                     f"{what} is empty",
-                    why="as a path it would be the working folder; is a variable not set?",
+                    why="as a path it would mean the working folder; perhaps a shell variable is not set",
                     fix="give it a value, or leave it out",
                 )
         return super().parse_args(ctx, args)

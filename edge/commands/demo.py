@@ -1,10 +1,10 @@
-"""`haad-edge demo`: the real engine, three cameras and a listener, each a process, and what they say, live.
+"""`haad-edge demo`: runs the real engine and three simulated cameras as processes, and shows live what comes out.
 
 camera ──┐
 camera ──┼─ poses ──► haad-edge run ──► alerts and scores ──► this terminal
 camera ──┘
 
-What it plays ships with it: generated clips, which `trainer/motion/demo.py` makes. They are nobody's recording.
+It plays generated clips that ship with the package, made by `trainer/motion/demo.py`; nobody was recorded for them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from edge.events import Alert, Scores
 from edge.grid import SECOND
 
 CLIPS = Path(__file__).parents[1] / "demo_clips"
-"""support/<category>/*.npz, and played/<motion>.npz: a round that repeats without a seam, or all of the fall."""
+"""support/<category>/*.npz and played/<motion>.npz: one round that repeats without a seam, or the whole fall."""
 SHOTS = 3
 START_S = 60.0
 NORMAL = ("walk", "wave", "lift_box", "stand")
@@ -52,7 +52,7 @@ SCRIPT: dict[str, tuple[tuple[str, float], ...]] = {
 
 @dataclass(slots=True)
 class Camera:
-    """What a simulated camera plays, and what was heard about its person."""
+    """What a simulated camera plays, and what the engine last reported about its person."""
 
     name: str
     acts: list[tuple[str, float]]
@@ -64,7 +64,7 @@ class Camera:
     alert: bool = False
 
     def doing(self) -> str:
-        """What the person does at the time of the newest score."""
+        """What the person was doing at the time of the newest score."""
         if self.start is None:
             return "…"
         since = (self.t - self.start) / SECOND
@@ -92,13 +92,13 @@ def generated_scene(root: Path, seconds: float) -> list[Camera]:
 
 
 def real_scene(root: Path, data: Path) -> list[Camera]:
-    """Three categories of `data`, evenly spaced, as the support; a fourth one is what nobody described.
+    """Use three evenly spaced categories of `data` as the support, and another one as the anomaly.
 
-    Support clips and played clips are of different subjects where there are two.
+    Support clips and played clips are of different subjects if there are two or more.
     """
     found = categories(data)
     if len(found) < 2:
-        raise ClipError(f"{data}: one category only", why="the demo needs a normal action and another one")
+        raise ClipError(f"{data}: only one category", why="the demo needs a normal action and another one")
     names = list(found)
     normal = list(dict.fromkeys(names[i * len(names) // 4] for i in range(min(3, len(names) - 1))))
     odd = names[-1]
@@ -121,11 +121,11 @@ def real_scene(root: Path, data: Path) -> list[Camera]:
 
 @contextlib.contextmanager
 def process(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A `haad-edge` process of its own, stopped at the end; what it says goes to `log`."""
+    """Run a `haad-edge` process and stop it at the end; its output goes to `log`."""
     command = [sys.executable, "-m", "edge", *arguments]
     own = {"HAAD_JOURNAL": f"{log}.journal.db", "HAAD_REPLAY": f"router+bind:ipc://{log.with_suffix('.r')}"}
     with contextlib.ExitStack() as stack:
-        with _later(), log.open("wb") as f:
+        with _signals_deferred(), log.open("wb") as f:
             p = subprocess.Popen(
                 command, stdout=f, stderr=subprocess.STDOUT, start_new_session=True, env={**os.environ, **own}
             )
@@ -144,8 +144,8 @@ def _end(p: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def _later() -> Iterator[None]:
-    """Signals that come meanwhile are heeded afterwards: a process just begun, that nobody ends yet, would go on."""
+def _signals_deferred() -> Iterator[None]:
+    """Defer signals to the end of the block: until then nothing would end a process that has just begun."""
     came: list[int] = []
     kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     mine = threading.current_thread() is threading.main_thread()
@@ -162,12 +162,12 @@ def _later() -> Iterator[None]:
 
 
 def _stopped(log: Path) -> HaadError:
-    """What the engine said last."""
+    """The error for an engine that stopped, with the end of its log."""
     return HaadError("the demo's engine stopped", why=log.read_text(encoding="utf-8", errors="replace").strip()[-600:])
 
 
 def _started(engine: subprocess.Popen[bytes], subscriber: AlertSubscriber, log: Path) -> None:
-    """Wait until the engine answers; if it died, say what it said."""
+    """Wait until the engine answers. Raises HaadError with the end of its log if it died or does not answer."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if engine.poll() is not None:
@@ -182,12 +182,12 @@ def _started(engine: subprocess.Popen[bytes], subscriber: AlertSubscriber, log: 
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind what is open, as Ctrl-C does, instead of leaving the processes behind."""
+    """Make SIGTERM and SIGHUP unwind the stack, as Ctrl-C does, so that no process is left behind."""
     before = {n: h for n in (signal.SIGTERM, signal.SIGHUP) if (h := signal.getsignal(n)) != signal.SIG_IGN}
 
     def stop(number: int, _: Any) -> None:
         for n in before:
-            signal.signal(n, signal.SIG_IGN)  # a second one does not break off the unwinding
+            signal.signal(n, signal.SIG_IGN)  # a second signal must not interrupt the unwinding
         raise SystemExit(128 + number)
 
     try:
@@ -243,7 +243,7 @@ def show(data: Path | None, *, seconds: float, speed: float = 1.0, bundle: Path 
 
 def _watch(cameras: list[Camera], subscriber: AlertSubscriber, engine: subprocess.Popen[bytes], seconds: float) -> None:
     by_name, news = {c.name: c for c in cameras}, []
-    # The time runs from the first score on, so that a machine that starts slowly shows as much.
+    # Time counts from the first score on, so that a machine that starts slowly shows as much.
     until, running, drawn = time.monotonic() + seconds + START_S, False, 0.0
     live: Any = Live(console=out, refresh_per_second=8) if out.is_terminal else contextlib.nullcontext()
     with contextlib.suppress(KeyboardInterrupt), live:

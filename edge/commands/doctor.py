@@ -1,4 +1,4 @@
-"""`haad-edge doctor`: what is installed, which engines work here, and what to do about the rest."""
+"""`haad-edge doctor`: reports what is installed, which engines work here, and what to do about the rest."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from edge.support.cache import FeatureCache
 from edge.support.enrol import clip_windows
 
 STATUS_S = 2.5
-"""So long an engine's status is waited for: it comes once a second."""
+"""How long to wait for an engine's status, which comes once a second."""
 Verdict = Literal["ok", "absent", "broken"]
 
 
@@ -108,8 +108,8 @@ def _ports(s: Settings) -> Finding:
     if not busy:
         return Finding("ports", "ok", "free")
     if _engine_answers(s):
-        return Finding("ports", "ok", f"in use by a haad-edge engine that runs: {', '.join(busy)}")
-    return Finding("ports", "broken", f"in use: {', '.join(busy)}", "stop what uses them, or name others")
+        return Finding("ports", "ok", f"in use by a running haad-edge engine: {', '.join(busy)}")
+    return Finding("ports", "broken", f"in use: {', '.join(busy)}", "stop the program that uses them, or set others")
 
 
 def _free(address: str) -> bool:
@@ -125,7 +125,7 @@ def _free(address: str) -> bool:
 
 
 def _engine_answers(s: Settings) -> bool:
-    """Whether one of ours has the ports: by its page or, where that is off, the status that it sends every second."""
+    """Whether a haad-edge engine has the ports: by its page or, if that is off, by the status it sends every second."""
     from edge.client import AlertSubscriber
 
     with contextlib.suppress(OSError, http.client.HTTPException):
@@ -149,7 +149,7 @@ def _cache(s: Settings) -> Finding:
         with tempfile.NamedTemporaryFile(dir=root):
             pass
     except OSError as e:
-        return Finding("cache", "broken", f"{root}: {e}", "name another: --cache DIR; without one, starts are slower")
+        return Finding("cache", "broken", f"{root}: {e}", "name another: --cache DIR; without a cache, starts are slow")
     return Finding("cache", "ok", str(root))
 
 
@@ -161,11 +161,11 @@ def _journal(s: Settings) -> Finding:
     if path is None:
         return Finding("journal", "absent", "off", "alerts are not kept: a subscriber that was away misses them")
     there = next(p for p in (path, *path.parents) if p.exists())
-    # Not opened: a running engine has it.
+    # Do not open it: a running engine may have it open.
     if (there != path and not there.is_dir()) or not os.access(there, os.W_OK):
         return Finding("journal", "broken", f"{path}: {there} cannot be written", "name another: --journal PATH")
     if path.is_dir() or is_another_file(path):
-        what = "a folder" if path.is_dir() else "a file that is no journal"
+        what = "a folder" if path.is_dir() else "a file, but not a journal"
         return Finding("journal", "broken", f"{path}: {what}", "name another: --journal PATH")
     held = f", {path.stat().st_size / (1 << 20):.1f} MiB" if there == path else ""
     return Finding("journal", "ok", f"{path}{held}")
@@ -176,13 +176,16 @@ def _training() -> Finding:
     missing = [p for p in wanted if version_of(p) is None]
     if missing:
         return Finding(
-            "training", "absent", f"without {', '.join(missing)}", "on a workstation: pip install 'haad-edge[train]'"
+            "training",
+            "absent",
+            f"not installed: {', '.join(missing)}",
+            "on a workstation: pip install 'haad-edge[train]'",
         )
     return Finding("training", "ok", ", ".join(f"{p} {version_of(p)}" for p in wanted))
 
 
 def examine(config: Path | None = None) -> list[Finding]:
-    """All findings, in the order of reading. What is looked at is what `run` with these settings would use."""
+    """Check what `run` with these settings would use; returns all findings, in the order of the report."""
     packages = ("numpy", "pyzmq", "msgpack", "pydantic-settings", "onnxruntime", "prometheus-client")
     out = [
         Finding(
@@ -214,10 +217,10 @@ def examine(config: Path | None = None) -> list[Finding]:
 
 
 def show(findings: list[Finding]) -> bool:
-    """Print one finding a line, with what to do below it. Returns whether one is broken."""
+    """Print one finding per line, with what to do below it. Returns whether any is broken."""
     colour = {"ok": "green", "absent": "yellow", "broken": "red"}
     for f in findings:
-        # A file of a bundle can have any name: no markup, and nothing that moves a terminal's cursor.
+        # A bundle's files can have any name: allow no markup, and nothing that moves the terminal's cursor.
         name, detail, fix = (x if x.isprintable() else ascii(x) for x in (f.name, f.detail, f.fix))
         out.print(f"[{colour[f.verdict]}]{f.verdict:7}[/] [bold]{escape(name)}[/]  ", end="")
         say(detail)

@@ -1,4 +1,4 @@
-"""One embedding per clip of a folder: what `haad-edge embed` writes and `evaluate` measures."""
+"""Computes one embedding per clip of a folder, which `haad-edge embed` writes and `evaluate` measures."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from edge.errors import ClipError
 from edge.skeleton import Float
 
 CUTS = ((0.0, 1.0), (0.08, 1.0), (0.0, 0.92), (0.05, 0.95), (0.1, 1.0), (0.0, 0.9))
-"""Stretches of a clip, as shares of it: nobody agrees to a tenth of a second where an action begins and ends."""
+"""Stretches (from, to) as shares of a clip. An embedding is the mean over them, since nobody can say to a tenth of a
+second where an action begins and ends."""
 
 AT_ONCE = 256
-"""Clips whose cuts are in memory together."""
+"""Clips whose cuts are in memory at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedFolder:
-    """embedding (N, D) unit rows; path, category and subject of each clip; the clips that could not be read."""
+    """Embeddings (N, D) of unit rows; each clip's path, category and subject; the errors of clips left out."""
 
     embedding: Float
     path: list[str]
@@ -34,9 +35,9 @@ class EmbeddedFolder:
 
 
 def embed_whole(encode: Callable[[Float, Float], Float], clips: Sequence[Clip], frames: int) -> Float:
-    """One embedding per whole clip (N, D): the mean over `CUTS`, each resampled to the model's frames, of unit length.
+    """Embed whole clips (N, D): the mean over `CUTS`, each resampled to the model's frames, scaled to unit length.
 
-    `encode` makes embeddings (n, D) of joints (n, frames, 15, 3) and visible (n, frames, 15).
+    `encode` maps joints (n, frames, 15, 3) and visible (n, frames, 15) to embeddings (n, D).
     """
     out = []
     for i in range(0, len(clips), AT_ONCE):
@@ -49,7 +50,7 @@ def embed_whole(encode: Callable[[Float, Float], Float], clips: Sequence[Clip], 
 
 
 def embed_folder(root: Path | str, bundle: Bundle, engine: Engine) -> EmbeddedFolder:
-    """Embed every clip DIR/<category>/*.npz as a whole. Raises ClipError when not one can be read."""
+    """Embed every clip DIR/<category>/*.npz as a whole. Raises ClipError if none can be read."""
     clips: list[Clip] = []
     rows: list[tuple[str, str, str]] = []
     problems: list[ClipError] = []

@@ -1,4 +1,4 @@
-"""`haad-edge listen`: what the engine says, a line each; and whether it is there at all."""
+"""`haad-edge listen`: prints the engine's messages, one per line, and whether the engine is there at all."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def listen(
     replay: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Print events until `count` are printed, or nothing was for `timeout` seconds.
+    """Print events until `count` were printed, or none was for `timeout` seconds.
 
-    Of the heartbeat, unless `status`, only what changes: that the engine is gone, degraded, or back. Gaps are said as
-    soon as they are known; a message that cannot be read is left out, and told of. `past`: alerts on record were asked
-    for; `replay`: at an address that the user named.
+    Unless `status`, only changes of the engine's state are printed: gone, degraded, or back. Gaps are reported as soon
+    as they are known; a message that cannot be read is skipped and reported. `past`: the user asked for alerts on
+    record; `replay`: at an address that the user named.
     """
     notices = Notices(clock=clock)
     state, printed, last = "online", 0, clock()
@@ -48,7 +48,7 @@ def listen(
             if past and event.run:
                 past = False
                 if why := _no_past(event, replay):
-                    say(f"--since and --cursor give nothing: {why}", style="yellow", to=err)
+                    say(f"--since and --cursor have no effect: {why}", style="yellow", to=err)
             changed, state = event.state != state, event.state
             if not (status or changed):
                 continue
@@ -63,11 +63,11 @@ def listen(
 
 
 def _no_past(status: Status, replay: bool) -> str:
-    """Why this engine has no alerts on record to give; empty: it has."""
+    """Why this engine cannot send alerts on record; empty if it can."""
     if not status.journal:
-        return "the engine keeps no journal, which is off or cannot be opened"
+        return "the engine has no journal: it is off, or it cannot be opened"
     if not (status.replay or replay):
-        return "the engine's replay, which answers for its journal, is off"
+        return "the engine's replay, which serves the journal, is off"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""`haad-edge record` and `haad-edge replay`."""
+"""`haad-edge record` and `haad-edge replay`: record pose messages, and send them again."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ POSES_OUT = "sub+connect:tcp://127.0.0.1:5558"
 
 
 def record(
-    output: Annotated[Path, typer.Option("--out", help="the recording to write")],
-    source: Annotated[str, typer.Option("--from", help="the engine's poses_out, or where trackers send")] = POSES_OUT,
-    seconds: Annotated[float | None, number("from the first message on; none: until Ctrl-C", min=0.1)] = None,
-    stream: Annotated[str, typer.Option(help="only this stream; none: all")] = "",
-    max_mib: Annotated[int, typer.Option(min=1, help="end when the file is so large")] = 1024,
+    output: Annotated[Path, typer.Option("--out", help="file to write")],
+    source: Annotated[
+        str, typer.Option("--from", help="the engine's poses_out, or the address that trackers send to")
+    ] = POSES_OUT,
+    seconds: Annotated[
+        float | None, number("how long to record, from the first message on; none: until Ctrl-C", min=0.1)
+    ] = None,
+    stream: Annotated[str, typer.Option(help="record only this stream; none: all")] = "",
+    max_mib: Annotated[int, typer.Option(min=1, help="stop when the file has this size in MiB")] = 1024,
     wait: Annotated[
-        float | None, number("give up if no first message comes for so many seconds; none: never", min=0)
+        float | None, number("give up if no message comes within so many seconds; none: never", min=0)
     ] = None,
     keys: Keys = None,
     allow_remote: Remote = False,
 ) -> None:
-    """Write down what cameras send, as it comes. For calibrate, replay, and support add --from."""
+    """Record what cameras send, as it arrives, for calibrate, replay, and support add --from."""
     from edge.recordings.record import Recorder
     from edge.recordings.recording import write
 
@@ -43,22 +47,24 @@ def record(
         say(f"recording {source}", to=err)
         why = recorder.run(poses, seconds=seconds, wait=wait, most=max_mib << 20)
     if not file.messages:
-        say(f"nothing was recorded, and {output} is not kept; {why}")
+        say(f"nothing was recorded, so {output} was not kept; {why}")
         return
     say(f"{output}: {file.messages} messages, {file.bytes:,} bytes, of {len(recorder.streams)} streams; {why}")
-    if recorder.ledger.lost or recorder.strange:
-        say(f"{recorder.ledger.lost} messages never came, {recorder.strange} were no pose messages", to=err)
+    if recorder.ledger.lost or recorder.foreign:
+        say(f"{recorder.ledger.lost} messages were lost, {recorder.foreign} were not pose messages", to=err)
 
 
 def replay(
-    recording: Annotated[Path, typer.Argument(help="what record wrote")],
-    to: Annotated[str, typer.Option(help="where the engine listens")] = "pub+connect:tcp://127.0.0.1:5555",
-    speed: Annotated[float, number("2: twice as fast; 0: as fast as it goes, best with push", min=0, step=0.001)] = 1.0,
+    recording: Annotated[Path, typer.Argument(help="recording to send, as haad-edge record wrote it")],
+    to: Annotated[str, typer.Option(help="address that the engine listens on")] = "pub+connect:tcp://127.0.0.1:5555",
+    speed: Annotated[
+        float, number("1: as recorded; 2: twice as fast; 0: as fast as possible, best with push", min=0, step=0.001)
+    ] = 1.0,
     wait: Annotated[float, number("seconds to wait for an engine", min=0)] = 10.0,
     keys: Keys = None,
     allow_remote: Remote = False,
 ) -> None:
-    """Send a recording again, with its own times: the same recording gives the same alerts."""
+    """Send a recording again with its original times, so that it gives the same alerts every time."""
     from edge.recordings.record import replay as play
     from edge.recordings.recording import read
 
@@ -71,7 +77,7 @@ def replay(
 
 @contextlib.contextmanager
 def subscribed(source: str, stream: str, keys: Path | None, allow_remote: bool) -> Iterator[ZmqSource]:
-    """A source of the poses at an address, of one stream or all; closed afterwards. Raises SettingsError."""
+    """Open a source of the poses at an address, of one stream or all (""); closed afterwards. Raises SettingsError."""
     import zmq
 
     from edge.ingest.source import ZmqSource

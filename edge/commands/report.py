@@ -1,4 +1,4 @@
-"""How events and support sets look to a person at a terminal."""
+"""Formats events and support sets for a person at a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def clock(t: int) -> str:
-    """Capture time in ns as local wall-clock time with milliseconds."""
+    """A capture time in ns as local wall-clock time with milliseconds."""
     return datetime.fromtimestamp(t / SECOND).strftime("%H:%M:%S.%f")[:-3]
 
 
@@ -41,7 +41,7 @@ def line(event: Event) -> Text:
         rows = zip(event.track, event.score, event.category, strict=True)
         people = [f"person {t} {s:.2f} ({c})" for t, s, c in rows]
         people += [f"person {t} not seen well enough" for t in event.unclear]
-        when = clock(max(event.end)) if event.end else " " * 12  # nobody's window was scored
+        when = clock(max(event.end)) if event.end else " " * 12  # no window was scored
         return Text(f"{when}  score  {event.stream}: {', '.join(people)}")
     return Text(
         f"status {event.state}{': ' + event.reason if event.reason else ''}; {event.streams} streams, "
@@ -61,7 +61,7 @@ def sparkline(values: list[float]) -> Text:
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """A sparkline of as many of the newest scores as there is room for."""
+    """A sparkline of the newest scores, as many as there is room for."""
 
     scores: list[float]
 
@@ -73,9 +73,9 @@ class Newest:
 
 
 def support_table(support: SupportSet, temperature: float) -> Table:
-    """Clips, windows and limit of each category, and the score that its nearest neighbour's windows have in it.
+    """A table of each category's clips, windows and limit, and the score of its nearest neighbour's windows in it.
 
-    A neighbour well above 1 is told apart; one below 1 would pass as this category.
+    A neighbour well above 1 can be told apart from the category; one below 1 would pass as the category.
     """
     table = Table("category", "clips", "windows", "limit", "nearest other category", title="support")
     rows = [f[m > 0] for f, m in zip(support.features, support.mask, strict=True)]

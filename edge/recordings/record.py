@@ -36,12 +36,12 @@ LIMITS = Limits(16 << 20, 4096)
 
 
 class Recorder:
-    """Writes what a source brings, of one stream or all. `strange` counts what is no pose message, and is not kept."""
+    """Writes what a source brings, of one stream or all. `foreign` counts what is no pose message, and is not kept."""
 
     def __init__(self, out: Writer, stream: str = "", tell: Callable[[str], None] = lambda text: None) -> None:
         self.out, self.stream, self.tell = out, stream, tell
         self.ledger, self.streams = Ledger(), dict[str, Stream]()
-        self.strange, self.stopping = 0, False
+        self.foreign, self.stopping = 0, False
 
     def stop(self) -> None:
         """End after the current look; may be called from a signal handler."""
@@ -97,7 +97,7 @@ class Recorder:
                 return False
             seq = unpack(body, LIMITS).get("seq")
         except WireError:
-            self.strange += 1
+            self.foreign += 1
             return False
         if type(seq) is int and seq >= 0:
             self.ledger.enter(self.streams.setdefault(name, Stream(name)), seq)

@@ -140,7 +140,9 @@ def _load(
         raise SupportError(f"{root}: cannot be read", why=e.strerror or str(e)) from None
     if len(folders) > MAX_CATEGORIES:
         raise SupportError(f"{root}: {len(folders)} categories", why=f"at most {MAX_CATEGORIES} are matched at once")
-    problems = [f"category '{name}' holds no visible .npz file, and is not part of the support" for name in empty]
+    problems = [
+        f"category '{name}' holds no .npz file that can be seen, and is not part of the support" for name in empty
+    ]
     names: list[str] = []
     features: list[list[Float]] = []
     used: list[tuple[str, ...]] = []

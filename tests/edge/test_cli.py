@@ -66,7 +66,7 @@ def test_every_command_and_every_option_says_what_it_is_for() -> None:
     text = runner.invoke(make_app(), ["run", "--help"]).output
     for value in ("widen-stride", "drop-oldest", "low, default, high"):  # choices are named, as they show no others
         assert value in text
-    assert "give up if no first message comes" in runner.invoke(make_app(), ["record", "--help"]).output
+    assert "give up if no message comes within" in runner.invoke(make_app(), ["record", "--help"]).output
 
 
 def test_all_houses_commands_are_there() -> None:

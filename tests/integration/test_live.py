@@ -125,7 +125,7 @@ def test_what_a_camera_shows_becomes_an_example_while_the_engine_runs(
         (("add", "--category", "x"), "no camera is named"),
         (("add", "--category", "x", "--from", tmp_path / "none"), "cannot be read"),
         (("accept", "abcd", "--evidence", tmp_path), "nothing is kept of alert abcd"),
-        (("accept", "abcd"), "where is the movement"),
+        (("accept", "abcd"), "the folder with the movement behind alerts is not known"),
     ):
         done = haad("support", *arguments, "--support", support, ok=False)
         assert done.returncode == 2 and text in done.stderr, done.stderr

@@ -151,12 +151,12 @@ def test_the_command(support: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HAAD_CACHE", str(tmp_path / "cache"))
     record(tmp_path / "r", "walk", 20)
     run = CliRunner().invoke(make_app(), ["calibrate", "--support", str(support), "--from", str(tmp_path / "r")])
-    assert run.exit_code == 0 and "walk: " in run.output and "squat: never nearest" in run.output, run.output
+    assert run.exit_code == 0 and "walk: " in run.output and "squat: never the nearest" in run.output, run.output
     assert json.loads((support / REFINED).read_text())["recording"] == "r"
     once = (support / REFINED).read_text()
     run = CliRunner().invoke(make_app(), ["calibrate", "--support", str(support), "--from", str(tmp_path / "r")])
     assert run.exit_code == 0 and (support / REFINED).read_text() == once, "from the bundle's own limits, each time"
-    for said in ("gone", "nothing to take away"):
+    for said in ("removed", "nothing was removed"):
         run = CliRunner().invoke(make_app(), ["calibrate", "--support", str(support), "--reset"])
         assert run.exit_code == 0 and said in run.output and not (support / REFINED).exists()
     for name, what in ((f"{support}x", "no such folder"), (str(tmp_path / "r"), "is a file, not a folder")):

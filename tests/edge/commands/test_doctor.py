@@ -108,7 +108,7 @@ def test_the_pages_port_is_looked_at_too_and_what_has_it(monkeypatch: pytest.Mon
         found = doctor._ports(at)
     finally:
         page.close()
-    assert (found.verdict, found.detail) == ("ok", f"in use by a haad-edge engine that runs: {at.metrics}")
+    assert (found.verdict, found.detail) == ("ok", f"in use by a running haad-edge engine: {at.metrics}")
 
 
 def test_what_is_off_or_elsewhere_is_not_looked_at(at: Settings) -> None:
@@ -140,4 +140,4 @@ def test_an_engine_without_a_page_is_known_by_its_status(at: Settings) -> None:
         thread.join()
         sink.close()
         context.term()
-    assert found.verdict == "ok" and "a haad-edge engine that runs: ipc://" in found.detail
+    assert found.verdict == "ok" and "a running haad-edge engine: ipc://" in found.detail

@@ -95,7 +95,7 @@ def test_a_gap_is_said_with_the_heartbeat_that_told_of_it_or_at_the_end(capsys: 
     assert said == [False, False, True, False] and "9 alerts missed, seq 0 to 8" in capsys.readouterr().err
 
 
-NO_JOURNAL, NO_REPLAY = "keeps no journal", "replay, which answers for its journal, is off"
+NO_JOURNAL, NO_REPLAY = "has no journal", "replay, which serves the journal, is off"
 ON_RECORD = replace(STATUS, journal="j", replay="tcp://127.0.0.1:5557")
 
 

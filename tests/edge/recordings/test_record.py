@@ -59,7 +59,7 @@ def test_what_comes_is_kept_with_its_arrival_and_what_is_missing_is_counted(tmp_
     assert [m for _, m in read(tmp_path / "r")] == [*(p[0] for p in sent[:3]), message("b", 0, 0, {})]
     arrivals = [t for t, _ in read(tmp_path / "r")]
     assert np.diff(arrivals) / SECOND == pytest.approx([0.1] * 3)
-    assert (recorder.ledger.lost, recorder.strange, sorted(recorder.streams)) == (2, 2, ["a", "b"])
+    assert (recorder.ledger.lost, recorder.foreign, sorted(recorder.streams)) == (2, 2, ["a", "b"])
     assert why == "the time is over"
 
 
@@ -248,7 +248,7 @@ def test_who_cannot_be_an_example_is_said(tmp_path: Path) -> None:
         ("cam", None, None, 3.0, r"several people.*cam track 1 \(3.0 s\), cam track 2 \(3.0 s\)"),
         ("cam", 9, None, 3.0, "no such person was seen: in view were cam track "),
         ("other", None, None, 3.0, "no such person was seen: in view were cam track "),
-        ("cam", 2, 1.0, 2.5, "seen for 0.5 s"),
+        ("cam", 2, 1.0, 2.5, "seen for only 0.5 s"),
         ("cam", 1, 0.0, 0.9, "seen for only 0.9 s.*at least 1 s"),
         ("cam", 1, 99.0, 3.0, "there is nothing at 99 s"),
         ("cam", 1, -99.0, 3.0, "there is nothing at -99 s"),
