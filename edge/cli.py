@@ -1,4 +1,4 @@
-"""`haad-edge …`: the device's commands, and the door through which the other houses add theirs."""
+"""Defines the command line `haad-edge`: the device's commands, and the entry point where other packages add theirs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from edge.outputs import remedy
 from edge.settings import Settings, is_table
 
 DEVICE, TRY, MODEL = "On the device", "Try it", "Look into things"
-BundleOption = Annotated[Path | None, typer.Option(help="trained model; none: the base model inside the package")]
+BundleOption = Annotated[Path | None, typer.Option(help="folder of a trained model; none: the package's base model")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add this house's commands."""
+    """Add the commands of this package."""
     app.command(rich_help_panel=DEVICE)(_with_settings(run))
     app.command(rich_help_panel=DEVICE)(listen)
     app.command(rich_help_panel=DEVICE)(keys)
@@ -50,13 +50,13 @@ def register(app: typer.Typer) -> None:
 
 
 def _with_settings(command: Any) -> Any:
-    """Give a command one option per setting, so that the schema is the only list of them."""
+    """Give a command one option per setting, so that the schema is the only list of settings."""
     own = inspect.signature(command, eval_str=True).parameters.values()
-    # Not those of Settings: the command line may be put together more than once in a process.
+    # Leave out options added before: the command line may be built more than once in a process.
     parameters = [p for p in own if p.kind != p.VAR_KEYWORD and p.name not in Settings.model_fields]
     for name, setting in Settings.model_fields.items():
         if is_table(name):
-            continue  # it stands in the file
+            continue  # tables can only be given in the file
         literal = get_origin(setting.annotation) is Literal
         kinds = [k for k in get_args(setting.annotation) if not literal and k is not type(None)] or [setting.annotation]
         kind = str if get_origin(kinds[0]) is Literal else kinds[0]
@@ -75,8 +75,8 @@ def _with_settings(command: Any) -> Any:
 def run(config: Annotated[Path | None, typer.Option(help="YAML file with settings")] = None, **given: Any) -> None:
     """Watch pose streams and publish alerts, until SIGTERM or Ctrl-C.
 
-    Every setting can stand in the YAML file under its name and in the environment as HAAD_NAME as well;
-    the command line wins over the environment, the environment over the file.
+    Every setting can also be given in the YAML file under its name, or in the environment as HAAD_NAME.
+    The command line takes precedence over the environment, and the environment over the file.
     """
     from edge.service import serve
     from edge.settings import load_settings
@@ -86,15 +86,15 @@ def run(config: Annotated[Path | None, typer.Option(help="YAML file with setting
 
 def publish(
     paths: Annotated[list[Path], typer.Argument(help="clip files, or folders of them")],
-    to: Annotated[str, typer.Option(help="where the engine listens")] = "pub+connect:tcp://127.0.0.1:5555",
+    to: Annotated[str, typer.Option(help="address that the engine listens on")] = "pub+connect:tcp://127.0.0.1:5555",
     stream: Annotated[str, typer.Option(help="the camera's name")] = "cam1",
-    fps: Annotated[float | None, number("frames a second; none: the clip's own", min=1, max=240)] = None,
-    speed: Annotated[float, number("pace of the wall clock; 0: as fast as it goes", min=0, step=0.001)] = 1.0,
-    people: Annotated[int, typer.Option(min=1, max=64, help="persons in view at a time")] = 1,
+    fps: Annotated[float | None, number("frames a second; none: the first clip's own", min=1, max=240)] = None,
+    speed: Annotated[float, number("1: real time; 2: twice as fast; 0: as fast as possible", min=0, step=0.001)] = 1.0,
+    people: Annotated[int, typer.Option(min=1, max=64, help="people in view at a time")] = 1,
     seconds: Annotated[
-        float | None, number("play each clip so long, looping it; none: its length, at least 4", min=0.1)
+        float | None, number("seconds to play each clip, looping it; none: its length, at least 4", min=0.1)
     ] = None,
-    as_one: Annotated[bool, typer.Option(help="one person plays all clips, instead of a new person each")] = False,
+    as_one: Annotated[bool, typer.Option(help="one person plays all clips, not a new person for each clip")] = False,
     start: Annotated[int | None, typer.Option(min=0, help="capture time of the first frame in ns; none: now")] = None,
     wait: Annotated[float, number("seconds to wait for an engine", min=0)] = 10.0,
     keys: Keys = None,
@@ -120,20 +120,20 @@ def publish(
 
 def listen(
     source: Annotated[
-        str, typer.Option("--from", help="where the engine publishes")
+        str, typer.Option("--from", help="address that the engine publishes on")
     ] = "sub+connect:tcp://127.0.0.1:5556",
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
-    scores: Annotated[bool, typer.Option(help="scores too, not only alerts")] = False,
-    status: Annotated[bool, typer.Option(help="the engine's heartbeat too")] = False,
-    stream: Annotated[str, typer.Option(help="only streams whose name begins so")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object per line")] = False,
+    scores: Annotated[bool, typer.Option(help="print scores too, not only alerts")] = False,
+    status: Annotated[bool, typer.Option(help="print the engine's heartbeat too")] = False,
+    stream: Annotated[str, typer.Option(help="only streams whose names begin with this")] = "",
     count: Annotated[int, typer.Option(min=0, help="stop after so many messages; 0: never")] = 0,
-    timeout: Annotated[float | None, number("stop after so many seconds of silence", min=0)] = None,
-    since: Annotated[int | None, typer.Option(min=0, help="alerts on record too, from this number on")] = None,
+    timeout: Annotated[float | None, number("stop after so many seconds of silence; none: never", min=0)] = None,
+    since: Annotated[int | None, typer.Option(min=0, help="also print alerts on record, from this seq on")] = None,
     cursor: Annotated[
-        Path | None, typer.Option(help="file that remembers how far it came; the next one goes on")
+        Path | None, typer.Option(help="file that stores the position, so that the next listen continues there")
     ] = None,
     replay: Annotated[
-        str | None, typer.Option(help="where to ask for missed alerts; none: where the engine says")
+        str | None, typer.Option(help="address to ask for missed alerts; none: the one that the engine names")
     ] = None,
     keys: Keys = None,
     allow_remote: Remote = False,
@@ -159,8 +159,8 @@ def listen(
             pass
 
 
-def keys(folder: Annotated[Path, typer.Argument(help="where to make engine/ and client/")]) -> None:
-    """Make CURVE keys, so that poses and alerts can cross a network: one folder for the engine, one for its clients."""
+def keys(folder: Annotated[Path, typer.Argument(help="folder to make engine/ and client/ in")]) -> None:
+    """Make CURVE keys so that poses and alerts can cross a network: one folder for the engine, one for its clients."""
     from edge.network.keys import make_keys
 
     engine, client = make_keys(folder)
@@ -169,15 +169,15 @@ def keys(folder: Annotated[Path, typer.Argument(help="where to make engine/ and 
 
 
 def calibrate(
-    support: Annotated[Path, typer.Option(help="the support folder whose limits are refined")],
+    support: Annotated[Path, typer.Option(help="the support folder whose limits to adjust")],
     recording: Annotated[
-        Path | None, typer.Option("--from", help="recording of normal operation: some minutes")
+        Path | None, typer.Option("--from", help="recording of a few minutes of normal operation")
     ] = None,
     bundle: BundleOption = None,
-    reset: Annotated[bool, typer.Option("--reset", help="take the folder's calibration away again")] = False,
+    reset: Annotated[bool, typer.Option("--reset", help="remove the folder's calibration")] = False,
     config: Config = None,
 ) -> None:
-    """Fit the limits to one place, from a recording of its normal operation. A running engine takes it up."""
+    """Fit the limits to one place, from a recording of its normal operation. A running engine takes them into use."""
     from edge.commands.calibrate import command
 
     command(support, recording, bundle, reset=reset, config=config)
@@ -185,10 +185,10 @@ def calibrate(
 
 def embed(
     data: Annotated[Path, typer.Argument(help="DIR/<category>/*.npz")],
-    output: Annotated[Path, typer.Option("--out", help="the .npz to write: embedding, path, category, subject")],
+    output: Annotated[Path, typer.Option("--out", help=".npz file to write: embedding, path, category, subject")],
     bundle: BundleOption = None,
 ) -> None:
-    """One embedding per clip of a folder."""
+    """Compute one embedding per clip of a folder."""
     import numpy as np
 
     from edge.bundle import open_bundle, replace
@@ -216,10 +216,10 @@ def embed(
 def support_show(
     folder: Annotated[Path, typer.Argument(help="support/<category>/*.npz")],
     bundle: BundleOption = None,
-    cache: Annotated[Path | None, typer.Option(help="folder of cached features; none: as in run")] = None,
+    cache: Annotated[Path | None, typer.Option(help="folder of cached features; none: the same as for run")] = None,
     config: Config = None,
 ) -> None:
-    """What a support folder holds, and how well its categories stand apart."""
+    """Show what a support folder holds, and how well its categories can be told apart."""
     from edge.bundle import open_bundle
     from edge.commands.report import support_table
     from edge.engine import open_engine
@@ -236,12 +236,12 @@ def support_show(
     for problem in support.problems:
         say(problem, to=err)
     if len(support.turns):
-        say(f"between {len(support.turns)} pairs of categories a change from one to the other is known")
+        say(f"changes from one category to another are known for {len(support.turns)} pairs")
     say(f"version {support.version}, by {model.model}")
 
 
 def doctor(config: Config = None) -> None:
-    """What is installed, which engines work here, and what to do about the rest."""
+    """Report what is installed, which engines work here, and what to do about the rest."""
     from edge.commands.doctor import examine, show
 
     if show(examine(config)):
@@ -250,13 +250,13 @@ def doctor(config: Config = None) -> None:
 
 def demo(
     data: Annotated[
-        Path | None, typer.Option(help="play clips of yours DIR/<category>/*.npz, not the generated ones")
+        Path | None, typer.Option(help="your own clips to play, DIR/<category>/*.npz; none: the generated ones")
     ] = None,
-    seconds: Annotated[float, number("how long", min=5)] = 60.0,
-    speed: Annotated[float, number("pace of the wall clock", min=0.1)] = 1.0,
+    seconds: Annotated[float, number("how long the demo runs", min=5)] = 60.0,
+    speed: Annotated[float, number("1: real time; 2: twice as fast", min=0.1)] = 1.0,
     bundle: BundleOption = None,
 ) -> None:
-    """An engine, three simulated cameras and a listener, live in this terminal."""
+    """Run an engine, three simulated cameras and a listener, live in this terminal."""
     from edge.commands.demo import show
 
     show(data, seconds=seconds, speed=speed, bundle=bundle)
@@ -269,7 +269,7 @@ def _version(value: bool) -> None:
 
 
 def make_app() -> typer.Typer:
-    """The whole command line: what each installed house registers."""
+    """Build the whole command line from what each installed package registers."""
     app = typer.Typer(
         name="haad-edge",
         cls=Commands,
@@ -293,15 +293,15 @@ def make_app() -> typer.Typer:
 
 
 def _interrupted(e: BaseException | None) -> bool:
-    """Whether Ctrl-C is behind an error: out of a compiled module's import it comes as an ImportError."""
+    """Whether Ctrl-C caused an error: while a compiled module is imported, it surfaces as an ImportError."""
     while e is not None and not isinstance(e, KeyboardInterrupt):
         e = e.__cause__ or e.__context__
     return e is not None
 
 
 def main() -> None:
-    """What `edge.__main__` runs: errors the user can act on are printed without a traceback."""
-    # numpy's BLAS would spin on every core over matrices of 15 rows; it reads this when it is first imported.
+    """Run the command line for `edge.__main__`; errors that the user can act on are printed without a traceback."""
+    # numpy's BLAS would spin on every core over matrices of 15 rows. It reads this when numpy is first imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -309,7 +309,7 @@ def main() -> None:
     try:
         make_app()()
     except SystemExit as e:
-        if isinstance(e.__context__, BrokenPipeError):  # `| head` has enough; rich and typer both make it a failure
+        if isinstance(e.__context__, BrokenPipeError):  # `| head` closed the pipe; rich and typer call that a failure
             sys.exit(0)
         raise
     except (Exception, KeyboardInterrupt) as e:
@@ -318,7 +318,7 @@ def main() -> None:
         if isinstance(e, OSError):
             where = e.filename2 or e.filename
             what, why = (f"{where}: cannot be read or written", e.strerror or str(e)) if where else (str(e), "")
-            fix = remedy(e, "see that the place is there, and that you may use it" if where else "")
+            fix = remedy(e, "check that the path exists, and that you have permission to use it" if where else "")
             fail(HaadError(what, why=why, fix=fix))
         if isinstance(e, HaadError):
             fail(e)

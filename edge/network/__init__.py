@@ -1,1 +1,1 @@
-"""Sockets: their addresses, keys, and connections that come to nothing."""
+"""Opens ZeroMQ sockets: their addresses and keys, and reports of connections that fail."""

@@ -1,4 +1,4 @@
-"""The endpoint grammar `pattern+bind|connect:address`, and the sockets it opens.
+"""Parses endpoints, `pattern+bind|connect:address`, and opens their sockets.
 
 `sub+bind:tcp://127.0.0.1:5555`, `pub+connect:ipc:///run/haad/poses`. An address that other hosts can reach needs
 CURVE keys, or an explicit `allow_remote`.
@@ -33,16 +33,17 @@ _GRAMMAR = re.compile(r"(?P<pattern>[a-z]+)\+(?P<mode>bind|connect):(?P<address>
 _PORT = re.compile(r"\*|[1-9][0-9]{0,4}")
 _LOCAL = re.compile(r"tcp://(127\.\d+\.\d+\.\d+|localhost|\[::1\]):(\d+|\*)|(ipc|inproc)://.+")
 SOCKET_MESSAGE_CAP = 16 << 20
-"""libzmq cuts off a peer that sends more than this; smaller excess is read, counted and named."""
+"""libzmq disconnects a peer that sends a larger message. One that is smaller, but larger than allowed, is read, counted
+and reported."""
 
 HEARTBEAT_MS = 5000
 LONGEST_MS = 2**31 - 1
-"""ZeroMQ takes no longer wait, and a negative one is for ever."""
+"""The longest wait that ZeroMQ accepts; a negative one is infinite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One parsed endpoint. `pub` opens an XPUB socket, so that its owner sees who subscribes."""
+    """One parsed endpoint. `pub` opens an XPUB socket, so that its owner learns of subscriptions."""
 
     pattern: str
     mode: str
@@ -53,12 +54,12 @@ class Endpoint:
 
     @classmethod
     def parse(cls, text: str, allowed: tuple[str, ...] = tuple(PATTERNS), *, example: str = "") -> Endpoint:
-        """Raises SettingsError that names what is wrong with the text; `example` is what fits in its place."""
+        """Parse an endpoint. Raises SettingsError that names what is wrong with it and gives `example`."""
         fix = f"for example {example or f'{allowed[0]}+bind:tcp://127.0.0.1:5555'}"
         m = _GRAMMAR.fullmatch(text.strip()) if isinstance(text, str) else None
         if not m or m["pattern"] not in allowed:
             raise SettingsError(
-                f"endpoint {text!r:.120} not understood",
+                f"endpoint {text!r:.120} is not understood",
                 why="the form is pattern+bind|connect:address, with pattern " + " or ".join(allowed),
                 fix=fix,
             )
@@ -79,16 +80,16 @@ class Endpoint:
         return bool(_LOCAL.fullmatch(self.address))
 
     def check_reach(self, allow_remote: bool, keys: Keys | None = None) -> None:
-        """Raises SettingsError when other hosts could reach this end and nobody said that they may."""
+        """Raise SettingsError if other hosts could reach this address without keys and without `allow_remote`."""
         if not (self.local or keys or allow_remote):
             raise SettingsError(
-                f"endpoint {self} leaves this host without encryption or keys",
+                f"endpoint {self} is reachable from other hosts without encryption or keys",
                 why="anybody who reaches it could publish false poses or read the alerts",
-                fix="use a 127.0.0.1 address, or --keys DIR (haad-edge keys makes it), or say --allow-remote out loud",
+                fix="use a 127.0.0.1 address, or --keys DIR (haad-edge keys makes them), or accept it: --allow-remote",
             )
 
     def _check_free(self) -> None:
-        """libzmq takes an ipc path over from whoever serves it; raises ZMQError EADDRINUSE instead, as for a port."""
+        """Raise ZMQError EADDRINUSE if an ipc path is in use, as for a port; libzmq alone would silently take it over."""
         if not self.address.startswith("ipc://"):
             return
         with socket_of_os.socket(socket_of_os.AF_UNIX, socket_of_os.SOCK_STREAM) as probe:
@@ -105,18 +106,18 @@ class Endpoint:
         keys: Keys | None = None,
         refused: Callable[[], None] | None = None,
     ) -> zmq.Socket[bytes]:
-        """The socket, bound or connected, with `hwm` messages queued at most. Raises SettingsError if it cannot.
+        """Open the socket, bound or connected, with at most `hwm` messages queued. Raises SettingsError if it cannot.
 
-        `refused` is called, in another thread, when the other end does not let it in.
+        `refused` is called, in another thread, if the other end refuses the connection.
         """
         socket = context.socket(PATTERNS[self.pattern])
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.IPV6, int("://[" in self.address))
         socket.set_hwm(hwm)
-        if self.pattern == "push":  # otherwise it queues for a peer that may never come, and seems to have one
+        if self.pattern == "push":  # otherwise it queues messages for a peer that may never come
             socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, SOCKET_MESSAGE_CAP)
-        if self.mode == "connect":  # a host that lost its power closes no connection
+        if self.mode == "connect":  # a host that loses power does not close its connections
             socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
             socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * HEARTBEAT_MS)
             if refused:
@@ -137,7 +138,7 @@ class Endpoint:
             raise SettingsError(
                 f"cannot {self.mode} {self.address}",
                 why=str(e),
-                fix="is another haad-edge there, or a record? docs/operate.md, 'Two on one host', says what each needs"
+                fix="is another engine or record using it? docs/operate.md, 'Two on one host', says what each needs"
                 if e.errno == zmq.EADDRINUSE
                 else "check the address",
             ) from None
@@ -145,31 +146,31 @@ class Endpoint:
 
 
 def milliseconds(seconds: float) -> int:
-    """Of a wait, as a poll takes it: none if it is over or no number, and no longer than `LONGEST_MS`."""
+    """A wait in ms for `poll`: 0 if it is over or not a number, and at most `LONGEST_MS`."""
     return math.ceil(min(max(0.0, 1000 * seconds), LONGEST_MS))
 
 
 def nobody(where: Endpoint, refused: threading.Event, what: str, why: str) -> HaadError:
-    """The error of a client that waited in vain: nobody is there, or who is there has `refused` it."""
+    """The error of a client that waited in vain: nobody is there, or the other end has `refused` it."""
     if refused.is_set():
         return turned_away(where)
-    fix = "start it: haad-edge run --support DIR; one with keys lets in only its own: --keys, or `keys`"
+    fix = "start an engine: haad-edge run --support DIR; if it has keys, give this end the client's: --keys, or `keys`"
     return HaadError(what, why=why, fix=fix)
 
 
 def turned_away(where: Endpoint) -> HaadError:
-    """The error of a client that somebody at `where` does not let in."""
+    """The error of a client that the other end, at `where`, refuses."""
     return HaadError(
-        f"not let in at {where.address}",
+        f"refused at {where.address}",
         why="it has keys and this end none, or neither knows the other's; or it forwards to an engine that is gone",
-        fix="--keys, or `keys`: the client's folder of that engine; and haad-edge doctor there",
+        fix="use that engine's client folder: --keys, or `keys`; and run haad-edge doctor on its host",
     )
 
 
 def open_alone(
     where: Endpoint, hwm: int, keys: Path | str | None, allow_remote: bool, refused: Callable[[], None] | None = None
 ) -> tuple[zmq.Socket[bytes], contextlib.ExitStack]:
-    """A socket with a context of its own, and what to close after it."""
+    """Open a socket with a context of its own. Returns it, and a stack to close after it."""
     mine = open_keys(keys)
     where.check_reach(allow_remote, mine)
     with contextlib.ExitStack() as stack:

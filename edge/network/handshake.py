@@ -1,6 +1,7 @@
-"""Connections that come to nothing: told, since ZeroMQ tries again in silence, or not at all.
+"""Reports connections that fail in the handshake, which ZeroMQ retries in silence, or gives up.
 
-A thread for each socket that is watched. It must read: libzmq holds up all sockets of a context for who does not.
+Each watched socket has a thread that reads its events. It must keep reading: libzmq blocks all sockets of a context
+when a monitor is not read.
 """
 
 from __future__ import annotations
@@ -14,26 +15,26 @@ from zmq.utils.monitor import recv_monitor_message
 
 _BROKEN_OFF, _PROTOCOL = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _ALL = _BROKEN_OFF | _PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_MONITOR_STOPPED
-_WITHOUT = "a peer without keys, or that broke off"
+_WITHOUT = "a peer without keys, or one that closed the connection"
 _WHO: dict[tuple[int, int], str] = {
     (_PROTOCOL, zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH): _WITHOUT,
-    (_BROKEN_OFF, 0): _WITHOUT,  # who sees it first, that the other has keys, breaks off
+    (_BROKEN_OFF, 0): _WITHOUT,  # the side that first sees the mismatch closes the connection
     (_PROTOCOL, zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC): "a peer that expects the key of another engine",
 }
 
 
 def watch(socket: zmq.Socket[bytes], failed: Callable[[str, str], None]) -> None:
-    """Call `failed` with the address and, in words, who a bound socket did not let in, until the socket is closed.
+    """Call `failed` with the address and a description of each peer that failed, until the socket is closed.
 
-    The words are empty where the reason is not known from here. To be called by the socket's owner before it binds or
-    connects; `failed` is called in another thread.
+    The description is empty if the reason is not known at this end. To be called by the socket's owner before it binds
+    or connects; `failed` is called in another thread.
     """
     monitor = socket.get_monitor_socket(_ALL)
     threading.Thread(target=_tell, args=(monitor, failed), name="handshakes", daemon=True).start()
 
 
 def _tell(monitor: zmq.Socket[bytes], failed: Callable[[str, str], None]) -> None:
-    with monitor, contextlib.suppress(zmq.ZMQError):  # the context ends
+    with monitor, contextlib.suppress(zmq.ZMQError):  # raised when the context is terminated
         while True:
             event = recv_monitor_message(monitor)
             kind = int(event["event"])

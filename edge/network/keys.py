@@ -1,7 +1,7 @@
-"""CURVE keys: who may publish and subscribe from another host.
+"""Makes and loads CURVE keys, which decide who may publish and subscribe from another host.
 
     <dir>/own.key_secret     this party's key pair, readable by its owner only
-    <dir>/peers/*.key        public keys: whom a bound socket lets in; the one a connecting socket expects
+    <dir>/peers/*.key        public keys: those a bound socket admits; the one a connecting socket expects
 
 `haad-edge keys DIR` makes a matching pair of such folders, one for the engine and one for its clients.
 """
@@ -26,33 +26,33 @@ from edge.outputs import naming, ready_folder
 DOMAIN, KEY_BYTES = "haad", 32
 OWN, PEERS = "own", "peers"
 STRANGERS = 100
-"""Of so many keys that are turned away it is told: who makes a new one for each try must not fill a log."""
+"""Unknown keys that are reported at most: a peer that makes a new key for every attempt must not fill the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """One party's keys, checked when opened with `open_keys`."""
+    """One party's keys, as checked by `open_keys`."""
 
     public: bytes
     secret: bytes
     peers: Path
-    _doors: list[_Door] = field(default_factory=list, compare=False, repr=False)
+    _checks: list[_PeerCheck] = field(default_factory=list, compare=False, repr=False)
 
     def secure(self, socket: zmq.Socket[bytes], mode: str) -> None:
-        """Encrypt a socket before it binds (as the server, for the peers only) or connects (to the one peer)."""
+        """Set up encryption on a socket before it binds (as a server for the peers) or connects (to the one peer)."""
         socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
         if mode == "bind":
             socket.curve_server = True
             socket.zap_domain = DOMAIN.encode()
-            for door in self._doors:
-                if door.context is socket.context:  # a socket has one watcher
-                    watch(socket, door.failed)
+            for check in self._checks:
+                if check.context is socket.context:  # a socket can have only one monitor
+                    watch(socket, check.failed)
             return
         known = sorted(self.peers.glob("*.key"))
         if len(known) != 1:
             raise SettingsError(
-                f"{self.peers}: {len(known)} public keys",
-                why="a connecting socket must know the one key of the other side",
+                f"{self.peers}: holds {len(known)} public keys",
+                why="a connecting socket needs exactly one, that of the other side",
                 fix="keep only that peer's .key in the folder",
             )
         socket.curve_serverkey = _public(known[0])
@@ -61,19 +61,19 @@ class Keys:
     def guard(
         self, context: zmq.Context[zmq.Socket[bytes]], tell: Callable[[str], None] = lambda text: None
     ) -> Iterator[None]:
-        """While open, bound sockets of the context let in the peers and nobody else.
+        """While open, bound sockets of the context admit the peers and nobody else.
 
-        `tell` gets a line about each that is turned away, in threads of their own.
+        `tell` is called, in other threads, with a line about each peer that is turned away.
         """
-        door = _Door(_known(self.peers), self.peers, tell, context)
+        check = _PeerCheck(_known(self.peers), self.peers, tell, context)
         guard = ThreadAuthenticator(context)
         guard.start()
-        self._doors.append(door)
+        self._checks.append(check)
         try:
-            guard.configure_curve_callback(DOMAIN, door)
+            guard.configure_curve_callback(DOMAIN, check)
             yield
         finally:
-            self._doors.remove(door)
+            self._checks.remove(check)
             guard.stop()
 
 
@@ -89,12 +89,14 @@ def _public(path: Path) -> bytes:
         return key
     except (OSError, ValueError) as e:
         raise SettingsError(
-            f"{path}: no usable public key", why=str(e), fix="copy it anew from the other side's own.key"
+            f"{path}: not a usable public key", why=str(e), fix="copy it again from the other side's own.key"
         ) from None
 
 
 @dataclass(frozen=True, slots=True)
-class _Door:
+class _PeerCheck:
+    """Decides which peers are admitted, and reports those that are not."""
+
     known: set[bytes]
     peers: Path
     tell: Callable[[str], None]
@@ -102,12 +104,12 @@ class _Door:
     strangers: set[bytes] = field(default_factory=set)
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """Whether a public key (z85) is let in; one that was added since, too."""
+        """Whether a public key (z85) is admitted, also if it was added to the folder since the start."""
         if key not in self.known:
             for path in self.peers.glob("*.key"):
                 try:
                     self.known.add(_public(path))
-                except SettingsError as e:  # a file half written, or broken: the others hold
+                except SettingsError as e:  # a file half written or damaged: the other keys still count
                     self.tell(str(e))
         if key not in self.known and len(self.strangers) < STRANGERS:
             self.strangers.add(key)
@@ -116,48 +118,53 @@ class _Door:
         return key in self.known
 
     def failed(self, address: str, who: str) -> None:
-        """Told of a peer that came no further than the handshake; `callback` tells of unknown keys."""
+        """Report a peer that failed in the handshake; unknown keys are reported by `callback`."""
         if who:
-            self.tell(f"turned away at {address}: {who}; docs/operate.md, 'Security', says what a client must have")
+            self.tell(f"turned away at {address}: {who}; docs/operate.md, 'Security', says what a client needs")
 
 
 def open_keys(root: Path | str | None) -> Keys | None:
-    """The keys in a folder, None for None. Raises SettingsError naming the missing file."""
+    """Load the keys in a folder; None for None. Raises SettingsError that names what is missing."""
     if root is None:
         return None
     root = Path(root)
     if (root / "engine").is_dir() and not (root / f"{OWN}.key_secret").exists():
-        raise SettingsError(f"{root}: keys of both sides", fix=f"name one: {root / 'engine'} or {root / 'client'}")
+        raise SettingsError(
+            f"{root}: holds the keys of both sides", fix=f"name one side: {root / 'engine'} or {root / 'client'}"
+        )
     if not root.is_dir():
         raise SettingsError(
             f"{root}: " + ("a file, not a folder of keys" if root.exists() else "no such folder"),
             why="--keys names the folder of one side, engine/ or client/",
-            fix="haad-edge keys DIR makes both",
+            fix="haad-edge keys DIR makes both folders",
         )
     path = root / f"{OWN}.key_secret"
     try:
         public, secret = zmq.auth.load_certificate(path)
     except (OSError, ValueError) as e:
-        raise SettingsError(f"{path}: no usable key pair", why=str(e), fix="haad-edge keys DIR makes one") from None
+        raise SettingsError(f"{path}: not a usable key pair", why=str(e), fix="haad-edge keys DIR makes one") from None
     if secret is None or not any((root / PEERS).glob("*.key")):
-        raise SettingsError(f"{root}: no secret key, or nobody in {PEERS}/", fix="haad-edge keys DIR makes both sides")
+        raise SettingsError(
+            f"{root}: no secret key, or no public key in {PEERS}/", fix="haad-edge keys DIR makes both sides"
+        )
     return Keys(public, secret, root / PEERS)
 
 
 def make_keys(root: Path) -> tuple[Path, Path]:
-    """Make `root`/engine and `root`/client, each knowing the other: both or none. Raises SettingsError if one is there
-    already, OutputError or OSError if they cannot be made.
+    """Make `root`/engine and `root`/client, each with the other's public key: both or neither.
+
+    Raises SettingsError if one exists already, OutputError or OSError if they cannot be made.
     """
     sides = root / "engine", root / "client"
     for side in sides:
         if side.exists():
             raise SettingsError(
-                f"{side}: already there", why="keys in use are not overwritten", fix="name a new folder"
+                f"{side}: exists already", why="keys that may be in use are not overwritten", fix="name a new folder"
             )
     ready_folder(root, "haad-edge keys")
     with naming(root):
         root.mkdir(parents=True, exist_ok=True)
-        # Both sides are whole before one is in its place: half of them would be refused, and not overwritten either.
+        # Complete both sides before moving either into place: a half would be unusable, yet would not be overwritten.
         with tempfile.TemporaryDirectory(prefix=".haad-", dir=root) as folder:
             made = [Path(folder) / side.name for side in sides]
             for side in made:

@@ -1,4 +1,4 @@
-"""Where events go: publishing sockets that tell who listens."""
+"""Publishes events on sockets that report who subscribes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from edge.network.keys import Keys
 
 
 class Sink(Protocol):
-    """Where events go."""
+    """What events are sent to."""
 
     def send(self, message: bytes) -> None: ...
 
     def newcomers(self) -> bool:
-        """Whether somebody subscribed since the last call."""
+        """Whether anybody subscribed since the last call."""
 
     def wanted(self, topic: bytes) -> bool:
-        """Whether somebody may hear the topic, or one that begins with it."""
+        """Whether anybody subscribes to the topic, or to one that begins with it."""
 
     def close(self) -> None: ...
 
 
 class ZmqSink:
-    """XPUB sockets: like PUB, but they tell who listens, so that unheard scores are never encoded."""
+    """XPUB sockets: like PUB, but they report subscriptions, so that scores nobody wants are never encoded."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], endpoints: list[Endpoint], hwm: int, keys: Keys | None = None
@@ -43,12 +43,12 @@ class ZmqSink:
             raise
 
     def send(self, message: bytes) -> None:
-        """Publish; a subscriber that does not keep up misses messages, which `seq` shows it."""
+        """Publish a message. A subscriber that does not keep up misses some, and sees that by `seq`."""
         for socket in self._sockets:
             socket.send(message)
 
     def newcomers(self) -> bool:
-        """See `Sink`. With XPUB_VERBOSE each subscription is told, an unsubscription only when it was the last."""
+        """See `Sink`. With XPUB_VERBOSE every subscription is reported, but only the last unsubscription of a topic."""
         new = False
         for socket, topics in zip(self._sockets, self._topics, strict=True):
             try:
@@ -68,6 +68,6 @@ class ZmqSink:
         return any(topic.startswith(prefix) or prefix.startswith(topic) for topics in self._topics for prefix in topics)
 
     def close(self) -> None:
-        """Close the sockets after what was sent has had a second to leave."""
+        """Close the sockets; messages already sent have a second to leave."""
         for socket in self._sockets:
             socket.close(1000)

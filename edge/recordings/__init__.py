@@ -1,1 +1,1 @@
-"""Pose messages kept in a file and sent again, and clips played as a camera would deliver them."""
+"""Records pose messages in a file and sends them again, and plays clips as a camera would deliver them."""

@@ -1,4 +1,4 @@
-"""Clips played as a camera would deliver them: people, frames, time stamps."""
+"""Plays clips as a camera would deliver them: people, frames, time stamps."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from edge.skeleton import Float
 
 BLEND_S = 0.4
 LEAST_S = 4.0
-"""A clip is looped to this length unless told otherwise: shorter than a window it would say nothing."""
+"""A clip is looped to at least this length by default: shorter than a window it would not be judged at all."""
 APART_M = 1.5
 
 
 def find_clips(paths: Sequence[Path]) -> list[Path]:
-    """Files as given; folders as the .npz files below them, in natural order. Raises ClipError when there are none."""
+    """The files as given, and the .npz files below folders, in natural order. Raises ClipError if there are none."""
     found: list[Path] = []
     for path in paths:
         found += sorted(path.rglob("*.npz"), key=lambda p: natural(str(p))) if path.is_dir() else [path]
     if not found:
-        raise ClipError(f"{', '.join(map(str, paths))}: no .npz clip there")
+        raise ClipError(f"{', '.join(map(str, paths))}: no .npz clip found")
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A clip on a person's time axis: from `start` for `seconds`, shifted by `offset` (3,)."""
+    """A clip on a person's time axis: starts at `start`, lasts `seconds`, shifted in space by `offset` (3,)."""
 
     clip: Clip
     start: float
@@ -41,7 +41,7 @@ class Part:
 
 
 class Person:
-    """One track: clips one after the other, each placed where the last one ended and blended into it."""
+    """Plays clips one after the other as one track, each placed where the last one ended and blended with it."""
 
     def __init__(self, clips: Sequence[Clip], seconds: float | None, at: Float | None = None) -> None:
         self.parts: list[Part] = []
@@ -74,7 +74,7 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class CameraFrame:
     """One camera frame: capture time in seconds from the start, ids (P,), joints (P, 15, 3), visible (P, 15)."""
 
     t: float
@@ -85,18 +85,20 @@ class Shot:
 
 def play(
     paths: Sequence[Path], *, fps: float | None, people: int = 1, seconds: float | None = None, as_one: bool = False
-) -> Iterator[Shot]:
-    """Frames of a camera that sees `people` persons at a time.
+) -> Iterator[CameraFrame]:
+    """Yield the frames of a camera that sees `people` people at a time.
 
-    Each clip is a new track, in the order of `paths`, clip k having track id k; with `as_one` each person plays all
-    clips as one track, person p beginning with clip p. `seconds` is how long each clip is played, looping as needed.
-    `fps` none: the first clip's own. All clips are read before this returns. Raises ClipError.
+    Each clip is a new track, in the order of `paths`, and clip k has track id k. With `as_one` each person plays all
+    clips as one track, and person p begins with clip p. `seconds` is how long each clip is played, looped if necessary.
+    Without `fps` it is the first clip's own. All clips are read before this returns. Raises ClipError.
     """
     clips = [load_clip(p) for p in paths]
     return _frames(clips, fps, people, seconds, as_one)
 
 
-def _frames(clips: list[Clip], fps: float | None, people: int, seconds: float | None, as_one: bool) -> Iterator[Shot]:
+def _frames(
+    clips: list[Clip], fps: float | None, people: int, seconds: float | None, as_one: bool
+) -> Iterator[CameraFrame]:
     step = 1 / (fps or clips[0].fps)
 
     def place(k: int) -> Float:
@@ -122,25 +124,25 @@ def _frames(clips: list[Clip], fps: float | None, people: int, seconds: float | 
                 seen.append((track, person.at(max(0.0, t - float(end[k - 1])) if k else t)))
         if not seen:
             return
-        yield Shot(t, [i for i, _ in seen], np.stack([p[0] for _, p in seen]), np.stack([p[1] for _, p in seen]))
+        yield CameraFrame(t, [i for i, _ in seen], np.stack([p[0] for _, p in seen]), np.stack([p[1] for _, p in seen]))
         frame += 1
 
 
 def paced(
-    shots: Iterator[Shot],
+    frames: Iterator[CameraFrame],
     speed: float,
     *,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Shot]:
-    """The same frames, each when its time has come; `speed` 2 is twice as fast, 0 as fast as possible."""
+) -> Iterator[CameraFrame]:
+    """Yield the same frames, each when it is due; `speed` 2 is twice as fast, 0 as fast as possible."""
     start = clock()
-    for shot in shots:
-        if speed > 0 and (wait := start + shot.t / speed - clock()) > 0:
+    for frame in frames:
+        if speed > 0 and (wait := start + frame.t / speed - clock()) > 0:
             sleep(wait)
-        yield shot
+        yield frame
 
 
-def capture_ns(start_ns: int, shot: Shot) -> int:
-    """The frame's capture time in ns: what it would have been at normal speed."""
-    return start_ns + round(shot.t * SECOND)
+def capture_ns(start_ns: int, frame: CameraFrame) -> int:
+    """The frame's capture time in ns, as it would be at normal speed."""
+    return start_ns + round(frame.t * SECOND)

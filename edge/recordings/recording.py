@@ -1,9 +1,9 @@
-"""Recordings: pose messages as they arrived, in one file, so that the same input can be had again.
+"""Reads and writes recordings: pose messages as they arrived, in one file, so that the same input can be replayed.
 
     MAGIC │ length u32 │ arrival i64 (ns) │ crc u32 │ message │ length │ …            little-endian
 
-`message` is a one-part pose message as on the wire; a two-part one is joined before it is written. A file whose end is
-missing (power cut, full disk) is read up to its last whole message, and says so.
+`message` is a one-part pose message as on the wire; a two-part message is joined before it is written. A file whose end
+is missing (power cut, full disk) is read up to its last whole message, and the reader reports that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAGIC = b"HAADREC1"
 HEAD = struct.Struct("<IqI")
 TIME = struct.Struct("<q")
 MAX_MESSAGE = 16 << 20
-"""Bytes of one message: the most that `max_message_bytes` can be set to."""
+"""The largest message in bytes: the most that `max_message_bytes` can be set to."""
 
 
 class Recorded(NamedTuple):
@@ -41,14 +41,17 @@ def checksum(arrival: int, message: bytes) -> int:
 
 
 class Writer:
-    """Writes a new recording. A context manager; what was added is on its way to the disk after `flush`."""
+    """Writes a new recording, as a context manager. Messages added are on disk after `flush`.
+
+    Raises RecordingError if the file exists, or cannot be written.
+    """
 
     def __init__(self, path: Path | str) -> None:
         path = Path(path)
         try:
             self._file: BinaryIO = path.open("xb")
         except FileExistsError:
-            raise RecordingError(f"{path}: is there already", fix="name another file, or delete it") from None
+            raise RecordingError(f"{path}: exists already", fix="name another file, or delete this one") from None
         except OSError as e:
             raise _unwritten(path, e) from None
         self.path, self.messages, self.bytes, self._first = path, 0, len(MAGIC), 0
@@ -76,14 +79,14 @@ class Writer:
             raise _unwritten(self.path, e) from None
 
     def close(self) -> None:
-        """Flush and close; may be called twice. A file without one whole message is removed: it would stand in the way
-        of the next try.
+        """Flush and close; may be called twice. A file without a whole message is removed, since it would block the
+        next attempt.
         """
         if not self._file.closed:
             try:
                 self.flush()
             finally:
-                with contextlib.suppress(OSError):  # it would write again what `flush` has failed to
+                with contextlib.suppress(OSError):  # closing tries again to write what `flush` could not
                     self._file.close()
                 with contextlib.suppress(OSError):
                     if not self.messages or self.path.stat().st_size < self._first:
@@ -97,12 +100,15 @@ class Writer:
 
 
 def _unwritten(path: Path, e: OSError) -> RecordingError:
-    fix = remedy(e, "name another file, where you may write")
+    fix = remedy(e, "name a file in a folder that you may write to")
     return RecordingError(f"{path}: cannot be written", why=e.strerror or str(e), fix=fix)
 
 
 class Reader:
-    """Iterates over a recording, any number of times. `problem` says why the last round ended before the file did."""
+    """Iterates over a recording, any number of times.
+
+    `problem` says why the last iteration ended before the end of the file; '' if it did not. Raises RecordingError.
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -127,22 +133,22 @@ class Reader:
                     self.problem = f"{self.path}: cut off at byte {at:,}"
                     return
                 length, arrival, crc = HEAD.unpack(head)
-                # A damaged length must not make us ask for gigabytes.
+                # A damaged length must not make us allocate gigabytes.
                 message = f.read(min(length, MAX_MESSAGE))
                 if length <= MAX_MESSAGE and len(message) < length:
                     self.problem = f"{self.path}: cut off at byte {at:,}"
                     return
                 if length > MAX_MESSAGE or checksum(arrival, message) != crc:
-                    self.problem = f"{self.path}: damaged at byte {at:,}; what comes after it is not read"
+                    self.problem = f"{self.path}: damaged at byte {at:,}; the rest is not read"
                     return
                 yield Recorded(arrival, message)
 
 
 def write(path: Path | str) -> Writer:
-    """A new recording; RecordingError if the file exists or cannot be made."""
+    """Begin a new recording. Raises RecordingError if the file exists or cannot be created."""
     return Writer(path)
 
 
 def read(path: Path | str) -> Reader:
-    """An existing recording; RecordingError if it is none. Iterate over it."""
+    """Open a recording to iterate over. Raises RecordingError if the file is not one."""
     return Reader(path)

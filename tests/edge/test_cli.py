@@ -138,7 +138,10 @@ def test_errors_are_raised_as_the_family_and_printed_without_a_traceback(
         ("record --out BAD/r.haad --from there", "next: for example sub+connect:tcp://127.0.0.1:5558\n"),
         ("publish nodirq --wait 0.1 --to pub+connect:ipc:///nowhere", "error: nodirq: no such clip file"),
         ("publish BAD --wait 0.1 --to pub+connect:ipc:///nowhere", "cut.npz: not a usable clip"),
-        ("publish CLIPS --wait 0.1 --to pub+connect:ipc:///nowhere", "one with keys lets in only its own: --keys"),
+        (
+            "publish CLIPS --wait 0.1 --to pub+connect:ipc:///nowhere",
+            "if it has keys, give this end the client's: --keys",
+        ),
     ],
 )
 def test_what_a_newcomer_may_get_wrong_is_answered_with_what_to_do(
@@ -213,7 +216,7 @@ def test_a_number_that_is_none_or_absurd_is_refused_by_the_options_name(words: t
 def test_a_pace_is_zero_or_one_that_gets_somewhere(tmp_path: Path) -> None:
     for words in (["publish", str(tmp_path)], ["replay", str(tmp_path)]):
         done = runner.invoke(make_app(), [*words, "--speed", "1e-300"])
-        assert done.exit_code == 2 and "1e-300 is neither 0 nor at least 0.001" in done.output
+        assert done.exit_code == 2 and "1e-300 must be 0 or at least 0.001" in done.output
         assert isinstance(runner.invoke(make_app(), [*words, "--speed", "0"]).exception, HaadError)
 
 
@@ -255,7 +258,7 @@ def test_a_recording_of_nothing_leaves_no_file_in_the_way(tmp_path: Path) -> Non
     out = tmp_path / "r.haad"
     arguments = ["record", "--out", str(out), "--from", f"sub+connect:ipc://{tmp_path}/none", "--wait", "0.1"]
     for _ in range(2):
-        assert "nothing came for 0.1 s" in str(runner.invoke(make_app(), arguments).exception)
+        assert "no message came within 0.1 s" in str(runner.invoke(make_app(), arguments).exception)
         assert not out.exists()
 
 

@@ -229,7 +229,7 @@ def test_what_cannot_start_says_why_and_what_next(made_support: Path, tmp_path: 
         ((*good, "--bundle", str(tmp_path / "altered")), ("encoder.onnx", "sha256", "nothing of it was loaded")),
         ((*good, "--stride", "-1"), ("'stride'", "the command line", "must be above 0")),
         ((*good, "--ingest", "pub+bind:tcp://1.2.3.4:5"), ("'ingest'", "not understood")),
-        ((*good, "--ingest", "sub+bind:tcp://0.0.0.0:5599"), ("leaves this host", "allow-remote")),
+        ((*good, "--ingest", "sub+bind:tcp://0.0.0.0:5599"), ("reachable from other hosts", "allow-remote")),
     ):
         options = [*quiet] if "--ingest" not in arguments else [*quiet[:2], *quiet[4:]]
         done = haad("run", *options, *arguments)

@@ -173,7 +173,7 @@ def test_a_publisher_that_cannot_be_made_says_why(address: str) -> None:
         PosePublisher("pub+connect:tcp://192.0.2.1:5555", stream="a")
     with pytest.raises(SettingsError, match="cannot bind"):
         PosePublisher("pub+bind:ipc:///nonexistent/folder/s", stream="a")
-    with pytest.raises(SettingsError, match=r"None not understood.*for example pub"):
+    with pytest.raises(SettingsError, match=r"None is not understood.*for example pub"):
         PosePublisher(None, stream="a")  # type: ignore[arg-type]
 
 

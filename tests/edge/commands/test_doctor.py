@@ -68,7 +68,7 @@ def test_the_journal_is_where_run_would_write_it(monkeypatch: pytest.MonkeyPatch
     assert journal() == doctor.Finding("journal", "broken", f"{tmp_path}: a folder", "name another: --journal PATH")
     (tmp_path / "my.yaml").write_text("support: s")
     monkeypatch.setenv("HAAD_JOURNAL", str(tmp_path / "my.yaml"))
-    assert "a file that is no journal" in journal().detail
+    assert "a file, but not a journal" in journal().detail
     monkeypatch.setenv("HAAD_JOURNAL", "off")
     assert journal().verdict == "absent"
 

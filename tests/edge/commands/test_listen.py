@@ -117,7 +117,7 @@ def test_who_asks_for_the_past_of_an_engine_that_has_none_is_told_once(
     clock = FakeClock()
     listen(Ear(clock, [(1.0, status)] * 3), as_json=True, status=False, count=0, timeout=10, clock=clock, **options)  # type: ignore[arg-type]
     err = capsys.readouterr().err
-    assert words in err and err.count("give nothing") == bool(words)
+    assert words in err and err.count("have no effect") == bool(words)
 
 
 def test_what_cannot_be_read_is_told_of_once_in_a_while_and_the_rest_goes_on(

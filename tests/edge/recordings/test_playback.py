@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge.clip import Clip, save_clip
 from edge.errors import ClipError
 from edge.motion import make_motion
-from edge.recordings.playback import APART_M, BLEND_S, LEAST_S, Person, Shot, capture_ns, find_clips, paced, play
+from edge.recordings.playback import APART_M, BLEND_S, LEAST_S, Person, CameraFrame, capture_ns, find_clips, paced, play
 
 
 def still(seconds: float, fps: float = 20, at: tuple[float, float, float] = (0, 0, 0)) -> Clip:
@@ -39,7 +39,7 @@ def motionless(frames: int, fps: float) -> Clip:
     return Clip(np.tile(pose, (frames, 1, 1)), np.ones((frames, 15), np.float32), fps)
 
 
-def tracks(shots: list[Shot]) -> dict[int, tuple[float, float, int]]:
+def tracks(shots: list[CameraFrame]) -> dict[int, tuple[float, float, int]]:
     """Track id → its first and last time, and in how many frames it is."""
     out: dict[int, tuple[float, float, int]] = {}
     for shot in shots:
@@ -188,7 +188,9 @@ def test_a_clip_that_ends_just_after_a_frames_time_does_not_stop_the_show(tmp_pa
 
 
 def test_shots_come_when_their_time_has_come() -> None:
-    shots = [Shot(t, [], np.zeros((0, 15, 3), np.float32), np.zeros((0, 15), np.float32)) for t in (0, 0.5, 0.6, 2)]
+    shots = [
+        CameraFrame(t, [], np.zeros((0, 15, 3), np.float32), np.zeros((0, 15), np.float32)) for t in (0, 0.5, 0.6, 2)
+    ]
     for speed, waits in ((1.0, [0.5, 0.1, 1.4]), (2.0, [0.25, 0.05, 0.7]), (0.0, [])):
         now, slept = [50.0], []
 
@@ -201,7 +203,7 @@ def test_shots_come_when_their_time_has_come() -> None:
 
 
 def test_a_late_consumer_is_not_made_to_wait_again() -> None:
-    shots = [Shot(t, [], np.zeros((0, 15, 3), np.float32), np.zeros((0, 15), np.float32)) for t in (0, 1, 2)]
+    shots = [CameraFrame(t, [], np.zeros((0, 15, 3), np.float32), np.zeros((0, 15), np.float32)) for t in (0, 1, 2)]
     now, slept = [0.0], []
     for shot in paced(iter(shots), 1.0, clock=lambda: now[0], sleep=slept.append):
         now[0] = {0: 1.7, 1: 1.7, 2: 2.0}[int(shot.t)]
@@ -209,7 +211,7 @@ def test_a_late_consumer_is_not_made_to_wait_again() -> None:
 
 
 def test_capture_times_are_nanoseconds_from_the_start() -> None:
-    shot = Shot(1 / 3, [], np.zeros((0, 15, 3), np.float32), np.zeros((0, 15), np.float32))
+    shot = CameraFrame(1 / 3, [], np.zeros((0, 15, 3), np.float32), np.zeros((0, 15), np.float32))
     assert capture_ns(1_700_000_000_000_000_000, shot) == 1_700_000_000_333_333_333
 
 
@@ -222,7 +224,7 @@ def test_clips_are_found_in_files_and_folders_in_natural_order(tmp_path: Path) -
 
 
 def test_a_folder_without_clips_and_an_absent_file_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ClipError, match=r"no \.npz clip there") as e:
+    with pytest.raises(ClipError, match=r"no \.npz clip found") as e:
         find_clips([tmp_path])
     assert str(tmp_path) in str(e.value)
     with pytest.raises(ClipError, match=r"absent\.npz"):

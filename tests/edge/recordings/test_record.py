@@ -60,7 +60,7 @@ def test_what_comes_is_kept_with_its_arrival_and_what_is_missing_is_counted(tmp_
     arrivals = [t for t, _ in read(tmp_path / "r")]
     assert np.diff(arrivals) / SECOND == pytest.approx([0.1] * 3)
     assert (recorder.ledger.lost, recorder.foreign, sorted(recorder.streams)) == (2, 2, ["a", "b"])
-    assert why == "the time is over"
+    assert why == "the time set by --seconds is over"
 
 
 def test_who_waits_in_vain_is_told_once_what_to_do(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_who_waits_in_vain_is_told_once_what_to_do(tmp_path: Path) -> None:
     record(tmp_path / "1", [[b"rubbish"]] * 90 + [[message("a", 0, 0, {1: person()})]], wait=None)
     assert told == []
     record(tmp_path / "2", [[b"rubbish"]] * 300 + [[message("a", 0, 0, {1: person()})]], wait=None)
-    assert len(told) == 1 and "nothing has come for 10 s" in told[0] and "--poses-out" in told[0]
+    assert len(told) == 1 and "no message has come for 10 s" in told[0] and "--poses-out" in told[0]
 
 
 def test_one_stream_a_time_and_a_size_bound_it(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_one_stream_a_time_and_a_size_bound_it(tmp_path: Path) -> None:
     assert all(m.startswith(b"pose/a\0") for _, m in read(tmp_path / "1"))
     _, why = record(tmp_path / "2", both[:], most=3000)
     assert "max-mib" in why and 2000 < (tmp_path / "2").stat().st_size <= 3000
-    with pytest.raises(RecordingError, match="nothing came for 5 s"):
+    with pytest.raises(RecordingError, match="no message came within 5 s"):
         record(tmp_path / "3", [])
 
 

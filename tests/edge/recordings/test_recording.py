@@ -108,7 +108,7 @@ def test_a_recording_without_a_whole_message_does_not_stand_in_the_way(tmp_path:
 
 def test_refusals_say_what_to_do(tmp_path: Path) -> None:
     record(tmp_path / "x")
-    with pytest.raises(RecordingError, match="is there already"):
+    with pytest.raises(RecordingError, match="exists already"):
         write(tmp_path / "x")
     with pytest.raises(RecordingError, match="cannot be written"):
         write(tmp_path / "none" / "x")
