@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge.clip import Clip, save_clip
 from edge.errors import ClipError
 from edge.motion import make_motion
-from edge.recordings.playback import APART_M, BLEND_S, LEAST_S, Person, CameraFrame, capture_ns, find_clips, paced, play
+from edge.recordings.playback import APART_M, BLEND_S, LEAST_S, CameraFrame, Person, capture_ns, find_clips, paced, play
 
 
 def still(seconds: float, fps: float = 20, at: tuple[float, float, float] = (0, 0, 0)) -> Clip:
