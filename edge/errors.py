@@ -1,10 +1,10 @@
-"""The one exception family. Every text says what happened, why, and what to run next."""
+"""Defines this project's exceptions. Every text says what happened, why, and what to do next."""
 
 from __future__ import annotations
 
 
 class HaadError(Exception):
-    """Something the user can act on. The CLI prints the text without a traceback and exits with `exit_code`."""
+    """An error that the user can act on. The CLI prints its text without a traceback and exits with `exit_code`."""
 
     exit_code = 2
 
@@ -18,7 +18,7 @@ class ClipError(HaadError):
 
 
 class WireError(HaadError):
-    """A message does not hold to the contract; `reason` is the short label it is counted under."""
+    """A message breaks the wire format; `reason` is the short label under which it is counted."""
 
     def __init__(self, reason: str, what: str, *, why: str = "", fix: str = "") -> None:
         self.reason = reason
@@ -26,7 +26,7 @@ class WireError(HaadError):
 
 
 class BundleError(HaadError):
-    """A bundle is incomplete, altered, or of a version that this program does not read."""
+    """A bundle is incomplete, was altered, or has a version that this program does not read."""
 
 
 class SettingsError(HaadError):
@@ -34,11 +34,11 @@ class SettingsError(HaadError):
 
 
 class SupportError(HaadError):
-    """A support folder holds nothing that can describe normal movement."""
+    """A support folder cannot be used, or a change to it cannot be made."""
 
 
 class EngineError(HaadError):
-    """No inference engine can be opened here, or one failed while running; `lost`: its device is gone for good."""
+    """No inference engine can be opened here, or one failed while running. `lost`: its device is gone for good."""
 
     def __init__(self, what: str, *, why: str = "", fix: str = "", lost: bool = False) -> None:
         self.lost = lost
@@ -46,16 +46,16 @@ class EngineError(HaadError):
 
 
 class NoPlan(EngineError):
-    """None of a bundle's plans runs on this machine, on which one can be built."""
+    """None of a bundle's plans runs on this machine, but one can be built here."""
 
 
 class OutputError(HaadError):
-    """What a command is to write cannot be written where it was told to."""
+    """A command cannot write its output where it was told to."""
 
 
 class RecordingError(HaadError):
-    """A recording cannot be written, or a file is none."""
+    """A recording cannot be read or written, or a file is not a recording."""
 
 
 class MissingExtra(HaadError):
-    """A command needs packages that the device-side install leaves out."""
+    """A command needs packages that the plain install leaves out."""

@@ -1,4 +1,4 @@
-"""What goes out: alerts, scores and status, as messages of one part; see `edge.wire` for their form."""
+"""Defines, encodes and decodes what goes out: alerts, scores and status, as one-part messages (form: `edge.wire`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge.wire import VERSION, Limits, join, show, split, unpack
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Which model, engine and support set said so."""
+    """Which model, engine and support set a message comes from."""
 
     model: str
     engine: str
@@ -23,10 +23,10 @@ class Provenance:
 class Alert:
     """A new, updated or ended alert. Times are capture times in ns; `end` is that of the last window counted in.
 
-    `score` is the newest, `peak` the highest so far; 1.0 is the limit of normal. `joints` are those whose hiding
-    brings the window nearest to normal, most first; `moment` is the stretch of capture time whose hiding does (from,
-    to; empty: none). `clip` is the support clip that came nearest, a file of `category`. `seq` counts alert messages
-    without a gap: within `journal`, which outlives the process, or within `run`, this life of it, without a journal.
+    `score` is the newest score, `peak` the highest so far; 1.0 is the limit of normal. `joints` are those whose hiding
+    brings the window nearest to normal, strongest first; `moment` is the stretch of capture time whose hiding does the
+    same (from, to; empty: none). `clip` is the support clip that came nearest, a file of `category`. `seq` counts alert
+    messages without a gap: within `journal`, which outlives the process, or without one within `run`, this process.
     """
 
     id: str
@@ -49,15 +49,16 @@ class Alert:
 
     @property
     def row(self) -> str:
-        """Names the row of numbers that `seq` belongs to."""
+        """Identifies the sequence that `seq` belongs to."""
         return self.journal or self.run
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """The windows of one stream that were scored together; equally long columns. `end` in ns, `score` 1.0 = limit.
+    """The windows of one stream that were scored together, as columns of equal length.
 
-    `unclear` are tracks in view whose newest window shows too little of them to be judged.
+    `end` is in ns; a `score` of 1.0 is the limit of normal. `unclear` lists the tracks in view whose newest window
+    shows too little of them to be judged.
     """
 
     seq: int
@@ -74,10 +75,10 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How the engine is: sent on subscription, on change, and every second.
+    """The engine's state: sent on subscription, on change, and every second.
 
-    `alert_seq` is the `seq` of the next alert message; `replay` the address that answers for those before it. `unclear`
-    of the `tracks` in view show too little of the person to be judged.
+    `alert_seq` is the `seq` of the next alert message; `replay` is the address to ask for those before it. Of the
+    `tracks` in view, `unclear` show too little of the person to be judged.
     """
 
     seq: int
@@ -98,7 +99,7 @@ class Status:
 
     @property
     def row(self) -> str:
-        """Names the row of numbers that `alert_seq` belongs to."""
+        """Identifies the sequence that `alert_seq` belongs to."""
         return self.journal or self.run
 
 
@@ -107,12 +108,13 @@ _KINDS: dict[str, type[Alert] | type[Scores] | type[Status]] = {"alert": Alert, 
 
 
 _SCALARS = {"str": (str,), "int": (int,), "float": (float, int), "Literal": (str,)}
-"""By annotation. Which texts a Literal may be, a newer engine knows."""
+"""The types accepted for an annotation. A Literal may be any text, since a newer engine may know others."""
 
 
 def _taken(kind: type[Any], m: Any) -> dict[str, Any]:
-    """A dataclass's fields from a map. Raises KeyError, TypeError for what it lacks, or has of another type: who counts
-    by a field or shows it must not fail over it.
+    """Take a dataclass's fields from a map.
+
+    Raises KeyError for a missing field and TypeError for one of another type, so that no later use of a field can fail.
     """
     values = {}
     for f in fields(kind):
@@ -131,7 +133,7 @@ def _taken(kind: type[Any], m: Any) -> dict[str, Any]:
 
 
 def check_topics(topics: Sequence[str]) -> None:
-    """Raises SettingsError for a topic that no event's topic begins with: it would be waited for in vain."""
+    """Raise SettingsError for a topic that no event's topic begins with: it would never receive anything."""
     if isinstance(topics, str):
         raise SettingsError(f"topics is the text {topics!r:.40}, not a list", fix=f"topics=[{topics!r:.40}]")
     if not isinstance(topics, Collection) or not all(isinstance(t, str) for t in topics):
@@ -146,7 +148,7 @@ def check_topics(topics: Sequence[str]) -> None:
 
 
 def encode_event(event: Event) -> bytes:
-    """A one-part message under the event's topic."""
+    """Encode an event as a one-part message under its topic."""
     if isinstance(event, Status):
         topic = "status"
     else:
@@ -156,13 +158,14 @@ def encode_event(event: Event) -> bytes:
 
 
 def decode_event(parts: Sequence[bytes]) -> Event:
-    """What `encode_event` made. Unknown fields are ignored; missing ones without a default, and those of another type,
-    raise WireError.
+    """Decode a message of `encode_event`. Unknown fields are ignored.
+
+    Raises WireError for missing fields without a default, and for fields of another type.
     """
     try:
         topic, body = split(parts)
         m = unpack(body, Limits(message_bytes=64 << 20))
-    except WireError as e:  # its advice is for who sends poses
+    except WireError as e:  # its advice is for senders of poses
         raise WireError(e.reason, e.what, why=e.why) from None
     kind = _KINDS.get(topic.split(b"/")[0].decode("utf-8", "replace"))
     if kind is None:
@@ -172,7 +175,7 @@ def decode_event(parts: Sequence[bytes]) -> Event:
             "version",
             f"'v' is {show(m.get('v'))}",
             why=f"this program reads {VERSION}",
-            fix="use the engine's version of haad-edge here",
+            fix="install the same version of haad-edge here as on the engine's host",
         )
     try:
         x: Event = kind(**_taken(kind, m))

@@ -1,4 +1,4 @@
-"""A track's own time grid: its rows, and when its windows are due.
+"""Computes a track's own time grid: its rows, and when its windows are due.
 
 The grid begins at a track's first frame and has `frames / seconds` rows a second, whatever the camera's rate.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SECOND = 1_000_000_000
-"""In nanoseconds, as all times are."""
+"""One second in nanoseconds, the unit of all capture times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class WindowSpec:
 
     @classmethod
     def of(cls, frames: int, seconds: float, stride: float, max_gap: float, timeout: float) -> WindowSpec:
-        """From seconds; the stride is rounded to whole rows, at least one."""
+        """Make a spec from times in seconds; the stride is rounded to whole rows, at least one."""
         rows = max(1, round(stride * frames / seconds))
         return cls(frames, seconds, rows, round(max_gap * SECOND), round(timeout * SECOND))
 
@@ -36,15 +36,16 @@ class WindowSpec:
         return n * round(self.seconds * SECOND) // self.frames
 
     def rows(self, since: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many rows a track has whose first frame was `since` ns ago: `grid(n) ≤ since` for all of them."""
+        """How many rows a track has `since` ns after its first frame: those with `grid(n) ≤ since`."""
         return -(-(since + 1) * self.frames // round(self.seconds * SECOND))
 
     def due(self, rows: NDArray[np.int64], phase: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many windows were due of a track that has so many rows: the first when its ring was full, and then."""
+        """How many windows of a track were due by the time it had so many rows: one when its ring was full, then one
+        every stride, at the track's phase."""
         after = (rows - self.frames - phase) // self.stride + (phase > 0)
         return np.where(rows < self.frames, 0, 1 + np.maximum(after, 0))
 
 
 def phase_of(stream: str, track: int, stride: int) -> int:
-    """At which row within a stride of so many rows a track's windows are due: the same wherever it is replayed."""
+    """The row within a stride at which a track's windows are due: the same in every replay of the track."""
     return (crc32(stream.encode()) + track) % stride

@@ -1,4 +1,4 @@
-"""Lines for a person who watches the process: each kind of trouble is said once in a while, and always counted."""
+"""Prints lines for a person who watches the process; repeated ones of the same kind only once in a while."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ RARELY = 60
 
 
 class Notices:
-    """Writes to `out`; the same `key` again within `every` seconds is only counted, and the count said later.
+    """Writes lines to `out`, standard error by default.
 
-    What goes on is said less and less often, every `RARELY` times `every` in the end.
+    A line with the same `key` as another within `every` seconds is only counted, and the count is added to a later
+    line. Trouble that persists is reported less and less often, in the end every `RARELY` times `every` seconds.
     """
 
     def __init__(
@@ -24,7 +25,7 @@ class Notices:
         self._said: dict[str, tuple[float, int, float]] = {}
 
     def say(self, text: str, key: str | None = None) -> None:
-        """One line; `key` groups lines of the same kind. Beyond 1,000 kinds the oldest is forgotten."""
+        """Print one line; `key` groups lines of the same kind. Beyond 1,000 kinds the oldest is forgotten."""
         now = self._clock()
         if key is not None:
             last, silent, every = self._said.get(key, (float("-inf"), 0, self._every))
@@ -37,8 +38,8 @@ class Notices:
             self._said[key] = (now, 0, min(2 * every, RARELY * self._every) if goes_on else self._every)
             if silent:
                 text += f" ({silent} more like it since)"
-        # What cannot be said must not stop the engine: nobody may be reading, or the disk be full.
+        # A failed write must not stop the engine: the reader may be gone, or the disk full.
         with contextlib.suppress(OSError, ValueError):
-            # One line, whatever a server or a file's name puts into it.
+            # Keep it to one line, whatever a server's answer or a file name contains.
             plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
             print(f"haad-edge: {plain}", file=self._out or sys.stderr, flush=True)

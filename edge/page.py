@@ -1,4 +1,4 @@
-"""One small HTTP port: /metrics for Prometheus, /healthz (the process lives), /readyz (it judges, or why not)."""
+"""Serves one small HTTP port: /metrics for Prometheus, /healthz (the process lives), /readyz (does it judge?)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from edge.runtime import Runtime
 
 
 class RuntimeCollector(Collector):
-    """Reads the loop's counters when asked; the loop itself knows nothing of Prometheus."""
+    """Reads the loop's counters for each request; the loop itself knows nothing of Prometheus."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -37,26 +37,31 @@ class RuntimeCollector(Collector):
             ("haad_people", "person-frames accepted", ledger.people),
             ("haad_frames_lost", "pose messages that never arrived, by sequence number", ledger.lost),
             ("haad_frames_out_of_order", "pose messages with an old sequence number", ledger.out_of_order),
-            ("haad_stream_restarts", "publishers that began to count anew", ledger.restarts),
-            ("haad_bad_joints", "joints with coordinates that are no place", ledger.bad_joints),
-            ("haad_unstamped", "messages without a capture time, taken as captured on arrival", ledger.unstamped),
+            ("haad_stream_restarts", "publishers that restarted their sequence numbers", ledger.restarts),
+            ("haad_bad_joints", "joints with impossible coordinates", ledger.bad_joints),
+            ("haad_unstamped", "messages without a capture time, which got their arrival time", ledger.unstamped),
             ("haad_windows", "windows scored", counts.windows),
             ("haad_batches", "inference batches", counts.batches),
             ("haad_engine_seconds", "time spent in inference", counts.engine_seconds),
             ("haad_engine_fallbacks", "times that another engine took over", r.engine.fallbacks),
-            ("haad_support_swaps", "support sets put in place", counts.swaps),
-            ("haad_journal_failures", "times that alerts could not be written down", r.announcer.journal_failures),
-            ("haad_alerts_unwritten", "alert messages that never came to be on record", r.announcer.unwritten),
+            ("haad_support_swaps", "support sets taken into use", counts.swaps),
+            ("haad_journal_failures", "failed attempts to write alerts to disk", r.announcer.journal_failures),
+            ("haad_alerts_unwritten", "alert messages published but never written to disk", r.announcer.unwritten),
             ("haad_evidence_lost", "windows of alerts that could not be kept", r.evidence.lost if r.evidence else 0),
         )
         for name, text, value in plain:
             yield CounterMetricFamily(name, text, value=value)
         for name, text, label, values in (
             ("haad_messages_dropped", "pose messages refused", "reason", dict(ledger.dropped)),
-            ("haad_track_frames", "frames of a track with a fate of their own", "fate", dict(r.windows.fate)),
+            (
+                "haad_track_frames",
+                "frames that were dropped, or began a track's window again",
+                "fate",
+                dict(r.windows.fate),
+            ),
             ("haad_windows_skipped", "windows that were not scored", "reason", dict(counts.skipped)),
             ("haad_alerts", "alert messages", "type", dict(counts.alerts)),
-            ("haad_replay_requests", "questions for alerts on record", "result", dict(r.announcer.replays)),
+            ("haad_replay_requests", "requests for alerts on record", "result", dict(r.announcer.replays)),
         ):
             family = CounterMetricFamily(name, text, labels=[label])
             for key, value in values.items():
@@ -85,7 +90,7 @@ class RuntimeCollector(Collector):
 
 
 class Page:
-    """Serves on `host:port` in a thread; port 0 takes a free one, see `address`."""
+    """Serves the page on `host:port` in a thread. Port 0 takes a free one, which `address` names."""
 
     def __init__(self, address: str, runtime: Runtime) -> None:
         registry = CollectorRegistry()
@@ -114,11 +119,11 @@ class Page:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Silent: requests are not news."""
+                """Log nothing: requests are of no interest."""
 
         class Server(ThreadingHTTPServer):
             def handle_error(self, request: object, client_address: object) -> None:
-                """Who hangs up is no news either. What else went wrong is ours, and fills no log."""
+                """Ignore clients that hang up; report any other error, which is ours, without flooding the log."""
                 e = sys.exc_info()[1]
                 if not isinstance(e, ConnectionError | TimeoutError):
                     runtime.notices.say(f"the metrics page failed: {e!r:.200}", "page")

@@ -1,4 +1,4 @@
-"""`haad-edge run`: everything opened from the settings, served until a signal, closed in order."""
+"""`haad-edge run`: opens everything that the settings ask for, serves until a signal, and closes it in order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WATCHER_BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A runtime, the page beside it, and where the journal is, if one is kept."""
+    """The runtime, its page (None: off), and the journal's path (None: not kept)."""
 
     runtime: Runtime
     page: Page | None
@@ -45,7 +45,7 @@ class Service:
 
 
 def endpoints(text: str, allow_remote: bool, keys: Keys | None) -> list[Endpoint]:
-    """The comma-separated endpoints of a setting, each checked for who could reach it."""
+    """Parse a setting's comma-separated endpoints. Raises SettingsError if one is reachable without protection."""
     found = [Endpoint.parse(part) for part in text.split(",")]
     for endpoint in found:
         endpoint.check_reach(allow_remote, keys)
@@ -54,12 +54,12 @@ def endpoints(text: str, allow_remote: bool, keys: Keys | None) -> list[Endpoint
 
 @contextlib.contextmanager
 def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
-    """Open bundle, engine, support, sockets and page; close them afterwards. Raises HaadError."""
+    """Open bundle, engine, support, sockets, journal and page; close them afterwards. Raises HaadError."""
     s = settings
     if s.support is None:
         raise SettingsError(
-            "no support folder",
-            why="it says what is normal here",
+            "no support folder is set",
+            why="it defines what is normal here",
             fix="haad-edge run --support DIR, with DIR/<category>/*.npz",
         )
     keys = open_keys(s.keys)
@@ -68,7 +68,7 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
     if s.evidence:
         prepare(s.evidence)
     if s.overload is None:
-        # A pushing sender is meant to wait; one that publishes cannot, and would lose whole messages.
+        # A sender that pushes is meant to wait. One that publishes cannot, and whole messages would be lost.
         s = s.model_copy(update={"overload": "wait" if all(p.pattern == "pull" for p in poses) else "drop-oldest"})
     bundle = open_bundle(s.bundle)
     with contextlib.ExitStack() as stack:
@@ -84,11 +84,12 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         stack.callback(engine.close)
         if (room := engine.staging.size) < s.max_batch:
             notices.say(
-                f"batches are of {room} windows at most, as the plan was built, and not of {s.max_batch} (max_batch)"
+                f"batches hold at most {room} windows, as the plan was built for that many; max_batch is {s.max_batch}"
             )
         cache = FeatureCache(s.cache)
         seen = fingerprint(root)
-        # Features are the reference's whichever engine compares with them: cache and support version rely on it.
+        # Features always come from the reference engine, whichever engine compares with them: the cache and the
+        # support's version rely on it.
         reader = engine if s.engines[0] == "onnx" else open_engine(bundle, max_batch=WATCHER_BATCH)
         support = load_support(root, bundle, reader, cache, turns=_turns(s, engine))
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -130,9 +131,10 @@ def _turns(s: Settings, judge: Engine) -> TurnPlan:
 
 
 def _reloader(bundle: Bundle, judge: Engine, settings: Settings, cache: FeatureCache) -> Callable[[], SupportSet]:
-    """Loads the support folder with an engine of its own, opened when first needed: the loop's is not shared.
+    """A function that loads the support folder with an engine of its own, opened at the first call.
 
-    A set that `judge`, the loop's, has no room for is refused here, so that the old one stays.
+    The loop's engine, `judge`, is not shared between threads. A set that it has no room for is refused here, so that
+    the old one stays in use.
     """
     engines: list[Engine] = []
 
@@ -145,7 +147,7 @@ def _reloader(bundle: Bundle, judge: Engine, settings: Settings, cache: FeatureC
                 raise BundleError(
                     f"{bundle.root}: not the bundle that this engine was started with",
                     why=e.what,
-                    fix="restart the engine, so that it takes up what is there now",
+                    fix="restart the engine, so that it uses the new bundle",
                 ) from None
         support = load_support(settings.support, bundle, engines[0], cache, turns=_turns(settings, judge))
         judge.admit(support.features)
@@ -155,7 +157,7 @@ def _reloader(bundle: Bundle, judge: Engine, settings: Settings, cache: FeatureC
 
 
 def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT, or the terminal is closed; then drain."""
+    """Run until SIGTERM, SIGINT or a closed terminal; then drain."""
     notices = Notices()
     with signals() as call_on_signal, serving(settings, notices) as service:
         r = service.runtime
@@ -167,7 +169,7 @@ def serve(settings: Settings) -> None:
             + (f", page {service.page.address}" if service.page else "")
         )
         if settings.poses_out != "off":
-            notices.say(f"poses go on to {settings.poses_out}")
+            notices.say(f"poses are passed on at {settings.poses_out}")
         if service.journal:
             notices.say(f"journal {service.journal}, replay {r.announcer.replay or 'off'}")
         notices.say("ready")

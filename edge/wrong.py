@@ -1,4 +1,4 @@
-"""What pydantic finds wrong with a setting, in plain words: what it must be, and what to write instead."""
+"""Puts pydantic's validation errors into plain words: what a setting must be, and what to write instead."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _WORDS = {
     "dict_type": "must be a table of 'name: value'",
     "dataclass_type": "must be a table of 'name: value'",
     "model_type": "must be a table of 'name: value'",
-    "string_type": "must be text; what YAML takes for something else goes in quotes",
-    "path_type": "must be a path; what YAML takes for something else goes in quotes",
+    "string_type": "must be text; put it in quotes if YAML takes it for something else",
+    "path_type": "must be a path; put it in quotes if YAML takes it for something else",
     "literal_error": "must be {expected}",
     "greater_than": "must be above {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be below {lt:g}",
     "less_than_equal": "must be at most {le:g}",
-    "string_pattern_mismatch": "must fit the pattern {pattern}",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
 }
 _FAMILIES = {"float": "must be a number", "int": "must be a whole number", "bool": "must be true or false"}
 _EXTRA = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 def refusal(kind: type[BaseModel], e: ValidationError, what: str, source: str) -> SettingsError:
-    """The first thing that is wrong with settings of a kind, which the text calls `what`, as in "training setting"."""
+    """The error for the first thing wrong with settings of a kind; `what` names them, as in "training setting"."""
     first = e.errors()[0]
     path = [str(x) for x in first["loc"] if x != "[key]"]
     if first["type"] in _EXTRA:
@@ -51,7 +51,7 @@ def refusal(kind: type[BaseModel], e: ValidationError, what: str, source: str) -
 
 
 def nearest(key: str, names: Iterable[str]) -> str:
-    """A guess at which name was meant, or nothing."""
+    """A guess at which name was meant, or ''."""
     close = difflib.get_close_matches(key, list(names), n=1)
     return f"did you mean '{close[0]}'?" if close else ""
 
@@ -71,13 +71,13 @@ def _instead(kind: type[BaseModel], error: Mapping[str, Any], path: list[str]) -
     if error["type"] == "list_type":
         given = error.get("input")
         item = given if isinstance(given, str) and given else "walk"
-        # What YAML would read as something else goes in quotes.
+        # Quote what YAML would read as something else.
         return f"write {path[-1]}: [{item if item.replace('_', '').replace('-', '').isalnum() else json.dumps(item)}]"
     return f"for example {path[0]}: {examples[0]}" if examples else "correct it and start again"
 
 
 def _names(kind: type[BaseModel], path: list[str]) -> list[str]:
-    """Which names there are where the last of the path stands."""
+    """The names that are allowed in place of the last one of the path."""
     if len(path) > 1:
         inner = kind.model_fields[path[0]].annotation
         return [f.name for f in fields(inner)] if is_dataclass(inner) else []
@@ -85,5 +85,5 @@ def _names(kind: type[BaseModel], path: list[str]) -> list[str]:
 
 
 def _is_object(value: Any) -> bool:
-    """Whether this is a part of the settings that was put together already, and not what somebody wrote."""
+    """Whether this is an already built part of the settings, and not something that somebody wrote."""
     return is_dataclass(value) or isinstance(value, BaseModel)

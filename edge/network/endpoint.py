@@ -89,7 +89,7 @@ class Endpoint:
             )
 
     def _check_free(self) -> None:
-        """Raise ZMQError EADDRINUSE if an ipc path is in use, as for a port; libzmq alone would silently take it over."""
+        """Raise ZMQError EADDRINUSE if an ipc path is in use, as for a port; libzmq itself would take the path over."""
         if not self.address.startswith("ipc://"):
             return
         with socket_of_os.socket(socket_of_os.AF_UNIX, socket_of_os.SOCK_STREAM) as probe:

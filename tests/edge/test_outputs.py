@@ -22,12 +22,12 @@ from edge.outputs import ready_file, ready_folder, save_text
 @pytest.mark.parametrize(
     ("ask", "path", "why"),
     [
-        (ready_folder, "FILE", "it is a file, and a folder is wanted"),
+        (ready_folder, "FILE", "it is a file, but a folder is needed"),
         (ready_folder, "FILE/m", "/taken is a file, and a folder is wanted"),
         (ready_folder, "/proc/m", "nothing can be made in /proc: "),
         (ready_folder, "/proc/m/n", "nothing can be made in /proc: "),
         (ready_folder, "n" * 300, "File name too long"),
-        (ready_file, "FOLDER", "it is a folder, and a file is wanted"),
+        (ready_file, "FOLDER", "it is a folder, but a file is needed"),
         (ready_file, "FILE/x.json", "/taken is a file, and a folder is wanted"),
         (ready_file, "/proc/x.json", "nothing can be made in /proc: "),
     ],

@@ -234,7 +234,7 @@ def test_a_list_as_a_file_is_told_how_it_must_look(config: Path) -> None:
         ("normal: {hall: walk}", "'normal.hall' from FILE: 'walk': must be a list → write hall: [walk]"),
         ("normal: {hall: }", "'normal.hall' from FILE: nothing: must be a list → write hall: [walk]"),
         ("normal: walk", "must be a table of 'name: value' → for example normal: {hall: [walk, wave]}"),
-        ("normal: {hall: [3]}", "'normal.hall.0' from FILE: 3: must be text; what YAML takes for something else goes"),
+        ("normal: {hall: [3]}", "'normal.hall.0' from FILE: 3: must be text; put it in quotes if YAML takes it for"),
         ("stride: fast", "'stride' from FILE: 'fast': must be a number → correct it"),
         ("stride: 11", "'stride' from FILE: 11: must be at most 10 →"),
         ("threads: 1.5", "must be a whole number"),

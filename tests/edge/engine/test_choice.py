@@ -230,7 +230,7 @@ def test_an_engine_is_closed_whatever_becomes_of_the_start(
             assert not closed
     assert closed == [1]
     told = (tmp_path / "log").read_text()
-    assert "a plan is being built" in told and ("batches are of 8 windows at most" in told) == clips
+    assert "a plan is being built" in told and ("batches hold at most 8 windows" in told) == clips
 
 
 def test_this_machine_without_a_gpu_falls_back_by_the_real_door() -> None:
