@@ -1,4 +1,4 @@
-"""Every setting of `haad-edge run`, once: command line over environment (`HAAD_…`) over YAML over default."""
+"""Defines and loads the settings of `haad-edge run`: command line over environment (`HAAD_…`), YAML, default."""
 
 from __future__ import annotations
 
@@ -17,59 +17,72 @@ from edge.wrong import nearest, refusal
 
 ENGINES = ("onnx", "tensorrt")
 WEBHOOK_SECRET, MQTT_PASSWORD = "HAAD_WEBHOOK_SECRET", "HAAD_MQTT_PASSWORD"
-"""The bridges' variables. A host may set them for all its services: they are no settings, and no mistake either."""
+"""Environment variables of the bridges. They are not settings, but a host may set them for all its services."""
 
 
 class Settings(BaseSettings):
-    """None means: found out by itself. Seconds are seconds of capture time unless a field says otherwise."""
+    """The settings. None means that the value is found out automatically.
+
+    Seconds are seconds of capture time unless a field says otherwise.
+    """
 
     model_config = SettingsConfigDict(env_prefix="HAAD_", extra="forbid", frozen=True, validate_default=True)
 
     support: Path | None = Field(None, description="folder support/<category>/*.npz: what is normal here")
-    bundle: Path | None = Field(None, description="trained model; none: the base model inside the package")
+    bundle: Path | None = Field(None, description="folder of a trained model; none: the package's base model")
     ingest: str = Field("sub+bind:tcp://127.0.0.1:5555", description="pose frames come in here (sub or pull)")
     alerts: str = Field("pub+bind:tcp://127.0.0.1:5556", description="alerts, scores and status go out here")
     replay: str = Field("router+bind:tcp://127.0.0.1:5557", description="answers for alerts on record; or 'off'")
     poses_out: str = Field("off", description="accepted poses go out here for record and support add (pub); or 'off'")
     metrics: str = Field("127.0.0.1:9464", description="host:port of /metrics /healthz /readyz, or 'off'")
-    keys: Path | None = Field(None, description="folder of CURVE keys: encrypts, and lets in only its peers")
-    allow_remote: bool = Field(False, description="permit endpoints that other hosts reach, unencrypted")
+    keys: Path | None = Field(None, description="folder of CURVE keys: encrypt, and admit only the peers in it")
+    allow_remote: bool = Field(False, description="permit endpoints that other hosts can reach, unencrypted")
 
     journal: Path | None = Field(
-        None, description="alerts go on disk here before they are published; none: ~/.local/state/haad-edge; or 'off'"
+        None,
+        description="file that alerts are written to before they are published; none: in ~/.local/state/haad-edge; "
+        "or 'off'",
     )
-    journal_mib: int = Field(64, ge=1, le=65536, description="the journal's oldest alerts go beyond so many MiB")
-    journal_days: float = Field(30, gt=0, le=36500, description="and when they are so old")
+    journal_mib: int = Field(64, ge=1, le=65536, description="largest journal in MiB; the oldest alerts are deleted")
+    journal_days: float = Field(30, gt=0, le=36500, description="alerts older than this are deleted from the journal")
 
     evidence: Path | None = Field(None, description="folder for the movement behind alerts; none or 'off': not kept")
-    evidence_most: int = Field(1000, ge=1, le=1_000_000, description="files kept there, of 10 to 60 kB; the oldest go")
+    evidence_most: int = Field(
+        1000, ge=1, le=1_000_000, description="files kept there, of 10 to 60 kB each; the oldest are deleted"
+    )
 
-    engine: str = Field("onnx", description="inference back ends, the first that works: onnx, tensorrt,onnx")
+    engine: str = Field("onnx", description="inference back ends; the first that works is used: onnx, tensorrt,onnx")
     build_missing: bool = Field(False, description="build a TensorRT plan for this GPU if the bundle has none")
     threads: int = Field(1, ge=1, le=64, description="threads of ONNX Runtime; one is best beside other load")
-    max_batch: int = Field(64, ge=1, le=4096, description="windows per inference at most")
-    batch_deadline: float = Field(0.01, ge=0, le=1, description="seconds (wall clock) a due window waits for others")
+    max_batch: int = Field(64, ge=1, le=4096, description="most windows in one inference")
+    batch_deadline: float = Field(
+        0.01, ge=0, le=1, description="seconds (wall clock) that a due window waits for others"
+    )
 
     overload: Literal["wait", "drop-oldest", "widen-stride"] | None = Field(
         None,
-        description="wait, drop-oldest or widen-stride when more is due than can be judged; "
+        description="what to do when more is due than can be judged: wait, drop-oldest or widen-stride; "
         "none: wait for pull, drop-oldest for sub",
     )
 
     stride: float = Field(0.25, gt=0, le=10, description="seconds between two windows of a person")
-    max_gap: float = Field(0.5, gt=0, le=5, description="a longer gap in a track starts its window anew")
-    track_timeout: float = Field(2.0, gt=0, le=3600, description="a track unseen for so long is forgotten")
+    max_gap: float = Field(0.5, gt=0, le=5, description="after a longer gap in a track its window begins again")
+    track_timeout: float = Field(2.0, gt=0, le=3600, description="seconds after which an unseen track is forgotten")
     min_confidence: float = Field(0.3, ge=0, le=1, description="a joint below this confidence counts as hidden")
-    min_visible: float = Field(0.4, ge=0, le=1, description="a window with a smaller share of joints is not judged")
+    min_visible: float = Field(
+        0.4, ge=0, le=1, description="a window with a smaller share of visible joints is not judged"
+    )
 
-    threshold: float = Field(1.0, gt=0, le=1000, description="score that raises an alert; 1.0 is the limit of normal")
+    threshold: float = Field(
+        1.0, gt=0, le=1000, description="score that counts towards an alert; 1.0 is the limit of normal"
+    )
     sensitivity: Literal["low", "default", "high"] = Field(
         "default",
         description="low, default, high: 1, 6 or 30 false alarms per camera-hour of normal activity, "
         "as far as calibrated",
     )
     false_alarms: float | None = Field(
-        None, gt=0, le=1000, description="per camera-hour, to aim for instead of what sensitivity stands for"
+        None, gt=0, le=1000, description="false alarms per camera-hour to aim for, in place of sensitivity"
     )
     normal: dict[str, list[str]] = Field(
         {},
@@ -78,49 +91,51 @@ class Settings(BaseSettings):
     )
     release: float = Field(0.9, gt=0, le=1, description="an alert ends below this share of the threshold")
     raise_after: int = Field(
-        4, ge=1, le=1000, description="windows a fifth above the threshold before an alert; stronger ones count more"
+        4, ge=1, le=1000, description="windows a fifth above the threshold before an alert; higher scores count more"
     )
-    clear_after: int = Field(4, ge=1, le=1000, description="windows in a row below the release before it ends")
+    clear_after: int = Field(
+        4, ge=1, le=1000, description="windows in a row below the release level before an alert ends"
+    )
     cool_down: float = Field(
-        3.0, ge=0, le=3600, description="what begins so many seconds after an alert's end is that alert again"
+        3.0, ge=0, le=3600, description="an anomaly within so many seconds of an alert's end continues that alert"
     )
     update_every: float = Field(1.0, gt=0, le=3600, description="seconds between updates of a standing alert")
 
     max_turns: int = Field(
-        136, ge=0, le=4096, description="pairs of categories, normal together, between which a change is normal too"
+        136, ge=0, le=4096, description="most pairs of categories between which a change counts as normal"
     )
     reload_every: float = Field(
-        1.0, ge=0, le=3600, description="seconds (wall clock) between looks at the support folder; 0: never"
+        1.0, ge=0, le=3600, description="seconds (wall clock) between checks of the support folder; 0: never"
     )
     cache: Path | None = Field(None, description="folder of cached support features; none: ~/.cache/haad-edge")
     max_streams: int = Field(256, ge=1, le=65536)
     max_tracks: int = Field(4096, ge=1, le=262144)
-    max_people: int = Field(256, ge=1, le=4096, description="people in one message")
+    max_people: int = Field(256, ge=1, le=4096, description="most people in one message")
     max_message_bytes: int = Field(1 << 20, ge=1024, le=16 << 20)
     max_queue: int = Field(
-        10_000, ge=1, le=10_000_000, description="messages waiting in a socket (ZeroMQ high-water mark)"
+        10_000, ge=1, le=10_000_000, description="most messages waiting in a socket (ZeroMQ high-water mark)"
     )
 
     @field_validator("*", mode="before")
     @classmethod
     def _not_empty(cls, value: Any) -> Any:
-        if value == "":  # as a path it would be the working folder
+        if value == "":  # as a path it would mean the working folder
             raise ValueError("is empty")
         return value
 
     @field_validator("*", mode="before")
     @classmethod
     def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        """~ is the home folder, as a shell has it; YAML's on and yes are no numbers."""
+        """Expand ~ to the home folder, as a shell does; refuse YAML's on and yes where a number is needed."""
         kind = cls.model_fields[str(info.field_name)].annotation
         kinds = get_args(kind) or (kind,)
         if type(value) is bool and bool not in kinds and not {str, Path} & set(kinds):
-            raise ValueError(f"is {str(value).lower()}, and a number is wanted")
+            raise ValueError(f"is {str(value).lower()}, but a number is needed")
         if Path in kinds and str(value).startswith("~"):
             try:
                 return Path(value).expanduser()
             except RuntimeError:
-                raise ValueError("begins with ~, and there is no such home") from None
+                raise ValueError("begins with ~, but there is no such home folder") from None
         return value
 
     @field_validator("engine", mode="before")
@@ -128,15 +143,15 @@ class Settings(BaseSettings):
     def _engine(cls, value: Any) -> Any:
         names = value if isinstance(value, list) else str(value).split(",")
         names = [n.strip() if isinstance(n, str) else n for n in names]
-        if strange := [n for n in names if n not in ENGINES]:
-            raise ValueError(f"{strange[0]!r} is none of {', '.join(ENGINES)}")
+        if unknown := [n for n in names if n not in ENGINES]:
+            raise ValueError(f"{unknown[0]!r} is not one of {', '.join(ENGINES)}")
         if len(set(names)) < len(names) or not names:
-            raise ValueError("names each engine once")
+            raise ValueError("must name each engine at most once")
         return ",".join(names)
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """The back ends, in the order of preference."""
+        """The back ends in order of preference."""
         return tuple(self.engine.split(","))
 
     @field_validator("ingest")
@@ -179,29 +194,29 @@ class Settings(BaseSettings):
 
 
 def _is_off(value: Any) -> bool:
-    """YAML reads a bare `off` as false; people write it in other ways too, and none of them names a file."""
+    """Whether a value means "off": YAML reads a bare `off` as false, and people write it in other ways too."""
     return value is False or (value is not None and str(value).lower() in ("off", "no", "false", "none"))
 
 
 def _endpoint(value: str, allowed: tuple[str, ...], example: str) -> str:
-    """Several endpoints may stand in one setting, separated by commas."""
+    """Check a setting's endpoints, one or several separated by commas. Raises ValueError."""
     for part in value.split(","):
         try:
             Endpoint.parse(part, allowed, example=example)
         except SettingsError as e:
-            raise ValueError(f"{e.what}: {e.why}") from e  # `load_settings` takes the fix from it
+            raise ValueError(f"{e.what}: {e.why}") from e  # `edge.wrong` takes the fix from the cause
     return value
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
-    """Merge the sources; `overrides` come from the command line, None in them means not given.
+    """Merge the sources. `overrides` come from the command line; None in them means not given.
 
     Raises SettingsError that names the field, the value and the source it came from.
     """
     given = {k: v for k, v in (overrides or {}).items() if v is not None}
     from_file = read_yaml(config) if config else {}
     names = Settings.model_fields
-    # The environment stands between the two: what it sets must not be covered by the file.
+    # The environment ranks between the two, so values that it sets must not be hidden by the file's.
     variables = {k.upper() for k in os.environ} - {WEBHOOK_SECRET, MQTT_PASSWORD}
     env = {k.removeprefix("HAAD_").lower() for k in variables if k.startswith("HAAD_")}
     for source, keys in (("the command line", given), (str(config), from_file), ("the environment", env)):
@@ -215,8 +230,8 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
     if table := next((k for k in sorted(env) if is_table(k)), None):
         raise SettingsError(
             f"setting '{table}' from the environment",
-            why="it is a table, and stands in a file only",
-            fix=f"unset HAAD_{table.upper()}, and name a file that has it: --config FILE.yaml",
+            why="it is a table, which can only be given in a file",
+            fix=f"unset HAAD_{table.upper()}, and give it in a file: --config FILE.yaml",
         )
     try:
         return Settings(**{**{k: v for k, v in from_file.items() if k not in env}, **given})
@@ -230,12 +245,12 @@ def load_settings(overrides: Mapping[str, Any] | None = None, config: Path | Non
 
 
 def is_table(name: str) -> bool:
-    """Whether a setting is a table, which neither the command line nor the environment can give."""
+    """Whether a setting is a table, which can be given neither on the command line nor in the environment."""
     return get_origin(Settings.model_fields[name].annotation) is dict
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A file of `name: value` lines. Raises SettingsError."""
+    """Read a YAML file of `name: value` lines. Raises SettingsError."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as e:

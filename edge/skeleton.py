@@ -1,10 +1,10 @@
-"""Layouts: named lists of joints, and their mapping by name onto `core15`.
+"""Defines layouts, named lists of joints, and maps them by name onto `core15`.
 
     foreign joints (…, J, 2|3) ──lift──► (…, J, 3) y-up ──Layout.to_core15──► (…, 15, 3) + visible (…, 15)
 
 A joint that a layout lacks is a *blend*: a weighted mean of joints that it has. A blend is visible when more
 than half of its weight is; its position is then the mean over the visible part. So a neck needs both
-shoulders, while a head survives a hidden ear. Missing is always a mask, never (0, 0).
+shoulders, while a head survives a hidden ear. A missing joint is always marked by the mask, never by (0, 0).
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ PARENTS = (-1, 0, 1, 1, 3, 4, 1, 6, 7, 0, 9, 10, 0, 12, 13)
 MIRROR = np.array([0, 1, 2, 6, 7, 8, 3, 4, 5, 12, 13, 14, 9, 10, 11])
 """core15 with left and right exchanged: `joints[..., MIRROR, :] * (-1, 1, 1)` is the mirrored person."""
 COORDINATE_LIMIT = 1e6
-"""A coordinate beyond this many metres or pixels (image heights, where a size is given) is a sensor's error value."""
+"""A coordinate beyond this many metres or pixels (image heights, if a size is given) is an error value of a sensor."""
 THRICE = np.ascontiguousarray(np.kron(np.eye(J, dtype=np.float32), np.ones((1, 3), np.float32)))
-"""(15, 45): a product with it gives each joint's number to its three coordinates, faster than a broadcast does."""
+"""(15, 45): a product with it copies each joint's number to its three coordinates, faster than a broadcast does."""
 
 _MID_SHOULDERS = {"l_shoulder": 0.5, "r_shoulder": 0.5}
 _MID_HIPS = {"l_hip": 0.5, "r_hip": 0.5}
@@ -95,12 +95,12 @@ class Layout:
 
 
 def lift(joints: NDArray[np.floating], size: tuple[float, float] | None = None) -> Float:
-    """Image keypoints (…, J, 2) in pixels, y down → (…, J, 3), y up, z = 0; 3-D joints pass unchanged.
+    """Turn image keypoints (…, J, 2) in pixels, y down, into (…, J, 3), y up, z = 0; 3-D joints pass unchanged.
 
     With `size` (width, height) the unit becomes the image height and y counts from the lower edge.
-    Scale is no matter to the model, which normalises it; finite precision is.
+    Scale does not matter to the model, which normalises it, but finite precision does.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # absurd places are masked, not warned about
+    with np.errstate(over="ignore", invalid="ignore"):  # impossible coordinates are masked later, without a warning
         if joints.shape[-1] == 3:
             return np.ascontiguousarray(joints, np.float32)
         out = np.zeros((*joints.shape[:-1], 3), np.float32)
@@ -111,17 +111,17 @@ def lift(joints: NDArray[np.floating], size: tuple[float, float] | None = None) 
 
 
 def mask_bad(joints: Float, visible: Float | None, min_confidence: float = 0.3) -> tuple[Float, Float, int]:
-    """Hide joints below the confidence, and those whose coordinates are not finite or absurd.
+    """Hide joints below the confidence, and those with impossible coordinates: not finite, or beyond the limit.
 
     `joints` (…, J, 3), `visible` (…, J) confidences or None for all seen. Returns clean joints, visible in {0, 1}
-    and how many joints were claimed visible at no real place. The inputs are not changed.
+    and how many joints were claimed visible at impossible coordinates. The inputs are not changed.
     """
     if visible is None:
         visible = np.ones(joints.shape[:-1], np.float32)
     else:
         visible = (visible >= min_confidence).astype(np.float32)  # NaN compares false: hidden
     size = np.abs(joints)
-    if size.max(initial=0) < COORDINATE_LIMIT:  # the usual case; a NaN makes it false
+    if size.max(initial=0) < COORDINATE_LIMIT:  # the usual case; a NaN makes the comparison false
         return joints, visible, 0
     good: NDArray[np.bool_] = np.asarray((size < COORDINATE_LIMIT).all(-1))
     bad = int((~good & (visible > 0)).sum())
@@ -129,9 +129,10 @@ def mask_bad(joints: Float, visible: Float | None, min_confidence: float = 0.3) 
 
 
 def at_origin(joints: NDArray[np.floating]) -> NDArray[np.bool_] | None:
-    """Which joints of (…, J, 2|3), as they were sent, are where trackers put what they did not find; None: none.
+    """Which joints of (…, J, 2|3), as sent, were not found by the tracker, judging by their place; None: none.
 
-    That is the origin, when two or more of one body are there; a single one may be where the others are measured from.
+    Trackers put joints that they did not find at the origin. Two or more joints of one body there count as not found; a
+    single one may be the origin that the others are measured from.
     """
     zero = joints == 0
     if np.count_nonzero(zero) < 2 * joints.shape[-1]:
@@ -149,7 +150,7 @@ def cleaned(
     size: tuple[float, float] | None = None,
     min_confidence: float = 0.3,
 ) -> tuple[Float, Float, int]:
-    """`lift`, then `mask_bad`; what is `at_origin` is hidden too, and counted where it was claimed visible."""
+    """`lift`, then `mask_bad`. Joints `at_origin` are hidden too, and counted if they were claimed visible."""
     lost = at_origin(joints)
     clean, seen, bad = mask_bad(lift(joints, size), visible, min_confidence)
     if lost is None:
@@ -235,7 +236,7 @@ LAYOUTS: Mapping[str, Layout] = MappingProxyType(
 
 
 def get_layout(name: str) -> Layout:
-    """The layout of that name, or ClipError naming the ones there are."""
+    """The layout of that name. Raises ClipError that names the layouts there are."""
     try:
         return LAYOUTS[name]
     except (KeyError, TypeError):

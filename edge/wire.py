@@ -1,7 +1,9 @@
-"""What comes in: pose frames. Everything from outside is checked here. What goes out is in `edge.events`.
+"""Decodes, checks and encodes pose messages: everything that comes from outside is checked here.
 
 one part:   <topic> \0 <msgpack map>          two parts (topic, map) are read as well
 topics:     pose/<stream>   alert/<stream>   score/<stream>   status
+
+The messages that go out are in `edge.events`.
 """
 
 from __future__ import annotations
@@ -23,17 +25,18 @@ from edge.skeleton import LAYOUTS, Float, Layout, cleaned
 VERSION = 1
 FLOAT32 = np.dtype("<f4")
 COUNT_LIMIT = 2**62
-"""Of `seq` and `t`: sums of two still fit 64 bits. In ns since 1970 it is the year 2116."""
+"""The limit of `seq` and `t`, such that sums of two still fit 64 bits. In ns since 1970 it is the year 2116."""
 CONFIDENT = 10.0
-"""More is no confidence: some trackers go a little beyond 1, others count to 100, and would have all joints seen."""
+"""A larger value is not a confidence. Some trackers go slightly beyond 1; others count to 100, with which all joints
+would seem visible."""
 
 Form = tuple[str, int, bool]
-"""What kind of poses a message has: their layout, the numbers of a joint, and whether they are divided by a size."""
+"""The form of a message's poses: their layout, the coordinates per joint, and whether they are divided by a size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a pose message may be at most; beyond it the message is refused and counted."""
+    """The largest pose message allowed; a larger one is refused and counted."""
 
     message_bytes: int = 1 << 20
     people: int = 256
@@ -44,7 +47,7 @@ class Limits:
 class PoseFrame:
     """One decoded pose message: joints (P, J, C) as sent, visible (P, J) or None, ids (P,), t in ns.
 
-    Not `stamped`: it came without a time, and `t` is that of its arrival.
+    If not `stamped`, it came without a time, and `t` is the time of its arrival.
     """
 
     stream: str
@@ -60,20 +63,23 @@ class PoseFrame:
 
     @property
     def form(self) -> Form | None:
-        """None where nobody is."""
+        """The form of the poses; None if there are no people."""
         if not len(self.ids):
             return None
         c = self.joints.shape[2]
         return self.layout.name, c, c == 2 and self.size is not None
 
     def core15(self, min_confidence: float = 0.3) -> tuple[Float, Float, int]:
-        """joints (P, 15, 3) y-up, visible (P, 15) in [0, 1], and how many joints were not finite."""
+        """Map the people onto core15: joints (P, 15, 3) y up, visible (P, 15) in [0, 1], and the number of bad joints.
+
+        A bad joint was claimed visible at impossible coordinates.
+        """
         joints, visible, bad = cleaned(self.joints, self.visible, self.size, min_confidence)
         return *self.layout.to_core15(joints, visible), bad
 
 
 def split(parts: Sequence[bytes]) -> tuple[bytes, bytes]:
-    """The topic and the body of a one- or two-part message."""
+    """The topic and the body of a one- or two-part message. Raises WireError."""
     if len(parts) == 2:
         return parts[0].rstrip(b"\0"), parts[1]
     if len(parts) != 1:
@@ -85,12 +91,12 @@ def split(parts: Sequence[bytes]) -> tuple[bytes, bytes]:
 
 
 def whole(parts: Sequence[bytes]) -> bytes:
-    """A message of one or two parts as one of one part."""
+    """Join a message of one or two parts into one part."""
     return parts[0] if len(parts) == 1 else parts[0].rstrip(b"\0") + b"\0" + b"".join(parts[1:])
 
 
 def join(topic: str, body: Mapping[str, Any]) -> bytes:
-    """A one-part message."""
+    """Make a one-part message of a topic and a map."""
     return topic.encode() + b"\0" + bytes(msgpack.packb(dict(body)))
 
 
@@ -100,7 +106,7 @@ def unpack(body: bytes, limits: Limits) -> dict[str, Any]:
         raise WireError("too_large", f"{len(body):,} bytes", why=f"max_message_bytes is {limits.message_bytes:,}")
     try:
         value = msgpack.unpackb(body, raw=False, strict_map_key=True, max_ext_len=0, max_map_len=64)
-    except Exception as e:  # msgpack raises many kinds, all of them mean the same here
+    except Exception as e:  # msgpack raises many kinds, which all mean the same here
         raise WireError("msgpack", "the body cannot be read as msgpack", why=f"{type(e).__name__}: {e}"[:200]) from None
     if not isinstance(value, dict):
         raise WireError("msgpack", f"the body is a {type(value).__name__}, not a map")
@@ -108,12 +114,12 @@ def unpack(body: bytes, limits: Limits) -> dict[str, Any]:
 
 
 def show(value: Any) -> str:
-    """A value for an error text, in bounded work: `repr` of what a stranger nested deeply raises RecursionError."""
+    """A value for an error text, at bounded cost: `repr` of a deeply nested value would raise RecursionError."""
     return reprlib.repr(value)[:40]
 
 
 def whole_number(m: Mapping[str, Any], key: str) -> int:
-    """One of `seq` and `t`. Raises WireError that names it."""
+    """Read `seq` or `t` from a message. Raises WireError that names it."""
     value = m.get(key)
     if type(value) is not int or not 0 <= value < COUNT_LIMIT:
         raise WireError(f"field_{key}", f"'{key}' is {show(value)}, not an integer from 0 to 2^62 − 1")
@@ -121,7 +127,7 @@ def whole_number(m: Mapping[str, Any], key: str) -> int:
 
 
 def _floats(value: Any, shape: tuple[int, ...], key: str) -> Float:
-    """A float32 blob or nested lists as an array of `shape`."""
+    """Read a float32 blob or nested lists as an array of `shape`. Raises WireError."""
     if type(value) is bytes:
         if len(value) != 4 * math.prod(shape):
             raise WireError(
@@ -130,10 +136,10 @@ def _floats(value: Any, shape: tuple[int, ...], key: str) -> Float:
         blob: Float = np.ndarray(shape, FLOAT32, value)
         return blob
     try:
-        # Before numpy sees it: of texts it would make an array as wide as the longest.
+        # Check before numpy sees it: of texts it would make an array as wide as the longest.
         if not _numbers(value, len(shape)):
             raise TypeError
-        with np.errstate(over="ignore"):  # beyond float32 is infinite, and masked like any absurd place
+        with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and is masked like other bad coordinates
             array = np.asarray(value, np.float64).astype(np.float32)
     except (TypeError, ValueError, OverflowError):
         raise WireError(f"field_{key}", f"'{key}' is neither a float32 blob nor lists of numbers") from None
@@ -143,14 +149,14 @@ def _floats(value: Any, shape: tuple[int, ...], key: str) -> Float:
 
 
 def _numbers(value: Any, depth: int) -> bool:
-    """Whether these are lists of lists … of numbers, `depth` deep; an empty list is."""
+    """Whether a value is nested lists of numbers, `depth` deep; empty lists are."""
     if depth == 0:
         return type(value) in (int, float)
     return type(value) is list and all(_numbers(v, depth - 1) for v in value)
 
 
 def stream_of(topic: bytes, limits: Limits) -> str:
-    """The stream's name in a `pose/<stream>` topic."""
+    """The stream's name in a `pose/<stream>` topic. Raises WireError."""
     kind, _, name = topic.partition(b"/")
     try:
         text = name.decode()
@@ -168,14 +174,14 @@ def stream_of(topic: bytes, limits: Limits) -> str:
 def decode_pose(parts: Sequence[bytes], limits: Limits, wall: Callable[[], int] = time.time_ns) -> PoseFrame:
     """Decode and check one message. Raises WireError; its `reason` labels the counter, its text names the field.
 
-    One without `t` is taken as captured now, by `wall` in ns.
+    A message without `t` is taken as captured now, by `wall` in ns.
     """
     topic, body = split(parts)
     return pose_of(stream_of(topic, limits), body, limits, wall)
 
 
 def pose_of(stream: str, body: bytes, limits: Limits, wall: Callable[[], int] = time.time_ns) -> PoseFrame:
-    """The same for a message whose topic has been read."""
+    """`decode_pose` for the body of a message whose topic has been read."""
     try:
         return _pose(stream, unpack(body, limits), limits, wall)
     except WireError as e:
@@ -198,10 +204,10 @@ def _pose(stream: str, m: Mapping[str, Any], limits: Limits, wall: Callable[[], 
     if joints is None:
         raise WireError("field_joints", "'joints' is missing")
     if joints and "ids" not in m:
-        raise WireError("field_ids", "'ids' is missing, and 'joints' is there")
+        raise WireError("field_ids", "'ids' is missing, but 'joints' is there")
     c = m.get("c", 3 if isinstance(joints, bytes | list) and not joints else _depth(joints))
     if type(c) is not int or c not in (2, 3):
-        raise WireError("field_c", f"'c' is {show(c)}, not 2 or 3", why="a blob needs its number of coordinates")
+        raise WireError("field_c", f"'c' is {show(c)}, not 2 or 3", why="a blob needs the number of coordinates")
     visible = m.get("visible")
     seen = None if visible is None else _floats(visible, (len(ids), layout.size), "visible")
     if seen is not None and (seen > CONFIDENT).any():
@@ -209,7 +215,7 @@ def _pose(stream: str, m: Mapping[str, Any], limits: Limits, wall: Callable[[], 
             "field_visible",
             f"'visible' reaches {np.nanmax(seen):g}",
             why="it is a confidence from 0 to 1",
-            fix="of percentages send a hundredth",
+            fix="divide percentages by 100",
         )
     return PoseFrame(
         stream,
@@ -235,11 +241,11 @@ def _ids(value: Any, limits: Limits) -> NDArray[np.int64]:
     try:
         return np.array(value, np.int64)
     except OverflowError:
-        raise WireError("field_ids", f"'ids' is {show(value)}: an id has 64 bits, one of them the sign") from None
+        raise WireError("field_ids", f"'ids' is {show(value)}: an id must fit a signed 64-bit integer") from None
 
 
 def _depth(joints: Any) -> Any:
-    """The innermost length of nested lists, if they are that."""
+    """The innermost length of nested lists; None for anything else."""
     try:
         return len(joints[0][0])
     except (TypeError, IndexError, KeyError):
@@ -259,7 +265,7 @@ def _size(value: Any) -> tuple[float, float] | None:
 
 
 def encode_pose(frame: PoseFrame) -> bytes:
-    """A one-part pose message."""
+    """Encode a frame as a one-part pose message."""
     m: dict[str, Any] = {
         "v": VERSION,
         "seq": frame.seq,

@@ -167,7 +167,7 @@ def test_what_a_newcomer_may_get_wrong_is_answered_with_what_to_do(
     [
         ("inspect FILE", "FILE: not a bundle", "no manifest.json beside it"),
         ("keys FILE", "FILE: cannot be written", "it is a file"),
-        ("keys /proc/k", "/proc/k: cannot be written", "nothing can be made in /proc"),
+        ("keys /proc/k", "/proc/k: cannot be written", "nothing can be created in /proc"),
         ("listen --keys HERE/none", "HERE/none: no such folder", "the folder of one side"),
         ("listen --keys FILE", "FILE: a file, not a folder of keys", "the folder of one side"),
         ("listen --cursor FILE", "FILE: no cursor file", "JSONDecodeError"),

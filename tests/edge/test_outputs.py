@@ -23,13 +23,13 @@ from edge.outputs import ready_file, ready_folder, save_text
     ("ask", "path", "why"),
     [
         (ready_folder, "FILE", "it is a file, but a folder is needed"),
-        (ready_folder, "FILE/m", "/taken is a file, and a folder is wanted"),
-        (ready_folder, "/proc/m", "nothing can be made in /proc: "),
-        (ready_folder, "/proc/m/n", "nothing can be made in /proc: "),
+        (ready_folder, "FILE/m", "/taken is a file, but a folder is needed"),
+        (ready_folder, "/proc/m", "nothing can be created in /proc: "),
+        (ready_folder, "/proc/m/n", "nothing can be created in /proc: "),
         (ready_folder, "n" * 300, "File name too long"),
         (ready_file, "FOLDER", "it is a folder, but a file is needed"),
-        (ready_file, "FILE/x.json", "/taken is a file, and a folder is wanted"),
-        (ready_file, "/proc/x.json", "nothing can be made in /proc: "),
+        (ready_file, "FILE/x.json", "/taken is a file, but a folder is needed"),
+        (ready_file, "/proc/x.json", "nothing can be created in /proc: "),
     ],
 )
 def test_a_place_that_cannot_be_written_is_named_with_why_and_next(

@@ -95,8 +95,8 @@ def test_every_field_can_be_set_from_every_source(monkeypatch: pytest.MonkeyPatc
 def test_a_table_in_the_environment_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("HAAD_NORMAL", value)
     assert refused() == (
-        "setting 'normal' from the environment: it is a table, and stands in a file only"
-        " → unset HAAD_NORMAL, and name a file that has it: --config FILE.yaml"
+        "setting 'normal' from the environment: it is a table, which can only be given in a file"
+        " → unset HAAD_NORMAL, and give it in a file: --config FILE.yaml"
     )
 
 
@@ -277,5 +277,5 @@ def test_the_home_folder_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pytest
 @pytest.mark.parametrize("line", ["threshold: yes", "max_streams: true", "stride: on", "journal_mib: on"])
 def test_yes_is_no_number(tmp_path: Path, line: str) -> None:
     (tmp_path / "c.yaml").write_text(line)
-    with pytest.raises(SettingsError, match="is true, and a number is wanted"):
+    with pytest.raises(SettingsError, match="is true, but a number is needed"):
         load_settings({}, tmp_path / "c.yaml")

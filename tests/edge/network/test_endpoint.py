@@ -114,7 +114,7 @@ def test_a_port_in_use_is_refused_with_the_address_and_what_to_do(
         address = first.get_string(zmq.LAST_ENDPOINT)
         with pytest.raises(SettingsError) as e:
             Endpoint.parse(f"sub+bind:{address}").open(context, hwm=1)
-    assert f"cannot bind {address}" in str(e.value) and "another haad-edge" in str(e.value)
+    assert f"cannot bind {address}" in str(e.value) and "another engine or record" in str(e.value)
 
 
 def _no_ipv6() -> bool:
