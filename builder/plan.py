@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from builder.islands import ISLANDS, Does, Layer, in_island, types
-from edge.bundle import replace
+from edge.bundle import replace_file
 from edge.engine.tensorrt import make_log, start
 from edge.errors import EngineError
 
@@ -223,4 +223,4 @@ def _load_timings(config: trt.IBuilderConfig, path: Path | None) -> None:
 def _save_timings(config: trt.IBuilderConfig, path: Path | None) -> None:
     cache = config.get_timing_cache()
     if path is not None and cache is not None:
-        replace(path, bytes(cache.serialize()))
+        replace_file(path, bytes(cache.serialize()))

@@ -1,8 +1,8 @@
-"""The bundle: a directory that holds one trained model and everything known about it.
+"""Reads and writes bundles: a bundle is a folder that holds one trained model and everything known about it.
 
     manifest.json  encoder.safetensors  encoder.onnx  calibration.npz  engines/<target>/…
 
-Nothing is read before its sha256 matches the manifest. `base`, the default, ships inside this package.
+No file is used unless its sha256 matches the manifest. `base`, the default, ships inside this package.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _printable(text: str) -> str:
 
 
 class Manifest(BaseModel):
-    """What `manifest.json` holds. `encoder` is the sha256 of the weights: it names the model everywhere."""
+    """The content of `manifest.json`. `encoder` is the sha256 of the weights, which identifies the model everywhere."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,13 +60,13 @@ class Manifest(BaseModel):
 
 
 def measured(m: Manifest) -> Iterator[str]:
-    """What the training measured on people held out of it, in words, as the manifest has it."""
+    """The lines that say what training measured on people held out of it, according to the manifest."""
     found = m.accuracy.get("held_out_subjects_auroc_3_shot")
     if isinstance(found, dict) and found:
         held = ", ".join(f"{k} {v:.4f}" for k, v in found.items() if isinstance(v, int | float))
         yield f"people held out, AUROC with 3 clips of each action: {held}"
     else:
-        yield "nothing was measured on people held out"
+        yield "nothing was measured, since no people were held out"
     calibration = m.accuracy.get("calibration")
     if isinstance(calibration, dict):
         rate = calibration.get("false_alarms_per_hour")
@@ -90,7 +90,7 @@ class Bundle:
         return f"{self.manifest.name}-{self.manifest.encoder[:12]}"
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file, after its hash matched. Raises BundleError."""
+        """Read one file and check its hash. Raises BundleError."""
         expected = self.manifest.files.get(name)
         if expected is None:
             fix = f"haad-edge build {self.root} --target onnx" if name == GRAPH else "train it anew: haad-edge train"
@@ -101,12 +101,12 @@ class Bundle:
                 raise BundleError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB")
             data = path.read_bytes()
         except (OSError, ValueError) as e:  # ValueError: a name that no file can have
-            raise BundleError(f"{path}: cannot be read", why=str(e), fix="copy the bundle again, whole") from None
+            raise BundleError(f"{path}: cannot be read", why=str(e), fix="copy the whole bundle again") from None
         if hashlib.sha256(data).hexdigest() != expected:
             raise BundleError(
                 f"{path}: its sha256 is not the one in manifest.json",
-                why="the file was changed or damaged after it was written",
-                fix="copy the bundle again, or build it anew; nothing of it was loaded",
+                why="the file was changed or damaged after it was written, so it was not loaded",
+                fix="copy the whole bundle again, or build it again",
             )
         return data
 
@@ -116,14 +116,17 @@ class Bundle:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as z:
                 return {k: z[k] for k in z.files}
-        except Exception as e:  # its hash matched, so it was written so; zipfile, zlib and numpy raise many kinds
+        except Exception as e:  # its hash matched, so it was written like this; zipfile, zlib, numpy raise many kinds
             raise BundleError(
-                f"{self.root / CALIBRATION}: not a calibration", why=str(e), fix="build the bundle anew"
+                f"{self.root / CALIBRATION}: not a calibration", why=str(e), fix="build the bundle again"
             ) from None
 
 
 def open_bundle(root: Path | str | None = None) -> Bundle:
-    """Read and check a bundle's manifest (`base` when none is named). Raises BundleError. Hashes come on read."""
+    """Read and check a bundle's manifest (default: `base`). Raises BundleError.
+
+    The files themselves are checked when they are read.
+    """
     root = Path(root) if root is not None else BASE
     path = root / MANIFEST
     try:
@@ -139,7 +142,7 @@ def open_bundle(root: Path | str | None = None) -> Bundle:
             fix="haad-edge train --data DIR --out BUNDLE makes one; without --bundle `base` is used",
         ) from None
     except (ValueError, RecursionError) as e:
-        raise BundleError(f"{path}: not JSON", why=str(e), fix="copy the bundle again, whole") from None
+        raise BundleError(f"{path}: not JSON", why=str(e), fix="copy the whole bundle again") from None
     if isinstance(raw, dict) and raw.get("format") != FORMAT:
         raise BundleError(
             f"{root}: bundle format {raw.get('format')!r}", why=f"this program reads {FORMAT}", fix="upgrade haad-edge"
@@ -151,49 +154,49 @@ def open_bundle(root: Path | str | None = None) -> Bundle:
         raise BundleError(f"{path}: field '{'.'.join(map(str, first['loc']))}'", why=first["msg"]) from None
     for name in manifest.files:
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise BundleError(f"{path}: file name {name!r} leads out of the bundle")
+            raise BundleError(f"{path}: file name {name!r} points outside the bundle")
     if manifest.files.get(WEIGHTS, manifest.encoder) != manifest.encoder:
-        raise BundleError(f"{path}: field 'encoder' is not the hash of {WEIGHTS}", fix="copy the bundle again, whole")
+        raise BundleError(f"{path}: field 'encoder' is not the hash of {WEIGHTS}", fix="copy the whole bundle again")
     return Bundle(root, manifest)
 
 
 def write_bundle(root: Path, manifest: Manifest, files: dict[str, bytes]) -> Bundle:
-    """Write `files` and a manifest with their hashes, each in one atomic step, the manifest last.
+    """Write `files` and a manifest with their hashes, each atomically, the manifest last.
 
-    Files that the manifest lists already and that are not given stay as they are.
+    Other files that the manifest lists stay as they are.
     """
     root.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        replace(root / name, data)
+        replace_file(root / name, data)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     manifest = manifest.model_copy(update={"files": {**manifest.files, **hashes}})
-    replace(root / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+    replace_file(root / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
     return Bundle(root, manifest)
 
 
 def add_to_bundle(bundle: Bundle, files: dict[str, bytes], *, made_of: str, **changed: Any) -> Bundle:
-    """Write what was made of the bundle's file `made_of` beside whatever is in there by now.
+    """Add files that were made from the bundle's file `made_of`, and change fields of the manifest (`changed`).
 
-    Between its opening and this another process may have added to it, which stays. Raises BundleError if that was
-    another `made_of` or another model. `changed`: fields of the manifest.
+    Whatever another process has added since the bundle was opened stays. Raises BundleError if that was another
+    `made_of` or another model.
     """
-    with alone(bundle.root):
+    with locked(bundle.root):
         now, m = open_bundle(bundle.root), bundle.manifest
         if (now.manifest.encoder, now.manifest.files.get(made_of)) != (m.encoder, m.files.get(made_of)):
             raise BundleError(
-                f"{bundle.root}: its {made_of} was changed while something was made of it",
-                why="by another command; what it wrote is left as it is",
-                fix="run this one once more",
+                f"{bundle.root}: its {made_of} was changed while this command worked with it",
+                why="another command changed it; what that wrote is left as it is",
+                fix="run this command again",
             )
         for path in (bundle.root / name for name in (*files, MANIFEST)):
-            for half in path.parent.glob(f".{path.name}.*.tmp"):  # of who was killed while they wrote it
+            for half in path.parent.glob(f".{path.name}.*.tmp"):  # left by processes killed while writing
                 half.unlink(missing_ok=True)
         return write_bundle(bundle.root, now.manifest.model_copy(update=changed), files)
 
 
 @contextlib.contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Wait until nobody else holds this file or folder, and hold it; where the file system has no locks, do not."""
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file or folder, waiting for it if need be; none if the file system has no locks."""
     there = None
     try:
         with contextlib.suppress(OSError):
@@ -205,8 +208,8 @@ def alone(path: Path) -> Iterator[None]:
             os.close(there)
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Write a file so that a reader, or a power cut, finds the old content or the new, never half."""
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file atomically: a reader, or a power cut, finds the old content or the new, never a mixture."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)

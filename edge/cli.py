@@ -191,7 +191,7 @@ def embed(
     """Compute one embedding per clip of a folder."""
     import numpy as np
 
-    from edge.bundle import open_bundle, replace
+    from edge.bundle import open_bundle, replace_file
     from edge.commands.embedding import embed_folder
     from edge.engine import open_engine
     from edge.outputs import ready_file
@@ -207,7 +207,7 @@ def embed(
         category=np.array(found.category),
         subject=np.array(found.subject),
     )
-    replace(output, buffer.getvalue())
+    replace_file(output, buffer.getvalue())
     for problem in found.problems:
         say(f"left out: {problem}", to=err)
     say(f"{output}: {len(found.path)} clips, {found.embedding.shape[1]} numbers each, by {model.model}")

@@ -1,4 +1,4 @@
-"""Clip files (`.npz`) and folders of them: what a support set and a training set are made of.
+"""Reads and writes clip files (`.npz`) and folders of them, which support sets and training sets are made of.
 
 <dir>/<category>/<subject>_<trial>.npz     joints (T, J, C) float32, fps, layout
                                            optional: visible (T, J), subject, source
@@ -26,7 +26,7 @@ MAX_FRAMES = 200_000
 MAX_FILE_BYTES = 256 << 20
 HELP = "see 'Clip files' in docs/start.md"
 TINY = np.float32(1e-30)
-"""Less than any share of a visibility; instead of a division by nought."""
+"""Smaller than any share of a visibility; avoids a division by zero."""
 BRIDGE_S = 0.15
 """Seconds in which a looped clip moves from its last pose back to its first."""
 
@@ -43,13 +43,13 @@ class Clip:
 
     @property
     def seconds(self) -> float:
-        """From the first frame to the last."""
+        """The time from the first frame to the last."""
         return (len(self.joints) - 1) / self.fps
 
     def at(self, times: NDArray[np.floating]) -> tuple[Float, Float]:
         """The pose at `times` (N,) seconds, linear between frames, held beyond the ends: (N, 15, 3), (N, 15).
 
-        Between a seen and a hidden frame the seen one's place is taken, with the visibility blended.
+        Between a frame that shows a joint and one that hides it, the visible place is used and the visibility blended.
         """
         return _interpolate(self.joints, self.visible, np.asarray(times) * self.fps)
 
@@ -58,9 +58,9 @@ class Clip:
         return self.at(np.linspace(0, self.seconds, frames))
 
     def looped(self, times: NDArray[np.floating]) -> tuple[Float, Float]:
-        """Like `at`, with the clip repeating for ever: after a short bridge it starts again where it ended.
+        """Like `at`, with the clip repeated for ever: after a short bridge it starts again where it ended.
 
-        The ground position carries on from one round to the next, so that a walk goes on walking.
+        The position on the ground carries over from round to round, so that a walk goes on.
         """
         period = self.seconds + BRIDGE_S
         rounds, phase = np.divmod(np.asarray(times, np.float64), period)
@@ -68,7 +68,7 @@ class Clip:
         first = np.where(self.visible[:1, :, None] > 0, self.joints[:1] + travel, 0)
         joints = np.concatenate([self.joints, first])
         visible = np.concatenate([self.visible, self.visible[:1]])
-        # The bridge is one long "frame" at the end: stretch its share of the time axis onto one index step.
+        # The bridge is one long interval at the end: map its share of the time axis onto one step of the index.
         bridge = np.maximum(phase - self.seconds, 0) / BRIDGE_S
         j, v = _interpolate(joints, visible, np.minimum(phase, self.seconds) * self.fps + bridge)
         carried = (rounds[:, None, None] * travel).astype(np.float32)
@@ -76,7 +76,7 @@ class Clip:
 
 
 def _ground_travel(joints: Float, visible: Float) -> Float:
-    """How far the body's centre moved over the ground, first to last frame: (3,) with y = 0."""
+    """How far the body's centre moved over the ground from the first to the last frame: (3,) with y = 0."""
     both = (visible[0] > 0) & (visible[-1] > 0)
     if not both.any():
         return np.zeros(3, np.float32)
@@ -85,7 +85,7 @@ def _ground_travel(joints: Float, visible: Float) -> Float:
 
 
 def ground(joints: Float, visible: Float) -> Float:
-    """Where the first of poses (N, 15, 3), seen (N, 15), stands: (3,) with y = 0."""
+    """Where the first of poses (N, 15, 3), visible (N, 15), stands on the ground: (3,) with y = 0."""
     seen = visible[0] > 0
     centre = joints[0][seen].mean(0) if seen.any() else np.zeros(3)
     return np.array([centre[0], 0, centre[2]], np.float32)
@@ -102,7 +102,7 @@ def _interpolate(joints: Float, visible: Float, index: NDArray[np.floating]) -> 
 def blend(j0: Float, v0: Float, j1: Float, v1: Float, f: Float) -> tuple[Float, Float]:
     """The pose a fraction `f` (N, 1) of the way from (j0, v0) to (j1, v1); joints (N, 15, 3), visible (N, 15).
 
-    Where only one side sees the joint, its place stands and its visibility is that side's share.
+    Where only one side sees a joint, its place is used, and its visibility is weighted by that side's share.
     """
     seen = v1 * f
     total = v0 * (1 - f)
@@ -141,10 +141,10 @@ def clip_bytes(path: Path | str) -> bytes:
 
 
 def parse_clip(data: bytes, where: str) -> Clip:
-    """A clip from a file's content. Raises ClipError that names `where` and the field."""
+    """Read a clip from a file's content. Raises ClipError that names `where` and the field."""
     try:
         fields = _read_npz(io.BytesIO(data))
-    except Exception as e:  # a damaged file makes zipfile, zlib and numpy raise many kinds
+    except Exception as e:  # zipfile, zlib and numpy raise many kinds over a damaged file
         raise ClipError(
             f"{where}: not a usable clip", why=f"it cannot be read as .npz without pickle ({e})", fix=HELP
         ) from None
@@ -152,7 +152,7 @@ def parse_clip(data: bytes, where: str) -> Clip:
 
 
 def _read_npz(path: IO[bytes]) -> dict[str, NDArray[Any]]:
-    """The clip's arrays. Refuses one that unpacks to more than MAX_FILE_BYTES; other trouble is any exception."""
+    """The clip's arrays. Raises ValueError for one that unpacks to more than MAX_FILE_BYTES, or any exception."""
     fields: dict[str, NDArray[Any]] = {}
     with zipfile.ZipFile(path) as z:
         members = set(z.namelist())
@@ -198,16 +198,16 @@ def from_arrays(fields: dict[str, NDArray[Any]], where: str) -> Clip:
         raise error(f"'visible' is {visible.dtype} {visible.shape}, not numbers {joints.shape[:2]}")
     clean, seen, _ = cleaned(joints, None if visible is None else np.asarray(visible, np.float32))
     if not seen.any():
-        raise error("no joint is visible in any frame; two or more at the origin count as not found")
+        raise error("no joint is visible in any frame; two or more joints at the origin count as not found")
     core, seen = layout.to_core15(clean, seen)
     if not _holds_a_pose(core, seen):
-        raise error("no pose in it: in every frame all joints that are seen are at one place")
+        raise error("it holds no pose: in every frame all visible joints are at the same place")
     texts = (str(np.ravel(fields[k])[0]) if k in fields and fields[k].size else "" for k in ("subject", "source"))
     return Clip(core, seen, fps, *texts)
 
 
 def _holds_a_pose(joints: Float, visible: Float) -> bool:
-    """Whether in some frame two joints that are seen are apart; a tracker that lost its person may write zeros."""
+    """Whether two visible joints are apart in any frame; a tracker that lost its person may write zeros."""
     there = visible[..., None] > 0
     extent = np.where(there, joints, -np.inf).max(1) - np.where(there, joints, np.inf).min(1)
     return bool((extent > 1e-6).any())
@@ -256,25 +256,27 @@ def categories(root: Path | str) -> dict[str, list[Path]]:
     found = {name: files for name, files in found.items() if files}
     if not found and any(root.glob("*.npz")):
         raise ClipError(
-            f"{root}: a category, not a set of them",
-            why="it holds .npz files itself, and a set of clips is DIR/<category>/*.npz",
-            fix=f"name {root.absolute().parent}, or put them into a sub-folder named for the action",
+            f"{root}: one category, not a set of categories",
+            why="it holds .npz files itself, but a set of clips is DIR/<category>/*.npz",
+            fix=f"name {root.absolute().parent}, or put the files into a sub-folder named for the action",
         )
     if not found and (sets := sorted(p.parent.parent for p in root.glob("*/*/*.npz"))):
         raise ClipError(
-            f"{root}: several sets of clips", why="only training takes more than one", fix=f"name one, as {sets[0]}"
+            f"{root}: several sets of clips",
+            why="only training takes more than one",
+            fix=f"name one of them, such as {sets[0]}",
         )
     if not found:
         raise ClipError(
             f"{root}: no clips",
-            why="a set of clips is DIR/<category>/*.npz, and no sub-folder here holds an .npz file",
-            fix="put a few clips of each normal action into a folder of its name",
+            why="a set of clips is DIR/<category>/*.npz, but no sub-folder here holds an .npz file",
+            fix="put a few clips of each normal action into a sub-folder named for it",
         )
     return found
 
 
 def iter_clips(files: list[Path]) -> Iterator[tuple[Path, Clip | ClipError]]:
-    """Each file with its clip, or with the reason why it is not one."""
+    """Yield each file with its clip, or with the error that says why it is not one."""
     for path in files:
         try:
             yield path, load_clip(path)

@@ -1,12 +1,12 @@
-"""Made motion: clips from kinematic formulas, for tests and checks, and what the demo's clips are generated from.
+"""Makes clips of motion from kinematic formulas, for tests and checks, and as the source of the demo's clips.
 
-No recorded data is in it.
+No recorded data is used.
 
     MOTIONS[name] ──keyframes over phase──► joint angles ──forward kinematics──► joints about the pelvis
              seed ──► body, tempo, size, wander                        floor and path ──► joints in the room
 
-Everything is a function of time, never of the frame index, so the same seed at 15 and at 60 fps is the same
-movement. It looks like a person to a pose model; it is no claim about how people move.
+Everything is a function of time, never of the frame index, so the same seed gives the same movement at 15 and at
+60 fps. It looks like a person to a pose model, but does not claim to show how people move.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Array = NDArray[np.float64]
 Keys = tuple[tuple[float, float], ...]
 
 HEIGHT_M = 1.74
-"""Mean standing height of the made people."""
+"""Mean standing height of the people made."""
 SOURCE = "haad-edge kinematic formulas"
 RADIUS_M = 1.5
-"""A walk goes round a circle of this radius, so that it stays in a room."""
+"""A walk follows a circle of this radius, so that it stays in a room."""
 NOISE_M = 0.0065
-"""Root mean square distance of a joint from its true place: what a depth sensor's output wobbles by."""
+"""Root mean square distance of a joint from its true place: about the noise of a depth sensor."""
 SOFTNESS_M = 0.025
-"""The lowest of the joints hands over to the next within this height, so that nothing jerks."""
+"""How soft the minimum over the joints' heights is: the lowest joint changes gradually within this height."""
 
 # Each joint's place relative to its parent, standing with hanging arms: (right, up, back) as fractions of
 # body height. Lengths from Drillis & Contini (1966) as printed in D. A. Winter, "Biomechanics and Motor
@@ -72,11 +72,11 @@ _STEADY = frozenset({"hip", "knee", "splay"})
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """One motion as keyframes: angle name → ((phase, degrees), …), an angle's `l_` or `r_` form going first.
+    """One motion as keyframes: angle name → ((phase, degrees), …); an angle's `l_` or `r_` form takes precedence.
 
     A phase runs from 0 to 1 over a cycle of `period` seconds; with `once` it counts cycles from the clip's
     start, and the last pose is held. `alternate`: the right side is half a cycle behind the left. `stride`:
-    the root's way in a cycle, in leg lengths; None keeps the feet in place. `hop`: metres, twice a cycle.
+    how far the root moves in a cycle, in leg lengths; None keeps the feet in place. `hop`: metres, twice a cycle.
     """
 
     about: str
@@ -155,14 +155,14 @@ MOTIONS: Mapping[str, Motion] = MappingProxyType({
 
 
 def make_motion(name: str, *, seconds: float, fps: float = 30.0, seed: int = 0) -> Clip:
-    """A clip of the motion `name`: joints (round(seconds·fps) + 1, 15, 3) metres, y up, the floor at y = 0.
+    """Make a clip of the motion `name`: joints (round(seconds·fps) + 1, 15, 3) metres, y up, the floor at y = 0.
 
-    The seed makes the person (height ±6 %, segments ±2 %, the same in every motion) and the performance:
+    The seed determines the person (height ±6 %, segments ±2 %, the same in every motion) and the performance:
     tempo ±12 %, size ±10 %, phase, heading, a fall's direction, wander and sensor noise. A fall ends by 2 s.
     Raises ClipError for an unknown name, or for a length, rate or seed that no clip can have.
     """
     if name not in MOTIONS:
-        raise ClipError(f"no made motion is called {name!r:.60}", fix=f"use one of: {', '.join(MOTIONS)}")
+        raise ClipError(f"there is no motion called {name!r:.60}", fix=f"use one of: {', '.join(MOTIONS)}")
     if not (1 <= fps <= 1000 and 1 <= seconds * fps < MAX_FRAMES - 1 and seed >= 0):
         raise ClipError(
             f"cannot make {seconds:g} s at {fps:g} fps with seed {seed}",
@@ -179,7 +179,7 @@ def make_motion(name: str, *, seconds: float, fps: float = 30.0, seed: int = 0) 
 
 
 def _body(rng: np.random.Generator) -> tuple[Array, Array]:
-    """One person: offsets (15, 3) from each joint's parent and floor distances (15,), in metres."""
+    """Make a person: each joint's offset (15, 3) from its parent and distance (15,) from the floor, in metres."""
     height = HEIGHT_M * (1 + 0.06 * rng.uniform(-1, 1))
     segment = {part: height * (1 + 0.02 * rng.uniform(-1, 1)) for part in _REST}
     parts = [joint.removeprefix("l_").removeprefix("r_") for joint in CORE15]
@@ -189,7 +189,7 @@ def _body(rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 def _perform(motion: Motion, time: Array, rest: Array, flesh: Array, rng: np.random.Generator) -> Array:
-    """Joint places (T, 15, 3) in metres, before the sensor's noise."""
+    """Joint positions (T, 15, 3) in metres, before the sensor's noise."""
     tempo, size = 1 + np.array([0.12, 0.10]) * rng.uniform(-1, 1, 2)
     start = rng.uniform(0, min(1.0, 1.0 / motion.period))
     heading, turn = rng.uniform(-np.pi, np.pi), rng.choice([-1.0, 1.0])
@@ -218,7 +218,7 @@ def _perform(motion: Motion, time: Array, rest: Array, flesh: Array, rng: np.ran
 
 
 def _angles(motion: Motion, cycles: Array, sizes: Array, time: Array, rng: np.random.Generator) -> dict[str, Array]:
-    """Every turn's angle over time, in radians: keyframes, scaled, plus a slow wander of a degree or so."""
+    """Every joint angle over time, in radians: scaled keyframes plus a slow drift of about a degree."""
     angles = {}
     for part, turns in _TURNS.items():
         for side in ("",) if part in ("pelvis", "neck", "head") else ("l_", "r_"):
@@ -256,7 +256,7 @@ def _curve(keys: Keys, phase: Array, *, cyclic: bool) -> Array:
 
 
 def _forward(angles: Mapping[str, Array], rest: Array) -> Array:
-    """Forward kinematics: `angles` (T,) in radians and offsets (15, 3) → (T, 15, 3), the pelvis at 0."""
+    """Forward kinematics: `angles` (T,) in radians and offsets (15, 3) → joints (T, 15, 3), the pelvis at 0."""
     frames = len(angles["yaw"])
     turned: list[Array] = []
     joints = np.zeros((frames, J, 3))
@@ -283,14 +283,14 @@ def _rotation(axis: int, angle: Array) -> Array:
 
 
 def _lowest(joints: Array, flesh: Array) -> Array:
-    """The height (T,) of the lowest point of joints (T, 15, 3): a soft minimum, exact where two share it."""
+    """The height (T,) of the lowest point of joints (T, 15, 3): a soft minimum, exact where two joints share it."""
     bottom = joints[..., 1] - flesh
     least = bottom.min(1, keepdims=True)
     return np.asarray(least[:, 0] - SOFTNESS_M * np.log(0.5 * np.exp((least - bottom) / SOFTNESS_M).sum(1)))
 
 
 def _wander(time: Array, shape: tuple[int, ...], low: float, high: float, rng: np.random.Generator) -> Array:
-    """Band-limited noise (T, *shape), root mean square 1: eight sinusoids each, `low` to `high` hertz."""
+    """Band-limited noise (T, *shape) with root mean square 1: sums of eight sinusoids from `low` to `high` hertz."""
     waves = 8
     out = np.zeros((len(time), *shape))
     column = time.reshape(-1, *(1 for _ in shape))

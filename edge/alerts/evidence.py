@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.bundle import replace
+from edge.bundle import replace_file
 from edge.clip import Clip, load_clip, pack_clip
 from edge.errors import SettingsError, SupportError
 from edge.grid import SECOND
@@ -150,7 +150,7 @@ class Evidence:
         path = self._root / f"{x.id}{f'-{number}' if number > 1 else ''}.npz"
         fresh = not path.exists()
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)  # these are people's movements
-        replace(path, pack_clip(clip))
+        replace_file(path, pack_clip(clip))
         if fresh:
             self._trim()
 

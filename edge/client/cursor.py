@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edge.bundle import replace
+from edge.bundle import replace_file
 from edge.errors import SettingsError
 from edge.journal.lock import FileLock
 
@@ -66,7 +66,7 @@ class Cursor:
         self.next.pop(row, None)
         self.next[row] = following
         self.next = dict(list(self.next.items())[-ROWS_MOST:])
-        replace(self.path, json.dumps({"v": 1, "next": self.next}).encode() + b"\n")
+        replace_file(self.path, json.dumps({"v": 1, "next": self.next}).encode() + b"\n")
 
     def close(self) -> None:
         """Let another process have it."""

@@ -19,8 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.bundle import Bundle
-from edge.bundle import replace as replace_file
+from edge.bundle import Bundle, replace_file
 from edge.engine import Engine, run_all
 from edge.errors import RecordingError, SettingsError, SupportError, WireError
 from edge.grid import SECOND, WindowSpec

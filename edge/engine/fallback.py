@@ -17,7 +17,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from edge.bundle import GRAPH, Bundle, alone, open_bundle
+from edge.bundle import GRAPH, Bundle, locked, open_bundle
 from edge.engine import Engine, Staging, open_engine
 from edge.engine.machine import this_machine
 from edge.engine.plans import fitting, missing
@@ -202,7 +202,7 @@ def build_plan(bundle: Bundle) -> Bundle:
 
     One at a time: what another process has built for this machine meanwhile is taken.
     """
-    with alone(bundle.root / GRAPH):  # and not the folder, which the builder holds while it writes
+    with locked(bundle.root / GRAPH):  # and not the folder, which the builder holds while it writes
         now = open_bundle(bundle.root)
         if now.manifest.files != bundle.manifest.files and fitting(now, this_machine())[0]:
             return now

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edge.bundle import GRAPH, Bundle, alone, open_bundle
+from edge.bundle import GRAPH, Bundle, locked, open_bundle
 from edge.engine.device import Device, Memory, Room, Stream
 from edge.engine.machine import this_machine
 from edge.engine.pipeline import Pipeline
@@ -283,7 +283,7 @@ def chosen_plan(bundle: Bundle) -> tuple[PlanRecord, bytes]:
         record = choose(bundle, this_machine())
         return record, bundle.read(f"{FOLDER}/{record.target}/{record.file}")
     except (NoPlan, BundleError):
-        with alone(bundle.root):  # a build holds it from its first file to the manifest
+        with locked(bundle.root):  # a build holds it from its first file to the manifest
             now = open_bundle(bundle.root)
             changed = now.manifest.files != bundle.manifest.files
             if not changed or now.manifest.files.get(GRAPH) != bundle.manifest.files.get(GRAPH):

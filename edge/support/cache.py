@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge.bundle import replace
+from edge.bundle import replace_file
 from edge.outputs import users_folder
 from edge.skeleton import Float
 
@@ -37,7 +37,7 @@ class FeatureCache:
         buffer = io.BytesIO()
         np.save(buffer, made)
         try:
-            replace(path, buffer.getvalue())
+            replace_file(path, buffer.getvalue())
         except OSError:
             pass
         return made

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from edge.bundle import replace
+from edge.bundle import replace_file
 from edge.errors import SupportError
 from edge.notices import Notices
 
@@ -199,14 +199,14 @@ class History:
                 raise SupportError(f"{self.root / name}: is being written", fix="try again when it is complete")
         number, back = (last.number + 1, last.number) if last else (1, 0)
         found = Version(number, _date(), "changed by hand" if last else "found as it was", back, files)
-        replace(self._path(number), _dump(found))
+        replace_file(self._path(number), _dump(found))
         return found
 
     def _store(self, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()
         path = self._home / "objects" / digest
         if not path.exists() or _digest(path) != digest:
-            replace(path, data)
+            replace_file(path, data)
         return digest
 
     def _become(self, version: Version, last: Version) -> Version:
@@ -222,7 +222,7 @@ class History:
             path = self._home / "objects" / digest
             if not path.exists() or _digest(path) != digest:
                 raise SupportError(f"{path}: missing or damaged", why=f"version {version.number} needs it for {name}")
-        replace(self._pending, _dump(version))
+        replace_file(self._pending, _dump(version))
         self.complete()
         self._prune()
         return version
@@ -235,7 +235,7 @@ class History:
         before = self.current()
         for name, digest in version.files.items():
             if before.get(name) != digest:
-                replace(self.root / name, (self._home / "objects" / digest).read_bytes())
+                replace_file(self.root / name, (self._home / "objects" / digest).read_bytes())
         for name in before.keys() - version.files.keys():
             path = self.root / name
             path.unlink(missing_ok=True)

@@ -23,9 +23,9 @@ from edge.bundle import (
     Bundle,
     Manifest,
     add_to_bundle,
-    alone,
+    locked,
     open_bundle,
-    replace,
+    replace_file,
     write_bundle,
 )
 from edge.errors import BundleError
@@ -100,7 +100,7 @@ def test_one_changed_byte_anywhere_is_refused_before_use(root: Path, name: str, 
     try:
         with pytest.raises(BundleError, match="sha256") as e:
             open_bundle(root).read(name)
-        assert str(root / name) in str(e.value) and "nothing of it was loaded" in str(e.value)
+        assert str(root / name) in str(e.value) and "so it was not loaded" in str(e.value)
         if name == CALIBRATION:
             with pytest.raises(BundleError, match="sha256"):
                 open_bundle(root).calibration()
@@ -120,7 +120,7 @@ def test_a_missing_file_is_refused_by_name(root: Path, name: str) -> None:
     (root / name).unlink()
     with pytest.raises(BundleError, match="cannot be read") as e:
         open_bundle(root).read(name)
-    assert str(root / name) in str(e.value) and "copy the bundle again" in str(e.value)
+    assert str(root / name) in str(e.value) and "copy the whole bundle again" in str(e.value)
 
 
 def test_a_file_that_the_manifest_does_not_list_is_not_handed_out(root: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_name_that_no_file_can_have_is_refused(root: Path) -> None:
 def test_a_name_that_leads_out_of_the_bundle_is_refused_on_opening(root: Path, name: str) -> None:
     (root.parent / "secret").write_bytes(b"s")
     edit(root, files={name: hashlib.sha256(b"s").hexdigest()})
-    with pytest.raises(BundleError, match="leads out of the bundle"):
+    with pytest.raises(BundleError, match="points outside the bundle"):
         open_bundle(root)
 
 
@@ -241,9 +241,9 @@ def test_a_write_that_breaks_off_leaves_each_file_whole_and_is_noticed(
 def test_replace_changes_a_file_in_one_step(tmp_path: Path) -> None:
     """Somebody who holds the old file open still reads the old content: it was not written over."""
     path = tmp_path / "deep" / "a"
-    replace(path, b"old")
+    replace_file(path, b"old")
     with path.open("rb") as held:
-        replace(path, b"newer")
+        replace_file(path, b"newer")
         assert held.read() == b"old" and path.read_bytes() == b"newer"
     assert [p.name for p in path.parent.iterdir()] == ["a"]
 
@@ -272,7 +272,7 @@ def test_what_is_added_waits_for_who_has_the_bundle_and_loses_nothing_of_theirs(
     early = open_bundle(root)
     added = {"engines/b/engine.plan": b"b"}
     other = threading.Thread(target=lambda: add_to_bundle(early, added, made_of=GRAPH))
-    with alone(root):
+    with locked(root):
         other.start()
         other.join(0.5)
         assert other.is_alive()
@@ -301,20 +301,20 @@ def test_what_was_made_of_another_graph_is_not_added(root: Path, what: str) -> N
         m = early.manifest.model_copy(update={"encoder": hashlib.sha256(b"others").hexdigest()})
         write_bundle(root, m, {WEIGHTS: b"others"})
     before = content(root)
-    with pytest.raises(BundleError, match=r"changed while .*→ run this one once more") as e:
+    with pytest.raises(BundleError, match=r"changed while .*→ run this command again") as e:
         add_to_bundle(early, {"engines/b/engine.plan": b"b"}, made_of=GRAPH)
     assert str(root) in str(e.value) and content(root) == before
 
 
 def test_one_process_at_a_time_has_a_bundle_to_itself(root: Path) -> None:
-    wants = "from pathlib import Path; from edge.bundle import alone; print('asks', flush=True)\n" + (
-        "with alone(Path({!r})): print('has it', flush=True)"
+    wants = "from pathlib import Path; from edge.bundle import locked; print('asks', flush=True)\n" + (
+        "with locked(Path({!r})): print('has it', flush=True)"
     )
-    with alone(root):
+    with locked(root):
         other = subprocess.Popen([sys.executable, "-c", wants.format(str(root))], stdout=subprocess.PIPE, text=True)
         assert other.stdout is not None and other.stdout.readline() == "asks\n"
         with pytest.raises(subprocess.TimeoutExpired):
             other.wait(1)
     assert other.communicate(timeout=30)[0] == "has it\n"
-    with alone(root / "not there"):  # what is missing is somebody else's to say
+    with locked(root / "not there"):  # what is missing is somebody else's to say
         pass

@@ -178,10 +178,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "fps text": ({"fps": "30"}, "'fps' is not one number"),
     "nothing seen": ({"joints": np.full_like(WALK, np.nan)}, "no joint is visible"),
     "all at the origin": ({"joints": np.zeros((20, 15, 3))}, "no joint is visible in any frame; two or more at"),
-    "all at one place": ({"joints": np.repeat(WALK[:, :1], 15, 1)}, "no pose in it"),
+    "all at one place": ({"joints": np.repeat(WALK[:, :1], 15, 1)}, "holds no pose"),
     "all seen at one place": (
         {"joints": np.where((np.arange(15) > 5)[:, None], WALK, 1), "visible": np.tile(np.arange(15) <= 5, (20, 1))},
-        "no pose in it",
+        "holds no pose",
     ),
     "all hidden": ({"visible": np.zeros((20, 15))}, "no joint is visible"),
     "visible per frame": ({"visible": np.ones(20)}, "'visible' is float64 (20,), not numbers (20, 15)"),
@@ -318,7 +318,7 @@ def test_a_folder_without_categories_is_refused_with_what_to_do(tmp_path: Path) 
     (tmp_path / "a.npz").touch()
     (tmp_path / "walk").mkdir()
     for name, words in (
-        ("", f"a category, not a set.* name {tmp_path.parent},"), ("walk", "no clips"), ("absent", "no such folder"),
+        ("", f"one category, not a set.* name {tmp_path.parent},"), ("walk", "no clips"), ("absent", "no such folder"),
         ("a.npz", "is a file, not a folder"),
     ):  # fmt: skip
         root = tmp_path / name
@@ -331,7 +331,7 @@ def test_a_folder_of_several_sets_is_told_to_name_one(tmp_path: Path) -> None:
     for path in ("b/walk/1.npz", "a/wave/1.npz"):
         (tmp_path / path).parent.mkdir(parents=True)
         (tmp_path / path).touch()
-    with pytest.raises(ClipError, match=f"several sets of clips.*name one, as {tmp_path / 'a'}"):
+    with pytest.raises(ClipError, match=f"several sets of clips.*name one of them, such as {tmp_path / 'a'}"):
         categories(tmp_path)
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edge.bridge.core import append
-from edge.bundle import replace
+from edge.bundle import replace_file
 from edge.cli import main, make_app
 from edge.clip import save_clip
 from edge.errors import OutputError
@@ -57,7 +57,7 @@ def test_a_place_that_can_be_written_stays_as_it_is(tmp_path: Path, monkeypatch:
 def test_an_error_names_the_file_that_was_asked_for_and_not_a_temporary_one(tmp_path: Path) -> None:
     for target in (tmp_path, Path("/proc/e.npz")):
         with pytest.raises(OSError) as e:
-            replace(target, b"x")
+            replace_file(target, b"x")
         assert (e.value.filename, e.value.filename2) == (str(target), None)
     assert list(tmp_path.iterdir()) == []
 
@@ -113,7 +113,7 @@ def test_what_fails_while_it_is_written_names_the_file_and_what_to_do(
 
     monkeypatch.setattr(os, "fsync", full)
     goal = tmp_path / "e.npz"
-    for write in (lambda: replace(goal, b"x"), lambda: append(goal, ["x"])):
+    for write in (lambda: replace_file(goal, b"x"), lambda: append(goal, ["x"])):
         with pytest.raises(OSError) as e:
             write()
         assert (e.value.errno, e.value.filename, e.value.filename2) == (errno.ENOSPC, str(goal), None)

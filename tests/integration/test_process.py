@@ -226,7 +226,7 @@ def test_what_cannot_start_says_why_and_what_next(made_support: Path, tmp_path: 
         (("--support", str(tmp_path / "empty")), ("no clips", "empty")),
         (("--support", str(tmp_path / "bad")), ("no usable clip", "x.npz", "pickle")),
         ((*good, "--bundle", str(tmp_path)), ("not a bundle", "haad-edge train")),
-        ((*good, "--bundle", str(tmp_path / "altered")), ("encoder.onnx", "sha256", "nothing of it was loaded")),
+        ((*good, "--bundle", str(tmp_path / "altered")), ("encoder.onnx", "sha256", "so it was not loaded")),
         ((*good, "--stride", "-1"), ("'stride'", "the command line", "must be above 0")),
         ((*good, "--ingest", "pub+bind:tcp://1.2.3.4:5"), ("'ingest'", "not understood")),
         ((*good, "--ingest", "sub+bind:tcp://0.0.0.0:5599"), ("reachable from other hosts", "allow-remote")),

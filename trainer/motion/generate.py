@@ -19,7 +19,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from edge.bundle import replace
+from edge.bundle import replace_file
 from edge.clip import Clip, categories, clip_bytes, load_clip, pack_clip
 from edge.errors import ClipError, SettingsError
 from trainer.datasets import ClipSet
@@ -187,7 +187,7 @@ def grow(
     if not any(written.values()):
         raise ClipError(f"{root}: nothing to grow", why="; ".join(problems)[:600] or "it holds no real clip")
     for path, data in files.items():
-        replace(path, data)
+        replace_file(path, data)
     ungrow(target, spare=set(files))
     return Grown(written, problems)
 

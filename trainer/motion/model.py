@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from edge.bundle import MAX_FILE_BYTES, replace
+from edge.bundle import MAX_FILE_BYTES, replace_file
 from edge.errors import BundleError
 from trainer.motion.diffusion import MotionNet, MotionShape
 
@@ -57,8 +57,8 @@ def write_motion(root: Path, net: MotionNet, *, name: str, span: float, training
     weights = save_tensors({k: v.contiguous() for k, v in net.state_dict().items()})
     digest = hashlib.sha256(weights).hexdigest()
     manifest = MotionManifest(name=name, span=span, weights=digest, shape=net.shape, training=training)
-    replace(root / WEIGHTS, weights)
-    replace(root / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
+    replace_file(root / WEIGHTS, weights)
+    replace_file(root / MANIFEST, (manifest.model_dump_json(indent=2) + "\n").encode())
     return MotionModel(manifest, net.eval())
 
 

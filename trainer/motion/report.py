@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from edge.bundle import replace as replace_file
+from edge.bundle import replace_file
 from edge.clip import Clip
 from edge.errors import ClipError
 from trainer.datasets import ClipSet, find_sets, load_set

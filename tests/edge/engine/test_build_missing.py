@@ -83,9 +83,9 @@ def test_two_that_miss_a_plan_build_one(copied: Bundle, tmp_path: Path, monkeypa
     made, root = tmp_path / "made", Path(__file__).parents[3]
     made.touch()
     code = (
-        "import sys, time; from edge.bundle import alone, open_bundle; from tests.edge.engine.test_plans import put; "
+        "import sys, time; from edge.bundle import locked, open_bundle; from tests.edge.engine.test_plans import put; "
         "time.sleep(1); b = open_bundle(sys.argv[1])\n"
-        "with alone(b.root): put(b)"  # as `add_to_bundle`: who waits for the builder must not hold what it needs
+        "with locked(b.root): put(b)"  # as `add_to_bundle`: who waits for the builder must not hold what it needs
     )
     command = f"exec timeout 60 {sys.executable} -c '{code}' {copied.root}"
     builder = a_builder(tmp_path, f"echo once >> {made}; cd {root} && {command}")
