@@ -93,7 +93,7 @@ class Bundle:
         """Read one file and check its hash. Raises BundleError."""
         expected = self.manifest.files.get(name)
         if expected is None:
-            fix = f"haad-edge build {self.root} --target onnx" if name == GRAPH else "train it anew: haad-edge train"
+            fix = f"haad-edge build {self.root} --target onnx" if name == GRAPH else "train it again: haad-edge train"
             raise BundleError(f"{self.root}: no '{name}' in this bundle", fix=fix)
         path = self.root / name
         try:

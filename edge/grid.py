@@ -40,8 +40,10 @@ class WindowSpec:
         return -(-(since + 1) * self.frames // round(self.seconds * SECOND))
 
     def due(self, rows: NDArray[np.int64], phase: NDArray[np.int64]) -> NDArray[np.int64]:
-        """How many windows of a track were due by the time it had so many rows: one when its ring was full, then one
-        every stride, at the track's phase."""
+        """How many windows of a track have been due by the time it has so many rows.
+
+        The first when its ring was full, and then one every stride, at the track's phase.
+        """
         after = (rows - self.frames - phase) // self.stride + (phase > 0)
         return np.where(rows < self.frames, 0, 1 + np.maximum(after, 0))
 

@@ -15,7 +15,7 @@ import zmq
 from numpy.typing import ArrayLike, NDArray
 
 from edge.errors import HaadError, WireError
-from edge.network.endpoint import Endpoint, milliseconds, nobody, open_alone
+from edge.network.endpoint import Endpoint, milliseconds, no_answer, open_alone
 from edge.skeleton import get_layout
 from edge.wire import Limits, PoseFrame, decode_pose, encode_pose, stream_of, whole_number
 
@@ -53,7 +53,7 @@ class PosePublisher:
         ready = self._socket.poll(milliseconds(seconds), zmq.POLLOUT if self._where.pattern == "push" else zmq.POLLIN)
         if not ready:
             what, why = f"nobody listens at {self._where.address}", f"no engine subscribed within {seconds:g} s"
-            raise nobody(self._where, self._refused, what, why)
+            raise no_answer(self._where, self._refused, what, why)
 
     def send(
         self,

@@ -24,7 +24,7 @@ from edge.client.follow import Follower, Gap
 from edge.errors import SettingsError, WireError
 from edge.events import Alert, Event, Provenance, Scores, Status, check_topics, decode_event
 from edge.journal.replay import Request, decode_answer, encode_request
-from edge.network.endpoint import Endpoint, milliseconds, nobody, turned_away
+from edge.network.endpoint import Endpoint, milliseconds, no_answer, turned_away
 from edge.network.keys import open_keys
 from edge.wire import COUNT_LIMIT
 
@@ -149,7 +149,7 @@ class AlertSubscriber:
                 with contextlib.suppress(ValueError):
                     self._ready.remove(status)
                 return status
-        raise nobody(self._where, self._refused, "no engine answers", f"no status within {seconds:g} s")
+        raise no_answer(self._where, self._refused, "no engine answers", f"no status within {seconds:g} s")
 
     def commit(self) -> None:
         """What `receive` has returned so far is dealt with: the cursor moves past it, on disk when this returns."""

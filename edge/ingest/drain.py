@@ -200,8 +200,8 @@ class _Work:
         if joints is None or visible is None:
             joints, visible = np.zeros((0, J, 3), np.float32), np.zeros((0, J), np.float32)
         kept = [i for i, ids in enumerate(self._ids) if ids is not None]
-        whose = np.repeat(np.arange(len(self._people)), self._people) if bad.any() else None
-        by_message = {} if whose is None else _sums(whose, bad)
+        owner = np.repeat(np.arange(len(self._people)), self._people) if bad.any() else None
+        by_message = {} if owner is None else _sums(owner, bad)
         place = {i: k for k, i in enumerate(kept)} if self._ends or by_message else {}
         everything = len(kept) == len(self._ids)
         return Drain(
@@ -221,9 +221,9 @@ class _Work:
         )
 
 
-def _sums(whose: NDArray[np.intp], bad: NDArray[np.int64]) -> dict[int, int]:
+def _sums(owner: NDArray[np.intp], bad: NDArray[np.int64]) -> dict[int, int]:
     """Sum up the bad joints of each message that has any."""
     out: dict[int, int] = {}
     for k in np.flatnonzero(bad).tolist():
-        out[int(whose[k])] = out.get(int(whose[k]), 0) + int(bad[k])
+        out[int(owner[k])] = out.get(int(owner[k]), 0) + int(bad[k])
     return out

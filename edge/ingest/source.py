@@ -24,7 +24,7 @@ DRAIN_BYTES = 8 << 20
 RESTART_BEHIND = 1000
 """A sequence number further than this behind the expected one is a restarted publisher, not a late message."""
 RESTART_AHEAD = 1_000_000
-"""So is one further than this ahead: nine hours at 30 frames a second were not lost, the publisher counts anew."""
+"""So is one further than this ahead: nine hours at 30 frames a second were not lost, the publisher restarted."""
 RESTART_RUN = 10
 """So are this many old numbers in a row, each following the last."""
 

@@ -150,7 +150,7 @@ def milliseconds(seconds: float) -> int:
     return math.ceil(min(max(0.0, 1000 * seconds), LONGEST_MS))
 
 
-def nobody(where: Endpoint, refused: threading.Event, what: str, why: str) -> HaadError:
+def no_answer(where: Endpoint, refused: threading.Event, what: str, why: str) -> HaadError:
     """The error of a client that waited in vain: nobody is there, or the other end has `refused` it."""
     if refused.is_set():
         return turned_away(where)
