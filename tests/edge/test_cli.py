@@ -124,7 +124,7 @@ def test_errors_are_raised_as_the_family_and_printed_without_a_traceback(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("run --support CLIPS/walk", "next: name CLIPS, or put them into a sub-folder"),
+        ("run --support CLIPS/walk", "next: name CLIPS, or put the files into a sub-folder"),
         ("run --support CLIPS/walk/0.npz", "is a file, not a folder"),
         ("run --support BAD", "next: correct these files"),
         ("run --support CLIPS --bundle nowhere", "why: no such folder"),

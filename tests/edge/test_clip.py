@@ -177,7 +177,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "fps array": ({"fps": [30, 30]}, "'fps' is not one number"),
     "fps text": ({"fps": "30"}, "'fps' is not one number"),
     "nothing seen": ({"joints": np.full_like(WALK, np.nan)}, "no joint is visible"),
-    "all at the origin": ({"joints": np.zeros((20, 15, 3))}, "no joint is visible in any frame; two or more at"),
+    "all at the origin": ({"joints": np.zeros((20, 15, 3))}, "no joint is visible in any frame; two or more joints at"),
     "all at one place": ({"joints": np.repeat(WALK[:, :1], 15, 1)}, "holds no pose"),
     "all seen at one place": (
         {"joints": np.where((np.arange(15) > 5)[:, None], WALK, 1), "visible": np.tile(np.arange(15) <= 5, (20, 1))},

@@ -202,7 +202,7 @@ def test_a_change_that_is_cut_off_anywhere_is_seen_whole_or_not_at_all(
     old = content(root)
     new = {name.replace("walk", "stroll"): data for name, data in old.items()}
     with pytest.MonkeyPatch.context() as patch:
-        left, write, unlink = [after], history.replace, Path.unlink
+        left, write, unlink = [after], history.replace_file, Path.unlink
 
         def or_killed(act: Callable[..., None]) -> Callable[..., None]:
             def step(*given: object, **options: object) -> None:
@@ -213,7 +213,7 @@ def test_a_change_that_is_cut_off_anywhere_is_seen_whole_or_not_at_all(
 
             return step
 
-        patch.setattr(history, "replace", or_killed(write))
+        patch.setattr(history, "replace_file", or_killed(write))
         patch.setattr(Path, "unlink", or_killed(unlink))
         try:
             library.rename(root, "walk", "stroll")
@@ -274,7 +274,7 @@ def test_a_half_done_change_that_cannot_be_completed_keeps_the_folder_from_being
     def full(path: Path, data: bytes) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(history, "replace", full)
+    monkeypatch.setattr(history, "replace_file", full)
     with pytest.raises(SupportError, match="a change to the folder was interrupted"), history.reading(root):
         pass
     monkeypatch.undo()
