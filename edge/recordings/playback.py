@@ -21,10 +21,14 @@ APART_M = 1.5
 
 
 def find_clips(paths: Sequence[Path]) -> list[Path]:
-    """Files as given; folders as the .npz files below them, in natural order. Raises ClipError when there are none."""
+    """Files as given; folders as the .npz files below them, but in hidden ones, in natural order.
+
+    Raises ClipError when there are none.
+    """
     found: list[Path] = []
     for path in paths:
-        found += sorted(path.rglob("*.npz"), key=lambda p: natural(str(p))) if path.is_dir() else [path]
+        below = [p for p in path.rglob("*.npz") if not any(n[0] == "." for n in p.relative_to(path).parts)]
+        found += sorted(below, key=lambda p: natural(str(p))) if path.is_dir() else [path]
     if not found:
         raise ClipError(f"{', '.join(map(str, paths))}: no .npz clip there")
     return found
