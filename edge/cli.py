@@ -16,6 +16,7 @@ import typer
 from edge import __version__
 from edge.commands.axes import axes
 from edge.commands.console import Commands, Config, Keys, Remote, err, fail, number, out, say
+from edge.commands.view import view
 from edge.errors import EngineError, HaadError
 from edge.outputs import remedy
 from edge.settings import Settings, is_table
@@ -38,6 +39,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=TRY)(demo)
     app.command(rich_help_panel=TRY)(publish)
     app.command(rich_help_panel=MODEL)(embed)
+    app.command(rich_help_panel=MODEL)(view)
     app.command(rich_help_panel=MODEL)(axes)
     app.command(rich_help_panel=MODEL)(doctor)
     support = typer.Typer(no_args_is_help=True, help="The support folder: what is normal.")

@@ -21,10 +21,14 @@ APART_M = 1.5
 
 
 def find_clips(paths: Sequence[Path]) -> list[Path]:
-    """The files as given, and the .npz files below folders, in natural order. Raises ClipError if there are none."""
+    """The files as given, and the .npz files below folders but not in hidden ones, in natural order.
+
+    Raises ClipError if there are none.
+    """
     found: list[Path] = []
     for path in paths:
-        found += sorted(path.rglob("*.npz"), key=lambda p: natural(str(p))) if path.is_dir() else [path]
+        below = [p for p in path.rglob("*.npz") if not any(n[0] == "." for n in p.relative_to(path).parts)]
+        found += sorted(below, key=lambda p: natural(str(p))) if path.is_dir() else [path]
     if not found:
         raise ClipError(f"{', '.join(map(str, paths))}: no .npz clip found")
     return found

@@ -147,6 +147,8 @@ class Reader:
             line = self.local(" ".join([command.split(" #")[0], *extra]))
             if words[:3] == ["haad-edge", "support", "accept"]:
                 line = line.replace(words[3], self.alert())
+            if words[:3] == ["haad-edge", "view", "evidence"]:
+                self.alert()
             live = words[:2] == ["haad-edge", "record"] or words[:3] == ["haad-edge", "support", "add"]
             alone = words[:2] == ["haad-edge", "record"] and any(w.startswith("sub+bind") for w in words)
             if alone:

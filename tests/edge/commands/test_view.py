@@ -1,0 +1,185 @@
+"""The page of `haad-edge view`: where joints are drawn, what scores say, and that nothing in a clip becomes markup."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge.bundle import open_bundle
+from edge.clip import Clip, save_clip
+from edge.commands.figures import poses
+from edge.commands.judged import ClipJudge, windows
+from edge.commands.view import MOST, about, view
+from edge.engine import open_engine, run_all
+from edge.errors import ClipError, OutputError
+from edge.motion import make_motion
+from edge.settings import Settings
+from edge.skeleton import CORE15
+from edge.support.cache import FeatureCache
+from edge.support.enrol import load_support
+from edge.support.turns import TurnPlan
+
+L, R = CORE15.index("l_shoulder"), CORE15.index("r_shoulder")
+
+
+def turned(clip: Clip, degrees: float) -> Clip:
+    a = np.deg2rad(degrees)
+    matrix = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]], np.float32)
+    return replace(clip, joints=clip.joints @ matrix.T)
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text(encoding="utf-8"))
+    assert found
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("view")
+    for action in ("walk", "wave"):
+        for n in range(2):
+            save_clip(root / "support" / action / f"{n}.npz", make_motion(action, seconds=4, seed=n))
+    save_clip(root / "new" / "fall.npz", make_motion("fall", seconds=4, seed=5))
+    save_clip(root / "new" / "walk.npz", make_motion("walk", seconds=4, seed=6))
+    return root
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 250])
+def test_whichever_way_people_face_they_are_seen_from_the_front(degrees: float) -> None:
+    clip = make_motion("stand", seconds=2, seed=0)
+    assert np.allclose(poses(turned(clip, degrees)), poses(clip), atol=2)
+    middle = np.array(poses(clip), float)[:, 2 * CORE15.index("pelvis")]
+    left, right = (np.array(poses(turned(clip, degrees)), float)[:, 2 * j] for j in (L, R))
+    assert (left > middle).all() and (middle > right).all(), "the person's left is on the viewer's right"
+
+
+def test_2_d_clips_are_drawn_as_they_are() -> None:
+    joints = np.zeros((3, 15, 3), np.float32)
+    joints[..., 0], joints[..., 1] = np.arange(15) * 10, np.arange(15) * 30
+    found = np.array(poses(Clip(joints, np.ones((3, 15), np.float32), 10)), float).reshape(-1, 15, 2)
+    assert (np.diff(found[..., 0]) > 0).all() and (np.diff(found[..., 1]) < 0).all(), "y points up, and down on a page"
+    assert found[0, 0].tolist() == [500, 1000] and found[0, 14, 1] == 0
+
+
+def test_a_hidden_joint_is_not_drawn_and_a_wild_one_stays_in_the_picture() -> None:
+    clip = make_motion("walk", seconds=2, seed=0)
+    clip.visible[:, CORE15.index("l_wrist")] = 0
+    clip.visible[10:20, CORE15.index("pelvis")] = 0
+    clip.joints[30, CORE15.index("head")] = 1e5
+    found = np.array(poses(clip), float)
+    wrist = found[:, 2 * CORE15.index("l_wrist") :][:, :2]
+    assert np.isnan(wrist).all() and not np.isnan(found[:, 2 * L]).any()
+    assert np.nanmin(found) >= 0 and np.nanmax(found) <= 1000
+
+
+def test_the_page_says_what_the_engine_makes_of_the_clips(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    config = tmp_path / "s.yaml"
+    config.write_text(f"cache: {tmp_path / 'cache'}\n")
+    view([folder / "new"], folder / "support", out, config=config)
+    page = data_of(out)
+    assert page["title"] == f"2 clips judged by {folder / 'support'}, 1 above the limit of normal"
+    fall, walk = page["groups"][0]["clips"]
+    assert (fall["title"], fall["scores"]["over"]) == ("fall.npz", True)
+    assert (walk["title"], walk["scores"]["over"]) == ("walk.npz", False)
+    assert walk["scores"]["joints"] == [] and walk["scores"]["moment"] is None
+    assert 1 <= len(fall["scores"]["joints"]) <= 3
+    begin, end = fall["scores"]["moment"]
+    assert end - begin == pytest.approx(0.25, abs=0.001) and 0 <= begin < end <= 4.01
+    assert page["near"][walk["scores"]["near"]]["title"].startswith("walk/")
+    assert max(fall["scores"]["score"]) > 1 > max(walk["scores"]["score"])
+    assert f"highest score {max(fall['scores']['score']):.2f}" in fall["notes"][fall["verdict"]]
+
+
+def test_scores_are_distances_over_limits(folder: Path, tmp_path: Path) -> None:
+    """As the engine's own match gives them, worked out again here."""
+    s = Settings(cache=tmp_path / "cache", max_turns=0)
+    bundle = open_bundle()
+    judge = ClipJudge(folder / "support", bundle, s)
+    clip = make_motion("fall", seconds=4, seed=5)
+    card: dict[str, Any] = {"notes": [], "seconds": clip.seconds}
+    judge(clip, card)
+    engine = open_engine(bundle)
+    support = load_support(
+        folder / "support", bundle, engine, FeatureCache(tmp_path / "cache"), turns=TurnPlan(s.normal, 0)
+    )
+    engine.bind(support.features, support.mask)
+    ends = card["scores"]["end"]
+    assert ends[0] == pytest.approx(2 - 2 / 48, abs=1e-3) and np.allclose(np.diff(ends), 0.25, atol=2e-3)
+    for end, score in zip(ends, card["scores"]["score"], strict=True):
+        times = end - np.arange(47, -1, -1) / 24
+        joints, visible = clip.at(times)
+        distance = run_all(engine, joints[None], visible[None])[1][0]
+        assert score == pytest.approx((distance / support.limit).min(), rel=0.01)
+
+
+def test_windows_are_whole_and_begin_a_stride_apart() -> None:
+    clip = make_motion("walk", seconds=3, seed=0)
+    starts, joints, visible = windows(clip, clip.seconds, 48, 2.0, 0.25)
+    assert starts.tolist() == [0, 0.25, 0.5, 0.75, 1.0] and joints.shape == (5, 48, 15, 3)
+    assert np.allclose(joints[1], clip.at(0.25 + np.arange(48) / 24)[0]) and visible.shape == (5, 48, 15)
+    assert len(windows(make_motion("walk", seconds=1, seed=0), 1.0, 48, 2.0, 0.25)[0]) == 0
+
+
+def test_what_cannot_be_judged_says_why(folder: Path, tmp_path: Path) -> None:
+    judge = ClipJudge(folder / "support", open_bundle(), Settings(cache=tmp_path / "cache"))
+    hidden = make_motion("walk", seconds=3, seed=0)
+    hidden.visible[:, 4:] = 0
+    for clip, why in (
+        (make_motion("walk", seconds=1, seed=0), "shorter than a window of 2 s"),
+        (hidden, "fewer than 40% of the joints are seen"),
+    ):
+        card: dict[str, Any] = {"notes": ["3 s"], "seconds": clip.seconds}
+        assert not judge(clip, card)
+        assert card["notes"][card["verdict"]] == f"not judged: {why}"
+        assert not [v for v in card["scores"]["score"] if v is not None] and card["scores"]["near"] is None
+
+
+def test_nothing_in_a_clip_or_a_name_becomes_markup(tmp_path: Path) -> None:
+    bad = "</script><script>alert(1)</script><!--"
+    clip = replace(make_motion("walk", seconds=2, seed=0), subject=bad, source=bad)
+    save_clip(tmp_path / "a<b" / "x<img src=q>.npz", clip)
+    out = tmp_path / "page.html"
+    view([tmp_path / "a<b"], None, out)
+    text = out.read_text(encoding="utf-8")
+    assert bad not in text and "<img" not in text and text.count("</script>") == 2
+    (shown,) = data_of(out)["groups"][0]["clips"]
+    assert shown["title"] == "x<img src=q>.npz" and shown["notes"][1] == bad
+    assert "http" not in text.replace("http-equiv", ""), "nothing is loaded from elsewhere"
+
+
+def test_evidence_says_which_alert_it_is_of() -> None:
+    clip = make_motion("walk", seconds=2, seed=0)
+    source = {"alert": "3f2a", "stream": "cam1", "track": 7, "from": 1_700_000_000 * 10**9, "category": "walk"}
+    kept = replace(clip, subject="cam1/7", source=json.dumps(source))
+    assert about(kept)[1] == "alert 3f2a: cam1, track 7, 2023-11-14 22:13:20 UTC"
+    for strange in ("[]", "{}", '{"from": 1e300, "alert": 1, "stream": 1, "track": 1}', "[" * 100_000):
+        assert about(replace(clip, source=strange))[1] == strange[:200]
+
+
+def test_files_that_are_no_clips_are_named_and_too_many_are_not_all_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path = tmp_path / ".hidden"  # above what is named a hidden folder is as good as any
+    monkeypatch.setattr("edge.commands.view.MOST", 3)
+    for n in range(4):
+        save_clip(tmp_path / "c" / f"{n}.npz", make_motion("walk", seconds=1, seed=n))
+    save_clip(tmp_path / "c" / ".history" / "0.npz", make_motion("walk", seconds=1, seed=9))
+    (tmp_path / "c" / "1.npz").write_bytes(b"no clip")
+    view([tmp_path / "c"], None, tmp_path / "page.html")
+    assert [c["title"] for c in data_of(tmp_path / "page.html")["groups"][0]["clips"]] == ["0.npz", "2.npz"]
+    told = capsys.readouterr()
+    assert "4 clips: the page shows the first 3" in told.err and "1.npz: not a usable clip" in told.err
+    assert "2 clips; open it in a browser" in told.out and MOST == 200
+    with pytest.raises(ClipError, match="no clip can be shown"):
+        view([tmp_path / "c" / "1.npz"], None, tmp_path / "page.html")
+    with pytest.raises(OutputError, match="is a folder"):
+        view([tmp_path / "c"], None, tmp_path)
