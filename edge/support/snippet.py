@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.clip import Clip, blend
 from edge.errors import SupportError, WireError
@@ -29,14 +30,17 @@ RATES = (5.0, 60.0)
 
 @dataclass(slots=True)
 class Sight:
-    """One track's poses, as they came: t in ns, joints (15, 3), visible (15,)."""
+    """One track's poses, as they came: t and arrival in ns, joints (15, 3), visible (15,)."""
 
     t: list[int] = field(default_factory=list)
+    arrival: list[int] = field(default_factory=list)
     joints: list[Float] = field(default_factory=list)
     visible: list[Float] = field(default_factory=list)
 
 
 Who = tuple[str, int]
+Rows = NDArray[np.intp]
+"""Numbers of a track's frames, in order of time."""
 
 
 def look(messages: Iterable[Recorded], stream: str, track: int | None, min_confidence: float) -> dict[Who, Sight]:
@@ -45,7 +49,7 @@ def look(messages: Iterable[Recorded], stream: str, track: int | None, min_confi
     for arrival, message in messages:
         frame = _frame(message, arrival)
         if frame is not None and stream in ("", frame.stream):
-            _see(frame, found, track, min_confidence)
+            _see(frame, found, track, min_confidence, arrival)
     return found
 
 
@@ -56,7 +60,7 @@ def _frame(message: bytes, arrival: int) -> PoseFrame | None:
         return None
 
 
-def _see(frame: PoseFrame, found: dict[Who, Sight], track: int | None, min_confidence: float) -> None:
+def _see(frame: PoseFrame, found: dict[Who, Sight], track: int | None, min_confidence: float, arrival: int) -> None:
     rows = [i for i, id in enumerate(frame.ids.tolist()) if track in (None, id)]
     if not rows:
         return
@@ -64,6 +68,7 @@ def _see(frame: PoseFrame, found: dict[Who, Sight], track: int | None, min_confi
     for i in rows:
         sight = found.setdefault((frame.stream, int(frame.ids[i])), Sight())
         sight.t.append(frame.t)
+        sight.arrival.append(arrival)
         sight.joints.append(joints[i])
         sight.visible.append(visible[i])
 
@@ -86,35 +91,76 @@ def only(found: dict[Who, Sight], where: str, others: Iterable[Who] = ()) -> tup
 def clip_of(who: Who, sight: Sight, s: Settings) -> Clip:
     """The longest run of a track without a gap, at even steps of its own rate. Raises SupportError if too short."""
     stream, track = who
-    order = np.unique(np.array(sight.t, np.int64), return_index=True)[1]
-    t = np.array(sight.t, np.int64)[order]
-    cuts = np.flatnonzero(np.diff(t) > s.max_gap * SECOND) + 1
-    runs = np.split(np.arange(len(t)), cuts)
-    run = max(runs, key=lambda r: int(t[r[-1]] - t[r[0]]))
-    t, order = t[run], order[run]
-    lasts = (t[-1] - t[0]) / SECOND
-    step = float(np.median(np.diff(t))) / SECOND if len(t) > 1 else 0.0
-    if lasts + step < LEAST_S - 1e-6:  # each frame stands for a step: thirty of them are a second
+    run = max(_runs(sight, s.max_gap), key=lambda rows: _lasts(sight, rows))
+    if not _lasts_enough(sight, run):
         raise SupportError(
-            f"{stream} track {track}: seen for {lasts:.1f} s without a gap",
+            f"{stream} track {track}: seen for {_lasts(sight, run):.1f} s without a gap",
             why=f"{LEAST_S:g} s are the least",
             fix="wait until the person is in view, or take another track",
         )
-    joints = np.stack([sight.joints[i] for i in order])
-    visible = np.stack([sight.visible[i] for i in order])
-    rate = float(np.clip(SECOND / np.median(np.diff(t)), *RATES))
-    at = t[0] + (np.arange(int(lasts * rate + 1e-6) + 1) * SECOND / rate).astype(np.int64)
-    after = np.clip(np.searchsorted(t, at, side="right"), 1, len(t) - 1)
-    share = ((at - t[after - 1]) / (t[after] - t[after - 1])).clip(0, 1).astype(np.float32)[:, None]
-    joints, visible = blend(joints[after - 1], visible[after - 1], joints[after], visible[after], share)
-    if float(visible.mean()) < s.min_visible:
+    clip = _evenly(who, sight, run)
+    if float(clip.visible.mean()) < s.min_visible:
         raise SupportError(
-            f"{stream} track {track}: only {visible.mean():.0%} of the joints are seen",
+            f"{stream} track {track}: only {clip.visible.mean():.0%} of the joints are seen",
             why=f"a window with less than {s.min_visible:.0%} is not judged, so it is no example either",
             fix="take a stretch in which the whole person is in view",
         )
-    about = {"stream": stream, "track": track, "from": int(t[0]), "to": int(t[-1])}
-    return Clip(joints, visible, rate, f"{stream}/{track}", json.dumps(about, ensure_ascii=False))
+    return clip
+
+
+def _runs(sight: Sight, max_gap: float) -> list[Rows]:
+    """The frames of a track in order of time, each time once, parted where there is a gap."""
+    t, order = np.unique(np.array(sight.t, np.int64), return_index=True)
+    return np.split(order, np.flatnonzero(np.diff(t) > max_gap * SECOND) + 1)
+
+
+def _lasts(sight: Sight, rows: Rows) -> float:
+    """Seconds from the first to the last of a run's frames."""
+    return float(sight.t[rows[-1]] - sight.t[rows[0]]) / SECOND
+
+
+def _lasts_enough(sight: Sight, rows: Rows) -> bool:
+    """Whether a run is LEAST_S long. Each frame stands for a step: thirty of them are a second."""
+    step = float(np.median(np.diff([sight.t[i] for i in rows]))) / SECOND if len(rows) > 1 else 0.0
+    return _lasts(sight, rows) + step >= LEAST_S - 1e-6
+
+
+def _evenly(who: Who, sight: Sight, rows: Rows) -> Clip:
+    """A run of two frames or more at even steps of its own rate."""
+    t = np.array([sight.t[i] for i in rows], np.int64)
+    joints, visible = np.stack([sight.joints[i] for i in rows]), np.stack([sight.visible[i] for i in rows])
+    rate = float(np.clip(SECOND / np.median(np.diff(t)), *RATES))
+    at = t[0] + (np.arange(int((t[-1] - t[0]) / SECOND * rate + 1e-6) + 1) * SECOND / rate).astype(np.int64)
+    after = np.clip(np.searchsorted(t, at, side="right"), 1, len(t) - 1)
+    share = ((at - t[after - 1]) / (t[after] - t[after - 1])).clip(0, 1).astype(np.float32)[:, None]
+    joints, visible = blend(joints[after - 1], visible[after - 1], joints[after], visible[after], share)
+    about = {"stream": who[0], "track": who[1], "from": int(t[0]), "to": int(t[-1])}
+    return Clip(joints, visible, rate, f"{who[0]}/{who[1]}", json.dumps(about, ensure_ascii=False))
+
+
+def pieces(recording: Reader, s: Settings, longest: float, most: int) -> list[tuple[Who, float, Clip]]:
+    """Every track of a recording, in pieces of `longest` seconds at most: whose, when each begins, and the clip.
+
+    That is in seconds after the recording's first message arrived, as `from_recording` counts. Runs without a gap that
+    are shorter than LEAST_S are left out. Only the first `most` frames of persons are read.
+    """
+    found: dict[Who, Sight] = {}
+    first, count = None, 0
+    for arrival, message in recording:
+        first = arrival if first is None else first
+        if (frame := _frame(message, arrival)) is not None:
+            _see(frame, found, None, s.min_confidence, arrival)
+            count += len(frame.ids)
+        if count >= most:
+            break
+    out = []
+    for who, sight in found.items():
+        for run in _runs(sight, s.max_gap):
+            t = np.array([sight.t[i] for i in run], np.int64)
+            for rows in np.split(run, np.flatnonzero(np.diff((t - t[0]) // round(longest * SECOND))) + 1):
+                if _lasts_enough(sight, rows):
+                    out.append((who, (sight.arrival[rows[0]] - (first or 0)) / SECOND, _evenly(who, sight, rows)))
+    return sorted(out, key=lambda piece: piece[1])
 
 
 def from_recording(
@@ -163,14 +209,15 @@ def from_live(
     while not found or clock() - first < seconds:
         messages = source.receive(0.1)
         for parts in messages:
-            frame = _frame(whole(parts), wall())
+            arrival = wall()
+            frame = _frame(whole(parts), arrival)
             if frame is None:
                 continue
             around.setdefault(frame.stream, set()).update(frame.ids.tolist())
             if frame.stream != stream:
                 continue
             before = bool(found)
-            _see(frame, found, track, s.min_confidence)
+            _see(frame, found, track, s.min_confidence, arrival)
             first = first if before else clock()
         if not found and clock() - start >= wait:
             raise _missed(stream, track, wait, around)
