@@ -16,7 +16,7 @@ from edge.errors import HaadError
 from tests.trainer.made import tiny
 from trainer.datasets import load_set
 from trainer.fit import Trainer
-from trainer.parallel import agree
+from trainer.parallel import require_agreement
 
 
 def trainer(folder: Path) -> Trainer:
@@ -55,7 +55,7 @@ def main(folder: Path, out: Path) -> None:
     found["resumed"] = train(folder, out / f"one_{rank}.pt")
     t = trainer(folder)
     try:
-        agree(t.fabric, {"seed": rank})
+        require_agreement(t.fabric, {"seed": rank})
     except HaadError as e:
         found["disagreed"] = {"said": str(e)}
     torch.save(found, out / f"found_{rank}.pt")

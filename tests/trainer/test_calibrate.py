@@ -15,7 +15,7 @@ from edge.clip import Clip
 from edge.score import level_of, margin_of, match, threshold_of
 from edge.support.enrol import clip_windows
 from tests.trainer.made import tiny
-from trainer.calibrate import COHORT, DEFAULTS, LEAST, TARGET, TRIMMED, Episode, calibrate, fit
+from trainer.calibrate import COHORT, DEFAULTS, LOWEST_RATE, TARGET, TRIMMED, Episode, calibrate, fit
 from trainer.datasets import ClipSet
 from trainer.streaming.watch import Run, alerts, follow
 
@@ -172,8 +172,8 @@ def test_rates_begin_where_they_are_highest_and_never_rise_nor_vanish(monkeypatc
     counts = {0.0: 1, 0.1: 9, 0.2: 4, 0.3: 6, 0.4: 0}
     monkeypatch.setattr(calibrate_module, "_count", lambda runs, x: np.array([counts[x]]))
     hour = Run(np.array([0.0, 3600.0]), np.ones(2, np.float32), np.ones(2))
-    grid, rate = calibrate_module._falling([hour], np.array(list(counts)))
-    assert grid.tolist() == [0.1, 0.2, 0.3, 0.4] and rate.tolist() == [9, 4, 4, LEAST]
+    grid, rate = calibrate_module._falling_rates([hour], np.array(list(counts)))
+    assert grid.tolist() == [0.1, 0.2, 0.3, 0.4] and rate.tolist() == [9, 4, 4, LOWEST_RATE]
 
 
 def test_without_held_out_subjects_the_figures_say_so() -> None:

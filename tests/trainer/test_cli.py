@@ -120,7 +120,7 @@ def test_train_goes_on_from_its_checkpoint(trained: tuple[Path, Path, str], tmp_
     ("command", "said"),
     [
         (("train", "--data", "absent", "--out", "b"), "absent: no such folder"),
-        (("train", "--data", ".", "--out", "b"), "neither */*.npz nor */*/*.npz"),
+        (("train", "--data", ".", "--out", "b"), "it has neither */*.npz nor */*/*.npz"),
         (("train", "--data", ".", "--out", "b", "--steps", "0"), "'steps'"),
         (("build", "absent"), "absent: not a bundle"),
         (("evaluate", "--data", ".", "--bundle", "absent"), "absent: not a bundle"),

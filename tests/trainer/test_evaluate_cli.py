@@ -160,7 +160,7 @@ def test_options_that_make_no_sense(tmp_path: Path, options: list[str], said: st
 @pytest.mark.parametrize(
     ("options", "said", "unsaid"),
     [
-        ("--streaming --normals 5", "--normals is 5, nobody who is judged has clips of more than 2", "people"),
+        ("--streaming --normals 5", "--normals is 5, but none of the people judged has clips of more than 2", "people"),
         ("--streaming --normals 2", "→ --normals 1", "--shots"),
         ("--streaming --shots 9", "there are at most 1 → --shots 1", "--normals"),
         ("--shots 2", "has 1 clips to draw a support of 2 from → lower --shots, or use --split random", "--normals"),

@@ -21,7 +21,7 @@ from trainer.datasets import ClipSet
 from trainer.encoder import Encoder
 from trainer.fit import Trainer
 from trainer.head import Learner
-from trainer.parallel import SharedNorm, gather, join
+from trainer.parallel import SharedNorm, gather, start_fabric
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 200
@@ -153,14 +153,14 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatc
     for k, v in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "5", "LOCAL_WORLD_SIZE": "5"}.items():
         monkeypatch.setenv(k, v)
     with pytest.raises(SettingsError, match=r"batch 24.*5 processes"):
-        join(tiny())
+        start_fabric(tiny())
 
 
 def test_a_gpu_that_is_not_there_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(SettingsError, match=r"0 GPUs.*device: cpu"):
-        join(tiny(device="cuda"))
-    assert join(tiny(device="auto")).device.type == "cpu"
+        start_fabric(tiny(device="cuda"))
+    assert start_fabric(tiny(device="auto")).device.type == "cpu"
 
 
 def test_the_shared_normalisation_alone_is_torchs() -> None:

@@ -96,7 +96,7 @@ def test_the_page_says_what_was_measured(tmp_path: Path, clips: ClipSet) -> None
     own = found.results[3]["model-0"]
     assert f"{100 * own.mean:.1f} of 100" in words and f"{own.parts['unseen'].mean:.4f}" in words
     assert "Read with care: trained on" in words.replace("  ", " ") and "18 clips, 3 categories, 2 people" in words
-    assert "5 clips: no category has so many clips" in words
+    assert "5 clips: no category has enough clips" in words
     for name, value in own.categories.items():
         assert name.split("_")[0] in words and f"{value:.4f}" in words
 

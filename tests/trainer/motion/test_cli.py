@@ -63,7 +63,7 @@ def content(root: Path) -> dict[str, bytes]:
 
 def test_training_leaves_a_model_and_no_checkpoint(trained: tuple[Path, Path, str]) -> None:
     _, root, printed = trained
-    assert "18 clips to train on, 6 of people held out" in printed and "step 3: held-out loss" in printed
+    assert "18 clips to train on, 6 clips of held-out people" in printed and "step 3: held-out loss" in printed
     assert printed.endswith(f"next: haad-edge motion-report --motion {root} --data {root.parent / 'data'} "
                             f"--out {root / 'report'}")  # fmt: skip
     assert sorted(p.name for p in root.iterdir() if p.is_file()) == ["motion.json", "motion.safetensors"]
@@ -141,7 +141,7 @@ def test_a_real_clip_of_a_generated_ones_name_is_never_touched(trained: tuple[Pa
     assert real.exists() and copied.exists()
     save_clip(support / "walk/mine.npz", made("walk", 2))
     before = content(support)
-    with pytest.raises(ClipError, match=r"mine\.gen0\.npz: in the way"):
+    with pytest.raises(ClipError, match=r"mine\.gen0\.npz: in the way of a generated clip"):
         grow(support, model)
     assert content(support) == before  # nothing was written by halves
 
@@ -187,7 +187,7 @@ def test_errors_are_texts_and_not_tracebacks(
 
 @pytest.mark.parametrize("share", [{"strength": 2}, {"strength": float("nan")}, {"keep": 1}])
 def test_a_recipe_of_no_share_is_refused_by_its_name(share: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=rf"{next(iter(share))} is .*it lies between"):
+    with pytest.raises(SettingsError, match=rf"{next(iter(share))} is .*it must be between"):
         Recipe(**share)
 
 
