@@ -48,7 +48,7 @@ def cost(run: Callable[[], object], rounds: int, times: int = 20) -> float:
     return statistics.median(spent)
 
 
-def slide(c: NDArray[np.complex128], old: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.complex128]:
+def slid(c: NDArray[np.complex128], old: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.complex128]:
     """Update the transform e^(−iπk(n + ½)/T) of windows that lose the rows `old` (B, S, F) and gain `new` at the end.
 
     c (B, K, F), complex, is the transform of the windows before; its real part is the DCT-II, as an unscaled sum.
@@ -94,12 +94,12 @@ def main() -> None:
     rows = rng.normal(size=(o.batch, FRAMES + STRIDE, J * 3))
     basis = np.exp(-1j * np.pi * np.arange(kept)[:, None] * (np.arange(FRAMES) + 0.5) / FRAMES)
     before = np.einsum("kn,bnf->bkf", basis, rows[:, :FRAMES])
-    after = slide(before, rows[:, :STRIDE], rows[:, FRAMES:])
+    after = slid(before, rows[:, :STRIDE], rows[:, FRAMES:])
     expected = dct(rows[:, STRIDE:], axis=1)[:, :kept] / 2
     assert np.allclose(after.real, expected)
     flat, real = rows[:, STRIDE:].astype(np.float32), basis.real.astype(np.float32)
     everything = cost(lambda: np.matmul(real, flat), o.rounds)
-    part = cost(lambda: slide(before, rows[:, :STRIDE], rows[:, FRAMES:]), o.rounds)
+    part = cost(lambda: slid(before, rows[:, :STRIDE], rows[:, FRAMES:]), o.rounds)
     print(f"coefficients from all rows   {1e6 * everything / o.batch:6.1f} µs a window")
     print(f"slid on by {STRIDE} rows           {1e6 * part / o.batch:6.1f} µs a window")
 

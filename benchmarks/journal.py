@@ -56,7 +56,7 @@ def summary(seconds: list[float]) -> dict[str, float]:
     return {"p50_ms": round(q[49] * 1e3, 3), "p99_ms": round(q[98] * 1e3, 3), "max_ms": round(max(seconds) * 1e3, 3)}
 
 
-def open_journal(folder: Path, mode: str) -> Journal:
+def opened(folder: Path, mode: str) -> Journal:
     journal = Journal(folder / f"{mode}.db")
     assert journal._db
     journal._db.execute(f"PRAGMA synchronous={mode}")
@@ -97,7 +97,7 @@ def measure(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, dic
     for mode in ("FULL", "NORMAL"):
         rows = out[mode] = {}
         for size in (1, 64):
-            journal = open_journal(folder, mode)
+            journal = opened(folder, mode)
             rows[f"commit of {size}"] = commits(journal, size)
             rows[f"{size} at once, published"], rows[f"{size} at once, loop kept, each"] = published(journal, size)
         for name, row in rows.items():

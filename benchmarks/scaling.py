@@ -220,11 +220,8 @@ def methods(data: ClipSet, bundle: Bundle, shots: int, steps: int | None) -> lis
     def a_gaussian(rows: Float, seed: int) -> OneClass:
         return fit_gaussian(rows)
 
-    for fit in (
-        a_gaussian,
-        a_flow,
-        a_svdd,
-    ):  # what a first call imports and sets up must not count as a category's cost
+    # What a first call imports and sets up must not count as a category's cost.
+    for fit in (a_gaussian, a_flow, a_svdd):
         fit(projected[np.flatnonzero(pool)[:shots]], 0)
     minutes = m.training.get("minutes")
     return [

@@ -41,7 +41,7 @@ def folder(root: Path, categories: int, seconds: float) -> Path:
     return root
 
 
-def timed_load(root: Path, bundle: Bundle, engine: Engine, cache: Path, turns: TurnPlan) -> tuple[SupportSet, float]:
+def loaded(root: Path, bundle: Bundle, engine: Engine, cache: Path, turns: TurnPlan) -> tuple[SupportSet, float]:
     """Load the support; returns it, and the CPU seconds it took."""
     began = time.process_time()
     return load_support(root, bundle, engine, FeatureCache(cache), turns=turns), time.process_time() - began
@@ -78,7 +78,7 @@ def main() -> None:
             sets, times = [], []
             for plan in (TurnPlan(), TurnPlan(most=MOST)):
                 for _ in range(2):
-                    support, took = timed_load(root, bundle, engine, Path(place) / f"cache{plan.most}", plan)
+                    support, took = loaded(root, bundle, engine, Path(place) / f"cache{plan.most}", plan)
                     times.append(took)
                 sets.append(support)
             one, two = per_window(engine, sets)

@@ -62,34 +62,34 @@ def augment(
     n, t = joints.shape[:2]
     rows, size = part or (slice(None), n)
 
-    def uniform(_: int, *shape: int) -> Tensor:
+    def uniform(*shape: int) -> Tensor:
         return torch.rand(size, *shape, generator=rng)[rows]
 
-    def normal(_: int, *shape: int) -> Tensor:
+    def normal(*shape: int) -> Tensor:
         return torch.randn(size, *shape, generator=rng)[rows]
 
     if float(torch.rand(1, generator=rng)) < config.mirror:
         joints, visible = mirror(joints, visible)
-    joints = stretch_bones(joints, torch.exp(normal(n, 14) * config.bone))
-    yaw = (uniform(n) * 2 - 1) * torch.pi
-    joints = joints @ rotation(yaw, normal(n) * config.tilt, normal(n) * config.tilt)[:, None]
-    joints = joints * torch.exp(normal(n, 1, 1, 1) * 0.2)
-    joints = joints + normal(n, t, 15, 3) * (uniform(n, 1, 1, 1) ** 2 * config.noise)
-    joints = joints + normal(n, 1, 15, 3) * (uniform(n, 1, 1, 1) ** 2 * config.offset)
+    joints = stretch_bones(joints, torch.exp(normal(14) * config.bone))
+    yaw = (uniform() * 2 - 1) * torch.pi
+    joints = joints @ rotation(yaw, normal() * config.tilt, normal() * config.tilt)[:, None]
+    joints = joints * torch.exp(normal(1, 1, 1) * 0.2)
+    joints = joints + normal(t, 15, 3) * (uniform(1, 1, 1) ** 2 * config.noise)
+    joints = joints + normal(1, 15, 3) * (uniform(1, 1, 1) ** 2 * config.offset)
 
-    hidden = (uniform(n, 15) < uniform(n, 1) / 3) & (uniform(n, 1) < config.hide_joints)
+    hidden = (uniform(15) < uniform(1) / 3) & (uniform(1) < config.hide_joints)
     limb = torch.zeros(len(_LIMBS), 15, dtype=torch.bool)
     for i, members in enumerate(_LIMBS):
         limb[i, members] = True
     which = torch.randint(len(_LIMBS), (size,), generator=rng)[rows]
-    hidden |= limb[which] & (uniform(n, 1) < config.hide_limb)
+    hidden |= limb[which] & (uniform(1) < config.hide_limb)
     visible = visible * ~hidden[:, None]
-    stretch = hidden_stretches(uniform(n, 15), uniform(n, 15), t) & (uniform(n, 15) < 0.4)[:, None]
-    visible = visible * ~(stretch & (uniform(n, 1, 1) < config.hide_frames))
+    stretch = hidden_stretches(uniform(15), uniform(15), t) & (uniform(15) < 0.4)[:, None]
+    visible = visible * ~(stretch & (uniform(1, 1) < config.hide_frames))
     if config.flat:
         level = torch.zeros(len(joints))
-        seen = project(joints @ rotation(level, uniform(n) * 0.6 - 0.1, level)[:, None], 2.5 + 5.5 * uniform(n))
-        joints = torch.where((uniform(n) < config.flat)[:, None, None, None], seen, joints)
+        seen = project(joints @ rotation(level, uniform() * 0.6 - 0.1, level)[:, None], 2.5 + 5.5 * uniform())
+        joints = torch.where((uniform() < config.flat)[:, None, None, None], seen, joints)
     return joints * (visible > 0)[..., None], visible
 
 

@@ -192,8 +192,7 @@ def fit(episodes: Sequence[Episode]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _relative(e: Episode, weights: Mapping[str, NDArray[np.float64]]) -> Float:
-    """Distances (W,) divided by the level that enrolment expects: of the category or of its transitions, whichever
-    gives less.
+    """Divide distances (W,) by the level that enrolment expects, of the category or of its transitions: the lesser.
 
     That transitions count only for some time (`edge.score.Passing`) is left out: normal windows keep coming within the
     limit.

@@ -113,7 +113,7 @@ def unmatched_globs(data: Path, *options: Iterable[str]) -> Iterator[str]:
     keys = [f"{root.resolve().name}/{folder}" for root in find_sets(data) for folder in categories(root)]
     for glob in (g for globs in options for g in globs):
         if not any(fnmatch(key, glob) for key in keys):
-            yield f"'{glob}' matches nothing; the names here are like {', '.join(keys[:3])}"
+            yield f"'{glob}' matches nothing; it must match names such as {', '.join(keys[:3])}"
 
 
 def subject_split(subjects: NDArray[np.str_]) -> NDArray[np.bool_]:

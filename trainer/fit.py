@@ -41,15 +41,7 @@ from trainer.losses import supervised_contrastive
 from trainer.motion.generate import Recipe, widen
 from trainer.motion.model import open_motion
 from trainer.parallel import explain_lost_process, gather, own_rows, prepare, require_agreement, start_fabric
-from trainer.progress import (
-    Stopped,
-    checked_state,
-    learning_rate,
-    never,
-    read_checkpoint,
-    sets_record,
-    write_checkpoint,
-)
+from trainer.progress import Stopped, check_state, learning_rate, never, read_checkpoint, sets_record, write_checkpoint
 
 CONDENSE_BATCHES = 12
 """Batches of training windows to which the embedding's fixed maps are fitted."""
@@ -58,10 +50,9 @@ Report = Callable[[int, float, str], None]
 
 
 def load_sets(data: Path, config: TrainConfig, say: Callable[[str], object] = lambda text: None) -> list[ClipSet]:
-    """Load all sets under `data`, without what the configuration excludes.
+    """Load all sets under `data` that the configuration does not exclude and that have two categories or more.
 
-    Tells `say` of sets with a single category, which are left out, and of globs that match nothing. Raises ClipError if
-    no set remains.
+    Tells `say` of sets with fewer, and of globs that match nothing. Raises ClipError if no set remains.
     """
     found = [load_set(p, exclude=config.exclude, merge=config.merge) for p in find_sets(data)]
     sets = [s for s in found if len(s.names) >= 2]
@@ -89,9 +80,7 @@ def not_validated(sets: Sequence[ClipSet], every: int) -> Iterator[str]:
         if not every:
             why = "hold_out is 0"
         elif not counts[1].any():
-            why = (
-                f"hold_out {every} takes every {every}th person, and its clips name only {len(set(s.subjects) - {''})}"
-            )
+            why = f"hold_out {every} takes every {every}th person, and its clips name {len(set(s.subjects) - {''})}"
         elif missing:
             why = f"both these people and the others need clips of {', '.join(missing[:3])}"
         else:
@@ -315,7 +304,7 @@ class Trainer:
         Raises SettingsError if it belongs to another configuration or other data.
         """
         found = self.fabric.broadcast(read_checkpoint(path) if self.chief else None)
-        state = checked_state(found, self.identity(), path)
+        state = check_state(found, self.identity(), path)
         self.encoder.load_state_dict(state["encoder"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -323,10 +312,7 @@ class Trainer:
 
 
 def make_bundle(trainer: Trainer, out: Path) -> Bundle:
-    """Calibrate the trained encoder and write the bundle, with all that is known about it, but without the graph.
-
-    `haad-edge build` adds the graph.
-    """
+    """Calibrate the trained encoder and write its bundle with a full record; `haad-edge build` adds the graph later."""
     config, encoder = trainer.config, trainer.average
     weights = save_tensors({k: v.cpu().contiguous() for k, v in Graph(encoder).state_dict().items()})
     test = [held_out(s.subjects, config.hold_out) for s in trainer.sets]

@@ -202,7 +202,7 @@ def fit_flow(features: Float, config: FlowConfig | None = None) -> Flow:
         network = NICE(x.shape[1], transforms=c.transforms, hidden_features=(c.hidden, c.hidden), randmask=True)
         optimiser = torch.optim.AdamW(network.parameters(), c.learning_rate, weight_decay=c.weight_decay)
         for _ in range(c.steps):
-            rows = draw_rows(x, c.batch)
+            rows = drawn(x, c.batch)
             loss = -network().log_prob(rows + c.noise * torch.randn_like(rows)).mean()
             optimiser.zero_grad()
             loss.backward()
@@ -232,7 +232,7 @@ def fit_svdd(features: Float, config: SvddConfig | None = None) -> DeepSvdd:
             centre = torch.where(centre < 0, centre.clamp(max=-0.1), centre.clamp(min=0.1))
         optimiser = torch.optim.AdamW(network.parameters(), c.learning_rate, weight_decay=c.weight_decay)
         for _ in range(c.steps):
-            loss = ((network(draw_rows(x, c.batch)) - centre) ** 2).sum(1).mean()
+            loss = ((network(drawn(x, c.batch)) - centre) ** 2).sum(1).mean()
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -251,7 +251,7 @@ def check(features: Float) -> None:
         raise ClipError("the features of a clip are not all finite", fix="look at the clips with haad-edge embed")
 
 
-def draw_rows(x: Tensor, batch: int) -> Tensor:
+def drawn(x: Tensor, batch: int) -> Tensor:
     """Draw `batch` rows of x (N, P), with replacement."""
     return x[torch.randint(len(x), (batch,))]
 

@@ -91,8 +91,8 @@ def read_checkpoint(path: Path) -> Any:
         ) from None
 
 
-def checked_state(state: Any, identity: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Return a checkpoint's state. Raises SettingsError, which names the differences, if it is of another run."""
+def check_state(state: Any, identity: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Check a checkpoint's state and return it. Raises SettingsError, with the differences, if it is of another run."""
     found: dict[str, Any] = state if isinstance(state, dict) else {}
     differ = []
     for k, v in identity.items():

@@ -105,9 +105,7 @@ def load_plain_pickle(file: IO[bytes], where: str) -> Any:
     try:
         return _PlainUnpickler(file).load()
     except Exception as e:
-        raise ClipError(
-            f"{where}: not a pickle of plain data", why=str(e)[:200], fix="download the file again"
-        ) from None
+        raise ClipError(f"{where}: not a pickle of plain data", why=str(e)[:200], fix="get the file again") from None
 
 
 def _humanact12_name(action: int, where: Path) -> str:

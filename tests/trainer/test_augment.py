@@ -1,4 +1,4 @@
-"""Augmentation: each part does what it is named for, and nothing else."""
+"""Augmentation: each part does what its name says, and nothing else."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_spells_are_one_stretch_each_of_at_most_half_the_window(seed: int, frame
     edges = torch.diff(torch.nn.functional.pad(hidden.int(), (0, 0, 1, 1)), dim=1)
     assert (edges.eq(1).sum(1) <= 1).all()
     assert (hidden.sum(1) <= frames / 2 + 1).all()
-    # Not cut off by the window's end, a spell lasts what it was told, to the frame.
+    # Unless the window's end cuts it off, a stretch has the given length, to the frame.
     inside = start * frames + length * frames / 2 < frames - 1
     assert ((hidden.sum(1) - length * frames / 2).abs()[inside] <= 1).all()
 

@@ -1,4 +1,4 @@
-"""A run: that it learns, that it can be killed at any time, and what it leaves behind."""
+"""A training run learns, can be killed at any time, and leaves what it should behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trainer.progress import Stopped, checkpoint_path, stop_on_signal
 
 
 def silent(step: int, loss: float, news: str) -> None:
-    """A report that nobody reads."""
+    """Discard the reports."""
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -35,7 +35,7 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 
 
 class Killed(Exception):
-    """Stands for the power cut."""
+    """Stands for a power cut."""
 
 
 def test_every_nth_subject_is_held_out_in_natural_order() -> None:
@@ -100,7 +100,7 @@ def test_only_a_finished_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     assert checkpoint_path(tmp_path, "manifest.json") == tmp_path / "checkpoint.pt"
     (tmp_path / "manifest.json").touch()
-    with pytest.raises(OutputError, match="an earlier training made"):
+    with pytest.raises(OutputError, match="the result of an earlier training"):
         checkpoint_path(tmp_path, "manifest.json")
     (tmp_path / "checkpoint.pt").touch()
     assert checkpoint_path(tmp_path, "manifest.json").exists()
@@ -147,7 +147,7 @@ def test_the_checkpoint_of_another_run_is_refused(sets: list[ClipSet], tmp_path:
     Trainer(sets, tiny()).save(path)
     Trainer(sets, tiny()).load(path)
     other_data = [replace(sets[0], digest="0" * 64), sets[1]]
-    with pytest.raises(SettingsError, match=r"differs is its config \(seed, threads\) and its data"):
+    with pytest.raises(SettingsError, match=r"differs in its config \(seed, threads\) and its data"):
         Trainer(other_data, tiny(seed=1, threads=2)).load(path)
     for trainer in (Trainer(sets, tiny(seed=1)), Trainer(other_data, tiny()), Trainer(sets[:1], tiny())):
         with pytest.raises(SettingsError, match=r"checkpoint\.pt.*another run.*delete it"):
@@ -277,7 +277,7 @@ def test_the_bundle_opens_and_says_how_it_was_made(sets: list[ClipSet], tmp_path
         p.numel() for p in t.encoder.parameters()
     )
     weights = load_tensors(b.read(WEIGHTS))
-    # The averaged weights are what is kept.
+    # The averaged weights become the model.
     assert torch.equal(weights["encoder.enter.0.mix"], t.average.enter[0].mix)
     assert not torch.equal(weights["encoder.enter.0.mix"], t.encoder.enter[0].mix)
     first, second = m.training["sets"]

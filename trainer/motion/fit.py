@@ -24,15 +24,7 @@ from trainer.datasets import ClipSet, find_sets, held_out, load_set, unmatched_g
 from trainer.motion.config import MotionConfig
 from trainer.motion.diffusion import NOISE_STEPS, MotionNet, cosine_schedule
 from trainer.motion.model import MotionModel, write_motion
-from trainer.progress import (
-    Stopped,
-    checked_state,
-    learning_rate,
-    never,
-    read_checkpoint,
-    sets_record,
-    write_checkpoint,
-)
+from trainer.progress import Stopped, check_state, learning_rate, never, read_checkpoint, sets_record, write_checkpoint
 
 VALIDATED = 512
 """The most held-out clips that a validation uses; they are spread evenly."""
@@ -199,7 +191,7 @@ class MotionTrainer:
 
     def load(self, path: Path) -> None:
         """Resume from a checkpoint. Raises SettingsError if it belongs to another configuration or other data."""
-        state = checked_state(read_checkpoint(path), self._identity(), path)
+        state = check_state(read_checkpoint(path), self._identity(), path)
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -207,7 +199,7 @@ class MotionTrainer:
 
 
 def stretch(clip: Clip, span: float, where: float) -> Clip:
-    """Cut a clip longer than `span` seconds to that length; `where` the stretch lies: 0 at the start, 1 at the end."""
+    """Cut a clip longer than `span` seconds to that length. `where` places the cut: 0 at the start, 1 at the end."""
     n = round(span * clip.fps) + 1
     if len(clip.joints) <= n or n < 2:
         return clip

@@ -35,13 +35,13 @@ def check(clips: ClipSet, protocol: Protocol, shots: list[int], normals: int) ->
     if most < 2:
         raise ClipError(
             what,
-            why="none of the people judged has clips of two categories: one to be normal, one to be the anomaly",
+            why="nobody who is judged has clips of two categories: one to be normal, one to be the anomaly",
             fix=f"add clips of one person in more of the {len(names)} categories",
         )
     if most <= normals:
         raise ClipError(
             what,
-            why=f"--normals is {normals}, but none of the people judged has clips of more than {most} categories, and "
+            why=f"--normals is {normals}, but nobody who is judged has clips of more than {most} categories, and "
             "one of them must be left to be the anomaly",
             fix=f"use --normals {most - 1} or less",
         )

@@ -246,8 +246,7 @@ def newest_scores(run: Run, t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What one threshold gives: false alarms per camera-hour, the shares of long and short anomalies found, the median
-    delay."""
+    """One threshold's false alarms per camera-hour, shares of long and of short anomalies found, and median delay."""
 
     threshold: float
     false_alarms: float

@@ -25,7 +25,7 @@ from edge.windows import Slots, Windows
 from trainer.streaming.takes import Take
 
 Embed = Callable[[Float, Float], Float]
-BATCH = 512
+AT_ONCE = 512
 """Windows that are embedded together."""
 
 
@@ -49,7 +49,7 @@ def watch(
         stream = windows.stream_named(str(i))
         assert stream is not None
         slots += windows.slots_of(stream, [0]).tolist()
-    embedded = _Embedded(encoders, windows, BATCH)
+    embedded = _Embedded(encoders, windows, AT_ONCE)
     times = [np.round(t.time * SECOND).astype(np.int64) for t in takes]
     for k in range(max(len(t) for t in times)):
         there = [i for i, t in enumerate(times) if k < len(t)]

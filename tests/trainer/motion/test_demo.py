@@ -45,7 +45,7 @@ def test_the_command_makes_the_shipped_files_anew_and_the_same_each_time(
     assert made == content(tmp_path / "b") and set(made) == set(content(CLIPS))
     for name in made:
         new, old = load_clip(tmp_path / "a" / name), load_clip(CLIPS / name)
-        # The formulas are the same, so what differs is what the model makes of them.
+        # The formulas are the same, so any difference comes from the model.
         assert new.joints.shape == old.joints.shape and (new.fps, new.subject) == (old.fps, old.subject)
         assert new.source.startswith(f"{GENERATED}tiny-") and not np.array_equal(new.joints, old.joints)
 
