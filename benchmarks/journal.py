@@ -2,8 +2,9 @@
 
 python -m benchmarks.journal --folder DIR --json benchmarks/results/journal-<machine>-<date>.json
 
-FULL flushes at each commit, NORMAL leaves that to the kernel. After kill -9 neither loses anything; after a power cut
-only NORMAL does. "Published" is the time from an alert's `put` on the loop's thread to its `send` on the journal's.
+FULL flushes at each commit, NORMAL leaves that to the kernel. Neither loses anything after kill -9; only NORMAL can
+lose alerts in a power cut. "Published" is the time from an alert's `put` on the loop's thread to its `send` on the
+journal's.
 """
 
 from __future__ import annotations
