@@ -284,7 +284,7 @@ class Journal:
         return found, max(first, hole) if hole < thinned else first, following, thinned
 
     def start_new_file(self) -> str:
-        """Set a damaged file aside, continue in a new one with the same id and numbers, and return the old one's path."""
+        """Set a damaged file aside and continue in a new one with the same id and numbers. Returns where the old is."""
         self._shut()
         aside = self._set_aside()
         self._open(self.id, self.next)
