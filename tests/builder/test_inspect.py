@@ -145,7 +145,7 @@ def test_altered_weights_under_a_matching_hash_are_found_out(copy: Bundle) -> No
     wrong = write_bundle(copy.root, copy.manifest, {GRAPH: data})
     found = by_name(verify(wrong))
     assert broken(list(found.values())) == ["parity with torch", "engine onnx-fp16"]
-    assert "made of another graph" in found["engine onnx-fp16"].detail
+    assert "built from another graph" in found["engine onnx-fp16"].detail
     assert found["engine onnx-fp16"].fix == f"haad-edge build {copy.root} --target onnx --precision fp16"
 
 
@@ -159,7 +159,7 @@ def largest(bundle: Bundle) -> str:
 def test_an_engine_that_is_another_graph_s_fails_the_gate_here(copy: Bundle) -> None:
     other = to_half(altered(copy.read(GRAPH), largest(copy)))
     wrong = write_bundle(copy.root, copy.manifest, {FILES[0]: other})
-    assert "different hashes of engine.onnx" in by_name(verify(wrong))["engine onnx-fp16"].detail
+    assert "different hashes for engine.onnx" in by_name(verify(wrong))["engine onnx-fp16"].detail
     record = copy.read(FILES[1]).decode().replace(copy.manifest.files[FILES[0]], wrong.manifest.files[FILES[0]])
     resigned = write_bundle(copy.root, wrong.manifest, {FILES[1]: record.encode()})
     found = by_name(verify(resigned))

@@ -27,7 +27,7 @@ def test_a_build_that_fails_says_what_the_builder_said() -> None:
     with pytest.raises(EngineError, match="no plan could be built for this machine") as e:
         build_plan(open_bundle())
     assert e.value.why == f"no plan can be built here: {this_machine().problem}"
-    assert e.value.fix.startswith("build on the machine that will run it")
+    assert e.value.fix.startswith("build on the machine that will run the plan")
 
 
 def a_builder(tmp_path: Path, script: str) -> Path:

@@ -161,9 +161,9 @@ def test_a_record_asks_for_nothing_but_what_a_plan_is(bundle: Bundle, word: str)
 
 
 def test_a_plan_of_another_graph_or_with_another_hash_is_not_taken(bundle: Bundle) -> None:
-    with pytest.raises(EngineError, match="made of another graph"):
+    with pytest.raises(EngineError, match="built from another graph"):
         choose(put(bundle, graph="0" * 64), ORIN)
-    with pytest.raises(EngineError, match=r"name different hashes of engine\.plan"):
+    with pytest.raises(EngineError, match=r"have different hashes for engine\.plan"):
         choose(put(bundle, sha256="0" * 64), ORIN)
 
 
@@ -245,8 +245,8 @@ def test_the_driver_s_release_is_read(tmp_path: Path, said: str, release: str) -
 
 
 def test_the_driver_is_asked_without_harm_where_there_is_none() -> None:
-    assert ask_driver("libno-such-driver.so.1") == "no NVIDIA driver: libno-such-driver.so.1 is not there"
-    assert ask_driver("libc.so.6") == "no NVIDIA driver: libc.so.6 is not there"  # a library, and no driver
+    assert ask_driver("libno-such-driver.so.1") == "no NVIDIA driver: libno-such-driver.so.1 not found"
+    assert ask_driver("libc.so.6") == "no NVIDIA driver: libc.so.6 not found"  # a library, and no driver
 
 
 def test_a_package_that_cannot_be_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
