@@ -9,6 +9,8 @@ device. The caller goes on filling the same buffer as before.
 from __future__ import annotations
 
 import ctypes
+import functools
+import os
 import signal
 import subprocess
 import sys
@@ -188,9 +190,11 @@ _LIBC = ctypes.CDLL(None)
 _PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def _with_its_parent() -> None:
+def _with_its_parent(parent: int) -> None:
     """In a new process: it ends when the one that started it does, however that comes about."""
     _LIBC.prctl(_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before this was asked for
+        os._exit(1)
 
 
 def build_plan(bundle: Bundle) -> Bundle:
@@ -208,7 +212,7 @@ def build_plan(bundle: Bundle) -> Bundle:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            preexec_fn=_with_its_parent,
+            preexec_fn=functools.partial(_with_its_parent, os.getpid()),
         )
     if done.returncode:
         said, _, then = " ".join(done.stderr.split()).partition(" next: ")

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 import textwrap
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from edge.bundle import Bundle
+from edge.bundle import GRAPH, Bundle, alone, open_bundle
 from edge.engine.device import Device, Memory, Room, Stream
 from edge.engine.machine import this_machine
 from edge.engine.pipeline import Pipeline
 from edge.engine.plans import choose
 from edge.engine.record import FOLDER, PlanRecord, again, computed
-from edge.errors import EngineError, NoPlan
+from edge.errors import BundleError, EngineError, NoPlan
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 INPUTS = ("joints", "visible", "support", "support_mask")
 OUTPUTS = ("embedding", "distance")
+OUT_OF_MEMORY = re.compile(r"out ?of ?memory|bad_alloc", re.IGNORECASE)
+"""As TensorRT (OutOfMemory), CUDA ("out of memory") and C++ name it in TensorRT's log."""
 
 
 def name_of(graph: str) -> str:
@@ -120,7 +123,12 @@ class TensorrtProgram:
             loader = getattr(self._runtime, "load_runtime")(lean_library(record.tensorrt, where))  # noqa: B009
         engine = loader.deserialize_cuda_engine(plan) if loader else None
         if engine is None:
-            raise NoPlan(f"{where}: TensorRT {trt.__version__} refuses the plan", why=self._log.told(), fix=fix)
+            why = self._log.told()
+            if OUT_OF_MEMORY.search(why):  # of which a new plan would be no cure
+                raise EngineError(
+                    f"{where}: no room on the GPU to load the plan", why=why, fix="end what else uses the GPU"
+                )
+            raise NoPlan(f"{where}: TensorRT {trt.__version__} refuses the plan", why=why, fix=fix)
         if engine.name != name_of(record.graph):
             raise NoPlan(
                 f"{where}: the plan is named '{engine.name}'",
@@ -261,5 +269,24 @@ def open_plan(
 
 def open_tensorrt(bundle: Bundle, *, max_batch: int) -> Pipeline:
     """The bundle's best plan for this machine. Raises EngineError saying why there is none and how to get one."""
-    record = choose(bundle, this_machine())
-    return open_plan(bundle, record, bundle.read(f"{FOLDER}/{record.target}/{record.file}"), max_batch=max_batch)
+    record, plan = chosen_plan(bundle)
+    return open_plan(bundle, record, plan, max_batch=max_batch)
+
+
+def chosen_plan(bundle: Bundle) -> tuple[PlanRecord, bytes]:
+    """The record and the bytes of the best plan for this machine. Raises EngineError or BundleError.
+
+    A build may replace them after the bundle was opened: its hashes are then those of the plan before, and the bundle
+    is read once more.
+    """
+    try:
+        record = choose(bundle, this_machine())
+        return record, bundle.read(f"{FOLDER}/{record.target}/{record.file}")
+    except (NoPlan, BundleError):
+        with alone(bundle.root):  # a build holds it from its first file to the manifest
+            now = open_bundle(bundle.root)
+            changed = now.manifest.files != bundle.manifest.files
+            if not changed or now.manifest.files.get(GRAPH) != bundle.manifest.files.get(GRAPH):
+                raise
+            record = choose(now, this_machine())
+            return record, now.read(f"{FOLDER}/{record.target}/{record.file}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 from dataclasses import replace
@@ -27,7 +28,7 @@ from edge.engine.record import (
     plan_names,
     read_plan,
 )
-from edge.engine.tensorrt import lean_library, open_tensorrt, room_of, without
+from edge.engine.tensorrt import chosen_plan, lean_library, open_tensorrt, room_of, without
 from edge.errors import BundleError, EngineError, NoPlan
 
 ORIN = Machine("aarch64", Gpu("Orin", "8.7", "12.6"), "10.3.0", True, "")
@@ -41,8 +42,6 @@ def bundle(tmp_path: Path) -> Bundle:
 
 def record_of(bundle: Bundle, **changed: Any) -> PlanRecord:
     """What a build on an Orin with JetPack 6.1 would write."""
-    import hashlib
-
     m = bundle.manifest
     known: dict[str, Any] = {
         "target": "tensorrt-10.3.0-sm87-fp16",
@@ -289,6 +288,29 @@ def test_a_machine_that_cannot_is_told_before_anything_of_a_plan_is_touched(
     monkeypatch.setattr("edge.engine.tensorrt.this_machine", lambda: ORIN)
     with pytest.raises(BundleError, match="sha256"):  # before a device is opened, and before TensorRT is imported
         open_engine(built, "tensorrt")
+
+
+def test_a_plan_that_a_build_replaces_meanwhile_is_the_new_one(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.engine.tensorrt.this_machine", lambda: ORIN)
+    before = put(bundle, workspace_mib=1)
+    put(before, workspace_mib=2)
+    assert chosen_plan(before)[0].workspace_mib == 2  # its record has another hash by now
+    record = record_of(bundle)
+    newest = open_bundle(bundle.root)
+    new = {f"{FOLDER}/{record.target}/engine.plan": b"another plan"}
+    data = record_of(bundle, sha256=hashlib.sha256(b"another plan").hexdigest()).model_dump_json().encode()
+    write_bundle(bundle.root, newest.manifest, {**new, f"{FOLDER}/{record.target}/{RECORD}": data})
+    assert chosen_plan(newest)[1] == b"another plan"
+
+
+def test_the_plan_of_a_model_that_was_replaced_meanwhile_is_not_taken(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.engine.tensorrt.this_machine", lambda: ORIN)
+    other = write_bundle(bundle.root, bundle.manifest, {GRAPH: b"another graph"})
+    put(other)
+    with pytest.raises(NoPlan, match="none was built"):
+        chosen_plan(bundle)
 
 
 def test_a_lean_runtime_that_is_missing_is_named_with_its_version() -> None:

@@ -189,6 +189,23 @@ def test_only_a_plan_of_another_version_needs_that_versions_runtime(
     assert trt.asked == [str(library)]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1: [defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)",
+        "2: [virtualMemoryBuffer.cpp::resizePhysical::140] Error Code 2: OutOfMemory (no further information)",
+    ],
+)
+def test_a_plan_that_has_no_room_on_the_gpu_is_not_built_anew(bundle: Bundle, trt: SimpleNamespace, line: str) -> None:  # noqa: F811
+    def refuse(data: bytes) -> None:
+        make_log().log(trt.ILogger.ERROR, line)
+
+    trt.Runtime = lambda log: SimpleNamespace(deserialize_cuda_engine=refuse)
+    with pytest.raises(EngineError, match="no room on the GPU") as e:
+        opened(trt, record_of(bundle))
+    assert not isinstance(e.value, NoPlan) and e.value.why == line
+
+
 def test_what_is_built_anew_is_built_with_the_options_of_the_plan(
     bundle: Bundle,  # noqa: F811
     trt: SimpleNamespace,
