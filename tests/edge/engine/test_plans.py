@@ -91,14 +91,14 @@ def test_the_machine_it_was_built_on_runs_it(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("here", "said"),
     [
-        (replace(ORIN, gpu=Gpu("L4", "8.9", "12.6")), r"capability 8.7 \(Orin\), this GPU has 8.9 \(L4\)"),
+        (replace(ORIN, gpu=Gpu("L4", "8.9", "12.6")), r"capability 8.7 \(Orin\), but this GPU has 8.9 \(L4\)"),
         (
             replace(ORIN, tensorrt="10.13.3.9"),
-            "built by TensorRT 10.3.0, here is 10.13.3.9, and a plan runs in its own",
+            "built by TensorRT 10.3.0, but here is 10.13.3.9: a plan runs only in its own",
         ),
-        (replace(ORIN, tensorrt="8.6.2"), "built by TensorRT 10.3.0, here is 8.6.2"),
-        (replace(ORIN, platform="x86_64"), "built on aarch64, this is x86_64"),
-        (replace(ORIN, gpu=Gpu("Orin", "8.7", "11.4")), "CUDA 12.6, the driver here serves up to 11.4"),
+        (replace(ORIN, tensorrt="8.6.2"), "built by TensorRT 10.3.0, but here is 8.6.2"),
+        (replace(ORIN, platform="x86_64"), "built on aarch64, but this is x86_64"),
+        (replace(ORIN, gpu=Gpu("Orin", "8.7", "11.4")), "CUDA 12.6, but the driver here supports only up to 11.4"),
         (replace(ORIN, gpu=None, problem="no NVIDIA driver"), "no NVIDIA driver"),
         (replace(ORIN, tensorrt=None, problem="TensorRT is not installed"), "TensorRT is not installed"),
     ],
