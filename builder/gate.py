@@ -23,7 +23,7 @@ from edge.errors import BundleError
 from edge.skeleton import Float
 
 COSINE, DISTANCE, AUROC = 0.999, 2e-3, 2e-3
-"""The least cosine of any window, the greatest difference of any distance, and of the few-shot AUROC."""
+"""The limits: the least cosine of any window, the greatest difference of any distance and of few-shot AUROC."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def tensorrt_version() -> tuple[str | None, str]:
 
 
 def pycuda_problem() -> str:
-    """Why pycuda cannot be used, or ''. Loading it is the test: it may have been compiled for another CUDA."""
+    """Why pycuda cannot be used, or ''. It is loaded, which starts nothing: it may be compiled for another CUDA."""
     if importlib.util.find_spec("pycuda") is None:
         return "pycuda is not installed in this environment"
     try:

@@ -70,7 +70,7 @@ class OnnxEngine:
         """See `Engine.admit`: there is room for any support set."""
 
     def bind(self, support: Float, mask: Float) -> None:
-        """See `Engine.bind`. The arrays may not be copied: do not change them afterwards."""
+        """See `Engine.bind`. The arrays are used without a copy: do not change them afterwards."""
         self._support = {
             "support": np.ascontiguousarray(support, np.float32),
             "support_mask": np.ascontiguousarray(mask, np.float32),

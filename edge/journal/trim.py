@@ -37,7 +37,7 @@ def trim(db: sqlite3.Connection, bounds: Bounds, rows: int, size: int, at: int, 
     old, gone, thinned = at - round(bounds.days * 86_400e9), [], 0
     aged: list[tuple[int, int]] = []
     for seq, when, n in db.execute("SELECT seq, at, length(message) FROM alert ORDER BY seq"):
-        unset = when < CLOCK_SET_NS < at  # older than the first row whose time is known
+        unset = when < CLOCK_SET_NS < at  # the clock was not set: older than the next row whose time is known
         if when >= old and not unset:
             break
         aged.append((seq, n))
