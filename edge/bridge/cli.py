@@ -108,7 +108,7 @@ def webhook(
     keys: Keys = None,
     allow_remote: Remote = False,
 ) -> None:
-    """Post alerts to a web server, signed, and repeat each until the server has it."""
+    """Post alerts to a web server, signed, retrying each until the server has it."""
     from edge.bridge.webhook import Webhook
 
     secret = _secret(secret_file) if secret_file else os.environ.get(WEBHOOK_SECRET, "").encode()

@@ -120,9 +120,7 @@ class Journal:
         """Open the file. If there is none, create it with this id ("": a new one) and `first` as its next number."""
         self._db: sqlite3.Connection | None = None
         try:
-            os.close(
-                os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-            )  # readable by the owner only: alerts are about people
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # for the owner only: alerts are about people
             self._db = db = self._connect()
             (tables,), (owner,) = (db.execute(q).fetchone() for q in ("SELECT count(*) FROM sqlite_master", _OWNER))
             if tables and owner != APPLICATION:
