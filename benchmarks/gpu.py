@@ -66,10 +66,10 @@ class Options:
 
 def open_engines(bundle: Bundle, batch: str) -> tuple[dict[str, Pipeline], PlanRecord]:
     """Build a plan for such batches into the bundle, and open it with and without CUDA graphs."""
-    from builder.compile import Wish, build_tensorrt
+    from builder.compile import PlanOptions, build_tensorrt
     from edge.engine.tensorrt import open_plan
 
-    built, record = build_tensorrt(bundle, Wish("fp16", parse_profile(batch)))
+    built, record = build_tensorrt(bundle, PlanOptions("fp16", parse_profile(batch)))
     plan = built.read(f"{FOLDER}/{record.target}/{record.file}")
     engines = {
         name: open_plan(built, record, plan, max_batch=record.profile.batch[2], graphs=graphs)

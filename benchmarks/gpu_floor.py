@@ -104,7 +104,7 @@ def product_speed(seconds: float) -> float:
     """Measure float16 multiply-adds per second, with a product of two large squares, compiled as the plans are."""
     import tensorrt as trt
 
-    from builder.plan import Order, configure, create_network, is_typed
+    from builder.plan import PlanSpec, configure, create_network, is_typed
     from edge.engine.cuda import CudaDevice
     from edge.engine.tensorrt import make_log, start
     from edge.errors import EngineError
@@ -119,7 +119,7 @@ def product_speed(seconds: float) -> float:
         c.name = "c"
         network.mark_output(c)
         config = builder.create_builder_config()
-        configure(config, Order(name="c", shapes={}, half=True, islands=(), workspace=1 << 30))
+        configure(config, PlanSpec(name="c", shapes={}, half=True, islands=(), workspace=1 << 30))
         if not is_typed():
             config.set_flag(getattr(trt.BuilderFlag, "FP16"))  # noqa: B009
             setattr(c, "dtype", trt.float16)  # noqa: B010  # which later versions do not accept
