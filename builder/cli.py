@@ -27,7 +27,7 @@ def plan(
     from builder.compile import PlanOptions, build_tensorrt
     from builder.profile import parse_profile
     from edge.bundle import open_bundle
-    from edge.engine.record import FOLDER, computed
+    from edge.engine.record import FOLDER, actual_precision
 
     options = PlanOptions(
         precision, parse_profile(batch, support), float32, workspace, timing_cache, version_compatible
@@ -40,7 +40,7 @@ def plan(
         f"gate over {gate.windows} windows: cosine ≥ {gate.cosine:.6f}, "
         f"distance within {gate.distance:.1e}, few-shot AUROC within {gate.auroc:.1e}"
     )
-    if computed(record) != record.precision:
+    if actual_precision(record) != record.precision:
         say(f"the plan computes in float32 throughout: TensorRT {record.tensorrt} built no other that passes")
     say("ms by batch size, p50 and p99: " + ", ".join(f"{n}: {a:g} {b:g}" for n, (a, b) in record.latency_ms.items()))
     say(f"haad-edge run --bundle {built.root} --engine tensorrt,onnx")

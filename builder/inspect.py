@@ -17,7 +17,17 @@ from edge.commands.doctor import Finding
 from edge.engine.machine import this_machine
 from edge.engine.places import memory_of
 from edge.engine.plans import choose, misfit
-from edge.engine.record import FOLDER, PLANS, RECORD, again, computed, engine_names, read_plan, read_record, stale
+from edge.engine.record import (
+    FOLDER,
+    PLANS,
+    RECORD,
+    actual_precision,
+    engine_names,
+    read_plan,
+    read_record,
+    rebuild_command,
+    stale,
+)
 from edge.engine.tensorrt import room_of
 from edge.errors import BundleError, EngineError
 
@@ -36,7 +46,9 @@ def find(path: Path) -> tuple[Bundle, str | None]:
         bundle, target = open_bundle(path.resolve().parent.parent), path.resolve().name
         if target not in engine_names(bundle):
             raise BundleError(
-                f"{path}: not in its bundle's manifest", why="so its hash cannot be checked", fix=again(bundle)
+                f"{path}: not in its bundle's manifest",
+                why="so its hash cannot be checked",
+                fix=rebuild_command(bundle),
             )
         return bundle, target
     return open_bundle(path), None
@@ -138,7 +150,7 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
     except BundleError as e:
         return [Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix)]
     if why := stale(bundle, record):
-        return [Finding(name, "broken", why, again(bundle, target, record.asked))]
+        return [Finding(name, "broken", why, rebuild_command(bundle, target, record.asked))]
     g, p = record.gate, record.profile
     times = ", ".join(f"{n}: {a:g} {b:g}" for n, (a, b) in record.latency_ms.items())
     ranges = ", ".join(
@@ -148,9 +160,12 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
     ranges += f", {record.together} windows at once" if record.together > 1 else ""
     memory = memory_of(room_of(record), bundle.manifest.frames, bundle.manifest.embedding, p.batch[2])
     how = "strongly typed" if record.typed else "by flags"
+    in_float32 = " ".join(record.islands) if actual_precision(record) == "fp16" else "all of it"
     out = [
         Finding(name, "ok", f"{record.precision} of {record.model}, graph {record.graph[:12]}, {size / 1e6:.2f} MB"),
-        Finding(f"{name}: float32 in", "ok", " ".join(record.islands) if computed(record) == "fp16" else "all of it"),
+        Finding(
+            f"{name}: float32 in", "ok", " ".join(record.islands) if actual_precision(record) == "fp16" else "all of it"
+        ),
         Finding(
             f"{name}: gate",
             "ok",
@@ -167,7 +182,7 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
         ),
         Finding(f"{name}: takes", "ok", f"{ranges}; {memory / 1e6:.1f} MB of device memory besides the plan's own"),
     ]
-    anew, here = again(bundle, target, record.asked), this_machine()
+    anew, here = rebuild_command(bundle, target, record.asked), this_machine()
     if why := misfit(bundle, record, here):
         return [*out, Finding(f"{name} here", "absent", why, f"on the machine that will run it: {anew}")]
     detail = f"haad-edge run --bundle {bundle.root} --engine tensorrt,onnx"
@@ -186,7 +201,7 @@ def _engine(bundle: Bundle, target: str) -> list[Finding]:
     except BundleError as e:
         return [Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix)]
     if why := stale(bundle, record):
-        return [Finding(name, "broken", why, again(bundle))]
+        return [Finding(name, "broken", why, rebuild_command(bundle))]
     g, times = record.gate, ", ".join(f"{n}: {t:g}" for n, t in record.latency_ms.items())
     return [
         Finding(

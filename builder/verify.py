@@ -20,7 +20,7 @@ from edge.commands.doctor import Finding
 from edge.engine import Engine, open_engine, run_all
 from edge.engine.machine import this_machine
 from edge.engine.plans import misfit
-from edge.engine.record import FOLDER, PLANS, again, engine_names, read_plan, read_record, stale
+from edge.engine.record import FOLDER, PLANS, engine_names, read_plan, read_record, rebuild_command, stale
 from edge.errors import HaadError
 from edge.score import level_of, margin_of, match, threshold_of
 from edge.skeleton import Float
@@ -148,7 +148,7 @@ def _plan(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
     name = f"engine {target}"
     record = read_plan(bundle, target)
     if why := stale(bundle, record):
-        return [Finding(name, "broken", why, again(bundle, target, record.asked))]
+        return [Finding(name, "broken", why, rebuild_command(bundle, target, record.asked))]
     plan = bundle.read(f"{FOLDER}/{target}/{record.file}")
     if why := misfit(bundle, record, this_machine()):
         return [Finding(name, "absent", f"belongs to the graph; not run: {why}")]
@@ -164,7 +164,7 @@ def _plan(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
         verdict, _ = judge_engine(engine, outputs(data, examples), examples, record.profile)
     finally:
         engine.close()
-    return [_judged(name, verdict, again(bundle, target, record.asked))]
+    return [_judged(name, verdict, rebuild_command(bundle, target, record.asked))]
 
 
 def _judged(name: str, verdict: Verdict, fix: str) -> Finding:
@@ -181,7 +181,7 @@ def _engine(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
         return _plan(bundle, data, target)
     record = read_record(bundle, target)
     if why := stale(bundle, record):
-        return [Finding(name, "broken", why, again(bundle))]
+        return [Finding(name, "broken", why, rebuild_command(bundle))]
     typed = bundle.read(f"{FOLDER}/{target}/{record.file}")
     if missing := _missing("onnx"):
         return [Finding(name, "absent", f"belongs to the graph; not run through the gate: no {missing} here")]
@@ -192,8 +192,8 @@ def _engine(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
     try:
         verdict = judge(outputs(data, examples), typed, examples)
     except Exception as e:  # its hash matched, so it was built like this; ONNX and its runtime have errors of their own
-        return [Finding(name, "broken", f"cannot be run: {e!s:.300}", again(bundle))]
-    return [_judged(name, verdict, again(bundle))]
+        return [Finding(name, "broken", f"cannot be run: {e!s:.300}", rebuild_command(bundle))]
+    return [_judged(name, verdict, rebuild_command(bundle))]
 
 
 def _missing(*modules: str) -> str:

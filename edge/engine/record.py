@@ -120,7 +120,7 @@ class PlanRecord(BaseModel):
     latency_ms: dict[str, list[float]] = Field(description="[p50, p99] by batch size, copies included")
 
 
-def computed(record: PlanRecord) -> str:
+def actual_precision(record: PlanRecord) -> str:
     """fp16 or fp32: what a plan computes in. TensorRT 8 may be allowed to use float16 and not use it."""
     return "fp32" if record.parity.get("embedding", 1.0) < SAME else record.precision
 
@@ -162,11 +162,11 @@ def _read(bundle: Bundle, target: str, kind: type[Kind]) -> Kind:
         raise BundleError(
             f"{bundle.root / name}: field '{'.'.join(map(str, first['loc']))}'",
             why=first["msg"],
-            fix=again(bundle, target),
+            fix=rebuild_command(bundle, target),
         ) from None
 
 
-def again(bundle: Bundle, target: str = "", asked: Sequence[str] = ()) -> str:
+def rebuild_command(bundle: Bundle, target: str = "", asked: Sequence[str] = ()) -> str:
     """The command that builds an engine again: the float16 graph, or a plan for the machine on which it is run.
 
     `asked`: the options that a plan was built with.
@@ -185,12 +185,12 @@ def plan_words(bundle: Bundle, precision: str, asked: Sequence[str]) -> list[str
 def left_behind(bundle: Bundle) -> Iterator[tuple[str, str, str]]:
     """Yield each engine that does not belong to the bundle's graph, why, and the command that rebuilds it."""
     for name in engine_names(bundle):
-        fix = again(bundle, name)
+        fix = rebuild_command(bundle, name)
         try:
             record = read_plan(bundle, name) if name.startswith(PLANS) else read_record(bundle, name)
             why = stale(bundle, record)
             if isinstance(record, PlanRecord):
-                fix = again(bundle, name, record.asked)
+                fix = rebuild_command(bundle, name, record.asked)
         except BundleError as e:
             why = str(e)
         if why:

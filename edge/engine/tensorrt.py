@@ -22,7 +22,7 @@ from edge.engine.device import Device, Memory, Room, Stream
 from edge.engine.machine import this_machine
 from edge.engine.pipeline import Pipeline
 from edge.engine.plans import choose
-from edge.engine.record import FOLDER, PlanRecord, again, computed
+from edge.engine.record import FOLDER, PlanRecord, actual_precision, rebuild_command
 from edge.errors import BundleError, EngineError, NoPlan
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def open_plan(
         from edge.engine.cuda import CudaDevice
 
         device = CudaDevice()
-    program = TensorrtProgram(plan, record, where, again(bundle, record.target, record.asked), device)
+    program = TensorrtProgram(plan, record, where, rebuild_command(bundle, record.target, record.asked), device)
     m = bundle.manifest
     return Pipeline(
         device,
@@ -264,8 +264,8 @@ def open_plan(
         m.frames,
         m.embedding,
         max_batch=max_batch,
-        name=f"tensorrt-{record.tensorrt}-{computed(record)}",
-        anew=again(bundle, record.target, without(record.asked, "--support")),
+        name=f"tensorrt-{record.tensorrt}-{actual_precision(record)}",
+        anew=rebuild_command(bundle, record.target, without(record.asked, "--support")),
         graphs=graphs,
         warm=True,
     )

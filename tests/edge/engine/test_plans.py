@@ -22,11 +22,11 @@ from edge.engine.record import (
     Gate,
     PlanRecord,
     Profile,
-    again,
-    computed,
+    actual_precision,
     left_behind,
     plan_names,
     read_plan,
+    rebuild_command,
 )
 from edge.engine.tensorrt import chosen_plan, lean_library, open_tensorrt, room_of, without
 from edge.errors import BundleError, EngineError, NoPlan
@@ -136,7 +136,9 @@ def test_a_plan_is_built_anew_with_the_options_of_the_one_that_comes_nearest(bun
     assert e.value.fix == f"haad-edge build {bundle.root} {words}, or run with --build-missing"
     other = replace(updated, gpu=Gpu("L4", "8.9", "12.6"))
     assert missing(bundle, other)[-1] == "9"  # of another kind of GPU, float16, the first by name
-    assert again(bundle, "tensorrt-10.3.0-sm87-fp16", without(WISH, "--batch")).endswith("fp16 " + " ".join(WISH[2:]))
+    assert rebuild_command(bundle, "tensorrt-10.3.0-sm87-fp16", without(WISH, "--batch")).endswith(
+        "fp16 " + " ".join(WISH[2:])
+    )
 
 
 def test_what_a_new_graph_leaves_behind_is_made_anew_with_its_options(bundle: Bundle) -> None:
@@ -323,5 +325,5 @@ def test_a_lean_runtime_that_is_missing_is_named_with_its_version() -> None:
     ("precision", "embedding", "found"), [("fp16", 6e-4, "fp16"), ("fp16", 2e-7, "fp32"), ("fp32", 2e-7, "fp32")]
 )
 def test_a_plan_is_named_by_what_it_computes_in(bundle: Bundle, precision: str, embedding: float, found: str) -> None:
-    assert computed(record_of(bundle, precision=precision, parity={"embedding": embedding})) == found
-    assert computed(record_of(bundle, precision=precision, parity={})) == precision  # not judged yet
+    assert actual_precision(record_of(bundle, precision=precision, parity={"embedding": embedding})) == found
+    assert actual_precision(record_of(bundle, precision=precision, parity={})) == precision  # not judged yet
