@@ -163,9 +163,7 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
     in_float32 = " ".join(record.islands) if actual_precision(record) == "fp16" else "all of it"
     out = [
         Finding(name, "ok", f"{record.precision} of {record.model}, graph {record.graph[:12]}, {size / 1e6:.2f} MB"),
-        Finding(
-            f"{name}: float32 in", "ok", " ".join(record.islands) if actual_precision(record) == "fp16" else "all of it"
-        ),
+        Finding(f"{name}: float32 in", "ok", in_float32),
         Finding(
             f"{name}: gate",
             "ok",
