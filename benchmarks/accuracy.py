@@ -1,16 +1,16 @@
-"""What K clips are worth: `make accuracy DATA=DIR`, or `python -m benchmarks.accuracy --data DIR`.
+"""Measures few-shot accuracy: `make accuracy DATA=DIR`, or `python -m benchmarks.accuracy --data DIR`.
 
 Every job trains one encoder on sets of DIR/<set>/<category>/*.npz and judges categories that it has, and has not, been
-trained on. Support and judged clips are of different people, K = 3; of each category the area under the ROC curve, of
-all the mean.
+trained on. Support and judged clips are of different people, K = 3. The figures are each category's area under the ROC
+curve, and the mean over categories.
 
     fold-0 … fold-3   trained on UTD-MHAD's training subjects without every fourth category; also judged through
                       virtual cameras and with joints hidden
     without-<set>     trained on all sets but one, judged on that one; ui_prmd: 5 correct repetitions of a person and
                       movement against that person's other correct ones and the incorrect ones
 
-Each job's figures go to a file under --out; a job whose file is there is not run again, so that a run goes on where it
-was cut off. At the end all that is there becomes accuracy.md.
+Each job's figures go to a file under --out. A job that has its file is not run again, so an interrupted run goes on
+where it stopped. At the end accuracy.md is made of all files there.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ from trainer.protocols import by_subject, leave_out
 FOLDS, MAIN, PAIRED = 4, "utd_mhad", "ui_prmd"
 METHODS = ("floor", "floor-cuts", "paper", "ours")
 WIDER = "-generated"
-"""Behind a method's name: the same with as many generated clips again, of a motion model trained on the same clips."""
+"""The suffix of a method that trains on as many generated clips again, from a motion model of the same clips."""
 HEADS = (0.0, 0.25)
-"""Shares of the head in the embedding that are measured beside the configured one."""
+"""Shares of the head in the embedding that are measured besides the configured one."""
 Embed = Callable[[Sequence[Clip]], Float]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What all jobs share."""
+    """The options that all jobs share."""
 
     data: Path
     config: Path
@@ -75,7 +75,7 @@ class Run:
 
 
 def fit(method: str, sets: list[ClipSet], run: Run) -> tuple[Embed, Distance]:
-    """A trained encoder as a function of clips, and the distance that belongs to it."""
+    """Train an encoder; returns it as a function of clips, and the distance that goes with it."""
     if method.endswith(WIDER):
         with TemporaryDirectory() as folder:
             motion = MotionTrainer(sets, MotionConfig(seed=run.seed, hold_out=0, steps=run.motion_steps))
@@ -102,17 +102,17 @@ def fit(method: str, sets: list[ClipSet], run: Run) -> tuple[Embed, Distance]:
 
 
 def _embed(encoder: Encoder, clips: Sequence[Clip], head: float | None = None) -> Float:
-    """With another share of the head in the embedding, where one is given."""
+    """Embed whole clips, with another share of the head in the embedding if one is given."""
     c = encoder.config
     encoder.share.copy_(shares(c.head if head is None else head, c.slow))
     return embed_clips(encoder, list(clips))
 
 
 def configuration(run: Run, *, alone: bool) -> TrainConfig:
-    """That of the base model, on everybody whom a job trains on, for `run.steps`.
+    """The configuration of the base model, with nobody held out of a job's training clips, for `run.steps`.
 
-    `alone`: a job of one set, which is judged on the same. Its head knows too little of other actions to have a share
-    in the embedding, and there is no other sensor to prepare for.
+    `alone`: the job has one set, and is judged on the same. Its head knows too little of other actions to get a share
+    of the embedding, and there is no other sensor to prepare for.
     """
     c = load_config(run.config, steps=run.steps, seed=run.seed, hold_out=0, threads=1)
     more: dict[str, Any] = {"validate_every": c.steps + 1}
@@ -124,7 +124,7 @@ def configuration(run: Run, *, alone: bool) -> TrainConfig:
 
 
 def fold(method: str, number: int, run: Run) -> dict[str, Any]:
-    """One fold of the main set: {condition: {seen, unseen, each with its interval}}."""
+    """Train and judge one fold of the main set: {condition: {seen, unseen, each with its interval}}."""
     data = load_set(run.data / MAIN)
     plan = leave_out(by_subject(data.subjects), data.label, number, FOLDS)
     embed, distance = fit(method, [data.subset(plan.train)], run)
@@ -145,7 +145,7 @@ def fold(method: str, number: int, run: Run) -> dict[str, Any]:
 
 
 def without(method: str, name: str, run: Run) -> dict[str, Any]:
-    """Trained on all sets but `name`, judged on it."""
+    """Train on all sets but `name`, and judge on that one."""
     c = load_config(run.config)
     others = [p for p in find_sets(run.data) if p.name != name]
     sets = [load_set(p, exclude=c.exclude, merge=c.merge) for p in others] if not method.startswith("floor") else []
@@ -193,7 +193,7 @@ def paired(data: ClipSet, embed: Embed, distance: Distance, run: Run, shots: int
 
 
 def work(job: str, method: str, run: Run) -> dict[str, Any]:
-    """One job, with what it took."""
+    """Run one job; returns its figures, and how they were made and at what cost."""
     torch.set_num_threads(1)
     began, spent = time.monotonic(), time.process_time()
     kind, _, rest = job.partition("-")
@@ -220,20 +220,20 @@ def work(job: str, method: str, run: Run) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run what is missing, two at a time or as many as asked, then write the table."""
+    """Run the jobs that are missing, two at a time or as many as asked for, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="DIR/<set>/<category>/*.npz")
     parser.add_argument("--config", type=Path, default=Path("configs/train-base.yaml"))
-    parser.add_argument("--methods", default=",".join(METHODS), help="ours-generated and paper-generated too")
-    parser.add_argument("--jobs-named", help="only these, with commas between")
-    parser.add_argument("--steps", type=int, help="of our encoder; none: as the configuration says")
-    parser.add_argument("--epochs", type=int, default=PaperConfig().epochs, help="of recipe paper")
-    parser.add_argument("--motion-steps", type=int, default=3000, help="of the motion models")
-    parser.add_argument("--strength", type=float, default=0.3, help="of what they change")
+    parser.add_argument("--methods", default=",".join(METHODS), help="also possible: ours-generated, paper-generated")
+    parser.add_argument("--jobs-named", help="run only these, separated by commas")
+    parser.add_argument("--steps", type=int, help="training steps of our encoder; default: the configuration's")
+    parser.add_argument("--epochs", type=int, default=PaperConfig().epochs, help="training epochs of recipe paper")
+    parser.add_argument("--motion-steps", type=int, default=3000, help="training steps of the motion models")
+    parser.add_argument("--strength", type=float, default=0.3, help="how much they change a clip")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at-once", type=int, default=2, help="jobs at a time, one thread each")
-    parser.add_argument("--bundle", type=Path, help="also write the figures of the recipe into its manifest")
+    parser.add_argument("--bundle", type=Path, help="also write our recipe's figures into this bundle's manifest")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     o = parser.parse_args()
     run = Run(o.data, o.config, o.steps, o.epochs, o.motion_steps, o.strength, o.draws, o.seed)
@@ -260,7 +260,7 @@ def main() -> None:
 
 
 def short(figures: dict[str, Any]) -> str:
-    """All figures of a job on one line."""
+    """All figures of a job as one line."""
     return "; ".join(
         f"{condition}: " + " ".join(f"{k} {v['auroc']:.4f}" for k, v in parts.items() if k != "categories")
         for condition, parts in figures.items()

@@ -1,4 +1,4 @@
-"""The figures of `benchmarks.accuracy`, as the page accuracy.md."""
+"""Writes the figures of `benchmarks.accuracy` as the page accuracy.md."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MORE = {
 
 
 def write_table(folder: Path, page: Path) -> str:
-    """Make `page` of the jobs in `folder`; returns its text."""
+    """Write `page` from the jobs in `folder`; returns its text."""
     jobs = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*.json"))]
     if not jobs:
         return "no figures yet"
@@ -71,7 +71,7 @@ def write_table(folder: Path, page: Path) -> str:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """The means of our encoder's jobs, for a manifest: what its recipe does where categories or sets were left out."""
+    """The means of our encoder's jobs, for a manifest: how its recipe does on categories or sets that were left out."""
     jobs = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*-ours.json"))]
     of_folds = [j["figures"] for j in jobs if j["job"].startswith("fold-")]
     return {
@@ -91,7 +91,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def folds(jobs: list[dict[str, Any]]) -> list[str]:
-    """A row for each condition and kind of category; the mean over all categories of the folds that were run."""
+    """A row for each condition, and for seen and unseen categories: the mean over the folds that were run."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for method in ORDER:
         mine = [j for j in jobs if j["method"] == method and j["job"].startswith("fold-")]
@@ -105,7 +105,7 @@ def folds(jobs: list[dict[str, Any]]) -> list[str]:
 
 
 def left_out(jobs: list[dict[str, Any]]) -> list[str]:
-    """A row for each set, with our error as a share of the floor's."""
+    """A row for each set left out, with our error as a share of the floor's."""
     rows: dict[tuple[str, ...], dict[str, str]] = {}
     error: dict[tuple[str, str], float] = {}
     for j in jobs:
@@ -126,7 +126,7 @@ def left_out(jobs: list[dict[str, Any]]) -> list[str]:
 def table(
     keys: list[str], rows: dict[tuple[str, ...], dict[str, str]], more: dict[str, str] | None = None
 ) -> list[str]:
-    """Markdown; a cell that nothing was measured for holds a dash."""
+    """A Markdown table; a cell for which nothing was measured holds a dash."""
     heads = HEADS | (more or {})
     columns = [m for m in heads if any(m in row for row in rows.values())]
     out = ["| " + " | ".join([*keys, *(heads[m] for m in columns)]) + " |", "|" + "---|" * (len(keys) + len(columns))]

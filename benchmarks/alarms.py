@@ -1,8 +1,9 @@
-"""What the default threshold does: `python -m benchmarks.alarms --data DIR [--json F]`.
+"""Measures which clips raise alerts at the default threshold: `python -m benchmarks.alarms --data DIR [--json F]`.
 
 Every category of DIR in turn is the only normal one, described by K clips of every other subject. The clips of the
-remaining subjects are each watched for SECONDS as the engine would (looped, windows every stride, default settings):
-those of the category should raise no alert, those of all others should. Whole-clip evaluation is `haad-edge evaluate`.
+remaining subjects are each watched for WATCHED_S seconds as the engine would (looped, windows every stride, default
+settings): those of the category should raise no alert, those of all others should. Whole clips are evaluated by
+`haad-edge evaluate`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ WATCHED_S = 6.0
 
 
 def watched(data: ClipSet, bundle: Bundle, engine: Engine, stride: float) -> Float:
-    """Embeddings of each clip's windows while it is watched: (clips, windows, D)."""
+    """Embed the windows of each clip while it is watched: (clips, windows, D)."""
     m = bundle.manifest
     starts = np.arange(0, WATCHED_S - m.seconds + 1e-9, stride)
     times = (starts[:, None] + np.arange(m.frames) * m.seconds / m.frames).ravel()
@@ -45,19 +46,19 @@ def watched(data: ClipSet, bundle: Bundle, engine: Engine, stride: float) -> Flo
 
 
 def raised(scores: Float, settings: Settings) -> int:
-    """How many of the rows (clips, windows) raise an alert under the settings."""
+    """Count the clips, rows of scores (clips, windows), that raise an alert under the settings."""
     end = settings.stride * np.arange(scores.shape[1])
     return sum(len(r) > 0 for r in alerts([Run(end, row, np.ones(len(end))) for row in scores], settings))
 
 
 def main() -> None:
-    """Measure, print a table, write the figures when asked."""
+    """Measure, print a table, and write the figures if asked to."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="DIR/<category>/*.npz")
-    parser.add_argument("--bundle", type=Path, help="none: base")
+    parser.add_argument("--bundle", type=Path, help="default: base")
     parser.add_argument("--shots", type=int, default=3)
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--people", help="watch only these of the others, with commas between")
+    parser.add_argument("--people", help="watch only these of the remaining subjects, separated by commas")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     bundle, settings = open_bundle(options.bundle), Settings()

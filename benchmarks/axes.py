@@ -1,8 +1,8 @@
-"""What axes that point the wrong way cost, and whether they are noticed: `python -m benchmarks.axes --data DIR`.
+"""Measures what wrong axes cost, and whether they are noticed: `python -m benchmarks.axes --data DIR`.
 
-The clips of DIR are taken as they are, and with axes turned over or exchanged, in support and test alike, as a tracker
-with other axes gives them. AUROC as `haad-edge evaluate` has it. "told": of 400 supports, three clips each of four
-categories drawn anew, how many the engine says of that an axis is wrong.
+The clips of DIR are taken as they are, and with axes reversed or exchanged, in support and test alike, as a tracker
+with other axes would give them. AUROC is that of `haad-edge evaluate`. "told" is the share of 400 supports (each with
+three clips of four categories, drawn at random) for which the engine says that an axis is wrong.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ AXES = {
 SUPPORTS, CATEGORIES, SHOTS = 400, 4, 3
 
 
-def told(data: ClipSet, clips: list[Clip], rng: np.random.Generator) -> float:
-    """The share of supports drawn from the clips of which something is said."""
+def share_noticed(data: ClipSet, clips: list[Clip], rng: np.random.Generator) -> float:
+    """The share of supports, drawn from the clips, whose axes the engine says are wrong."""
     cues: Float = np.concatenate([clip_cues(c) for c in clips])
     of = [np.flatnonzero(data.label == g) for g in range(len(data.names))]
     of = [rows for rows in of if len(rows) >= SHOTS]
@@ -49,7 +49,7 @@ def told(data: ClipSet, clips: list[Clip], rng: np.random.Generator) -> float:
 
 
 def main() -> None:
-    """Measure, print a table, write the figures when asked."""
+    """Measure, print a table, and write the figures if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="DIR/<category>/*.npz")
     parser.add_argument("--draws", type=int, default=20)
@@ -64,7 +64,7 @@ def main() -> None:
         clips = [turned(c, order, signs) for c in data.clips]
         embedding = embed_whole(encode, clips, bundle.manifest.frames)
         found = few_shot(embedding, category, data.subjects, draws=o.draws, distance=mean_cosine)
-        share = told(data, clips, np.random.default_rng(0))
+        share = share_noticed(data, clips, np.random.default_rng(0))
         rows[name] = {"auroc": found.mean, "told": share}
         error = 1 - rows["as they are"]["auroc"]
         times = (1 - found.mean) / error if error else float("nan")

@@ -1,6 +1,6 @@
-"""What cameras really deliver, done to clips that were recorded well: the conditions of `benchmarks.accuracy`.
+"""Degrades well recorded clips to what cameras really deliver: the conditions of `benchmarks.accuracy`.
 
-Each takes clips and a seed and gives clips that are as long and show the same people doing the same. The support stays
+Each takes clips and a seed, and returns clips of the same length, of the same people doing the same. The support stays
 as it was recorded unless the name says otherwise.
 """
 
@@ -23,25 +23,25 @@ LEGS = [CORE15.index(f"{side}_{n}") for side in "lr" for n in ("hip", "knee", "a
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How the judged clips are changed, and whether the support is changed like them."""
+    """How the judged clips are changed, and whether the support is changed in the same way."""
 
     judged: Change
     support_too: bool = False
 
 
 def _each(clips: Sequence[Clip], seed: int, change: Callable[[Clip, np.random.Generator], Clip]) -> list[Clip]:
-    """Every clip changed by chances of its own."""
+    """Change every clip with a random generator of its own."""
     return [change(c, np.random.default_rng((seed, 5, i))) for i, c in enumerate(clips)]
 
 
 def _hide(clip: Clip, kept: np.ndarray) -> Clip:
-    """`kept` (T or 1, 15) says which joints stay."""
+    """Hide all joints but those that `kept` (T or 1, 15) marks."""
     v = (clip.visible * kept).astype(np.float32)
     return replace(clip, joints=(clip.joints * (v > 0)[..., None]).astype(np.float32), visible=v)
 
 
 def hidden(clips: Sequence[Clip], seed: int, *, each_frame: bool) -> list[Clip]:
-    """A third of the joints hidden at random: the same throughout a clip, or others in each frame."""
+    """Hide a third of the joints at random: the same throughout a clip, or different ones in each frame."""
     rng = np.random.default_rng((seed, 3))
     out = []
     for c in clips:
@@ -51,14 +51,14 @@ def hidden(clips: Sequence[Clip], seed: int, *, each_frame: bool) -> list[Clip]:
 
 
 def without_legs(clips: Sequence[Clip], seed: int) -> list[Clip]:
-    """The person half out of view: nothing from the hips down."""
+    """Hide everything from the hips down, as when people are half out of view."""
     kept = np.ones((1, 15))
     kept[:, LEGS] = 0
     return [_hide(c, kept) for c in clips]
 
 
 def sampled(clips: Sequence[Clip], seed: int, *, fps: float = 0, frames: int = 0) -> list[Clip]:
-    """Seen by a slower camera, at `fps` from a chance moment on; or in so many `frames` from its first to its last."""
+    """Sample clips as a slower camera does: at `fps` from a random moment on, or as `frames` from first to last."""
 
     def change(c: Clip, rng: np.random.Generator) -> Clip:
         rate = (frames - 1) / c.seconds if frames else fps
@@ -71,7 +71,7 @@ def sampled(clips: Sequence[Clip], seed: int, *, fps: float = 0, frames: int = 0
 
 
 def jitter(clips: Sequence[Clip], seed: int, metres: float = 0.03) -> list[Clip]:
-    """White noise on every joint in every frame."""
+    """Add white noise to every joint in every frame."""
     return _each(
         clips,
         seed,
@@ -80,7 +80,7 @@ def jitter(clips: Sequence[Clip], seed: int, metres: float = 0.03) -> list[Clip]
 
 
 def other_bodies(clips: Sequence[Clip], seed: int) -> list[Clip]:
-    """From half to full size, every bone 15 % longer or shorter by chance: children among them."""
+    """Scale bodies to half to full size, children among them, and each bone by a random factor (σ 15 %)."""
 
     def change(c: Clip, rng: np.random.Generator) -> Clip:
         factor = np.exp(rng.normal(0, 0.15, (1, 14))) * rng.uniform(0.5, 1)
@@ -91,7 +91,7 @@ def other_bodies(clips: Sequence[Clip], seed: int) -> list[Clip]:
 
 
 def tilted(clips: Sequence[Clip], seed: int, degrees: float = 15) -> list[Clip]:
-    """A camera that hangs askew by up to `degrees` in pitch and in roll, with the person turned any way."""
+    """Tilt the camera by up to `degrees` in pitch and in roll, and turn the person to any heading."""
 
     def change(c: Clip, rng: np.random.Generator) -> Clip:
         angles = rng.uniform(-1, 1, 3) * [np.pi, np.deg2rad(degrees), np.deg2rad(degrees)]

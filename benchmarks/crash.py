@@ -1,14 +1,15 @@
-"""kill -9 of engine, subscriber, bridges and broker at random while alerts flow: is one lost, or said twice?
+"""Kills engine, subscriber, bridges and broker at random (kill -9) while alerts flow, and counts losses and repeats.
 
 python -m benchmarks.crash --kills 200 --json benchmarks/results/crash-<machine>-<date>.json
 
-The processes are in `benchmarks/crash_rig.py`. The journal is the truth that all receivers are held against: what it
-has and they have not is lost, what they have and it has not was published before it was written, and a number that
-stands for two alerts is a duplicate that nobody can see. The next kill does not wait until all is up again.
+The processes are in `benchmarks/crash_rig.py`. All receivers are compared with the journal, which is the truth: what
+only the journal has is lost; what only a receiver has was published before it was written; and a number that stands for
+two alerts is a duplicate that no receiver can recognise. A kill does not wait until everything is up again after the
+last one.
 
-What a broker has acknowledged and not yet handed on dies with it, and no bridge can know. So that this run judges the
-bridge and not mosquitto, the listening client takes QoS 0 (at QoS 1 at most 20 messages are on their way to it, and the
-others wait in the broker's memory), and from the broker's kill until that client is back its bridge is held (SIGSTOP).
+Messages that a broker has acknowledged but not yet delivered die with it, and no bridge can know. To test the bridge
+and not mosquitto, the listening client uses QoS 0 (at QoS 1 at most 20 messages are in flight to it, and the others
+wait in the broker's memory), and the bridge is stopped (SIGSTOP) from the broker's kill until that client is back.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-from benchmarks.crash_rig import Said, rig, said, send, subscribe, until
+from benchmarks.crash_rig import AlertKey, alert_key, rig, send, subscribe, until
 from edge.bench.machine import cpu
 from edge.client import AlertSubscriber
 from edge.events import Alert, decode_event
 
 
-def written(path: Path) -> list[Said]:
-    """The whole lines of a file."""
+def written(path: Path) -> list[AlertKey]:
+    """Read the alerts of a file's complete lines."""
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
-    return [said(json.loads(line)) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
+    return [alert_key(json.loads(line)) for line in lines if line.startswith(b"{") and line.endswith(b"}")]
 
 
-def journaled(path: Path) -> list[Said]:
-    """What the journal says was raised."""
+def journaled(path: Path) -> list[AlertKey]:
+    """Read the alerts of the journal."""
     with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
         rows = db.execute("SELECT seq, message FROM alert ORDER BY seq").fetchall()
     events = [(seq, decode_event([m])) for seq, m in rows]
@@ -56,10 +57,10 @@ def journaled(path: Path) -> list[Said]:
 
 
 def crash(root: Path, kills: int, seed: int, pause: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """Kill so many times at random moments, let everything come to rest, and compare."""
+    """Kill `kills` times at random moments, let everything settle, and compare the receivers with the journal."""
     rng = random.Random(seed)
     stop, enough = threading.Event(), threading.Event()
-    heard: list[Said] = []
+    heard: list[AlertKey] = []
     with rig(root, seed) as r:
         live = AlertSubscriber(r.alerts, topics=["alert"], since=0, patience=60)
 
@@ -83,12 +84,12 @@ def crash(root: Path, kills: int, seed: int, pause: float, say: Callable[[str], 
                     say(f"{n + 1} kills, {len(heard)} alert messages heard")
             enough.set()
             camera.join()
-            # At rest when the engine has judged all that it was sent, and everybody has caught up.
+            # All has settled when the engine has judged everything it was sent, and every receiver has caught up.
             path, size = root / "journal.db", -1
             while size != (size := len(journaled(path))):
                 time.sleep(3)
             truth = journaled(path)
-            sinks: dict[str, Callable[[], list[Said]]] = {
+            sinks: dict[str, Callable[[], list[AlertKey]]] = {
                 "subscriber with a cursor": lambda: written(root / "subscriber.jsonl"),
                 "bridge jsonl": lambda: written(root / "bridge.jsonl"),
                 "bridge webhook": lambda: list(r.receiver.got),
@@ -96,7 +97,7 @@ def crash(root: Path, kills: int, seed: int, pause: float, say: Callable[[str], 
             }
             if listener := r.listener:
                 sinks["bridge mqtt"] = lambda: list(listener.got)
-            # A receiver that is behind has lost nothing: wait while anybody still gets something.
+            # A receiver that lags has lost nothing: wait as long as any still receives something.
             counts, since = [0], time.monotonic()
             while not all(truth[-1] in get() for get in sinks.values()) and time.monotonic() < since + 60:
                 if counts != (counts := [len(get()) for get in sinks.values()]):
@@ -111,7 +112,7 @@ def crash(root: Path, kills: int, seed: int, pause: float, say: Callable[[str], 
         found = {name: compare(truth, get()) for name, get in sinks.items()}
         for name, part in r.parts.items():
             assert "Traceback" not in part.log.read_text(encoding="utf-8", errors="replace"), f"{name}\n{part.tail()}"
-    # An alert that goes on after its end says `update`, and ends again.
+    # An alert that goes on after its end sends `update`, and ends again.
     opened = Counter(id for _, id, kind in truth if kind == "new")
     last: dict[str, str] = {}
     ended_twice = 0
@@ -132,8 +133,8 @@ def crash(root: Path, kills: int, seed: int, pause: float, say: Callable[[str], 
     }
 
 
-def compare(truth: list[Said], got: list[Said]) -> dict[str, int]:
-    """What a sink has against what the journal has."""
+def compare(truth: list[AlertKey], got: list[AlertKey]) -> dict[str, int]:
+    """Compare what a sink has with what the journal has."""
     unique = set(got)
     first = list(dict.fromkeys(seq for seq, _, _ in got))
     return {
@@ -146,12 +147,12 @@ def compare(truth: list[Said], got: list[Said]) -> dict[str, int]:
 
 
 def main() -> None:
-    """Kill, compare, print; exit 1 when an alert was lost or cannot be told from another."""
+    """Kill, compare, print; exits with 1 if a sink lost, invented or misordered an alert, or cannot tell two apart."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pause", type=float, default=0.7, help="mean seconds between two kills")
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--as-subscriber", nargs=2, metavar=("ALERTS", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.as_subscriber:

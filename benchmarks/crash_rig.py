@@ -1,4 +1,4 @@
-"""The processes of `benchmarks.crash`: what is killed and started again, and those who hear what comes out.
+"""Runs the processes of `benchmarks.crash`: those that are killed and restarted, and those that receive the alerts.
 
 camera ──► haad-edge run ──► subscriber with a cursor ──► a file
                         ├──► bridge jsonl ──────────────► a file
@@ -33,13 +33,13 @@ from edge.motion import make_motion
 
 PEOPLE, FPS, SPEED = 3, 20, 4.0
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
-Said = tuple[int, str, str]
-"""seq, id, type."""
+AlertKey = tuple[int, str, str]
+"""What identifies an alert message: seq, id, type."""
 
 
 @dataclass
 class Part:
-    """A process that is started again whenever it is killed."""
+    """A process that is restarted whenever it is killed."""
 
     name: str
     command: list[str]
@@ -73,10 +73,10 @@ class Part:
 
 @dataclass
 class Listener:
-    """An MQTT client in this process that writes down what the broker hands on."""
+    """An MQTT client in this process that records what the broker delivers."""
 
     port: int
-    got: list[Said] = field(default_factory=list)
+    got: list[AlertKey] = field(default_factory=list)
     ready: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class Listener:
         client.on_connect = lambda c, *_: c.subscribe("haad-edge/alert/#", qos=0)
         client.on_subscribe = lambda *_: self.ready.set()
         client.on_disconnect = lambda *_: self.ready.clear()
-        client.on_message = lambda _, __, m: self.got.append(said(json.loads(m.payload)))
+        client.on_message = lambda _, __, m: self.got.append(alert_key(json.loads(m.payload)))
         client.connect_async("127.0.0.1", self.port, keepalive=10)
         client.loop_start()
 
@@ -98,25 +98,25 @@ class Listener:
 
 
 class Receiver:
-    """A web server in this process: of twenty requests it refuses one, and takes one without an answer."""
+    """A web server in this process: of twenty requests it refuses one, and accepts one without answering."""
 
     def __init__(self, seed: int) -> None:
         rng = random.Random(seed)
-        self.got: list[Said] = []
+        self.got: list[AlertKey] = []
         receiver = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body, chance = self.rfile.read(int(self.headers["Content-Length"])), rng.random()
                 if chance >= 0.05:
-                    receiver.got.append(said(json.loads(body)))
+                    receiver.got.append(alert_key(json.loads(body)))
                 if 0.05 <= chance < 0.1:
                     return
                 self.send_response(503 if chance < 0.05 else 204)
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:
-                """Silent: requests are not news."""
+                """Requests are not logged."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -128,12 +128,12 @@ class Receiver:
         self._server.server_close()
 
 
-def said(m: dict[str, Any]) -> Said:
+def alert_key(m: dict[str, Any]) -> AlertKey:
     return m["seq"], m["id"], m["type"]
 
 
 def subscribe(alerts: str, cursor: Path, to: Path) -> None:
-    """The subscriber that is killed: each alert to a file, then the cursor moves on."""
+    """Run the subscriber that is killed: it writes each alert to a file, and then moves the cursor on."""
     fd = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with AlertSubscriber(alerts, topics=["alert"], cursor=cursor, since=0, patience=60) as subscriber:
         for event in subscriber:
@@ -142,7 +142,7 @@ def subscribe(alerts: str, cursor: Path, to: Path) -> None:
 
 
 def send(to: str, stop: threading.Event) -> None:
-    """People who fall, over and over, faster than life, as new tracks each time."""
+    """Send people who fall over and over, faster than in real life, as new tracks each time."""
     motion = make_motion("fall", seconds=6, fps=FPS)
     with PosePublisher(to, stream="yard") as camera:
         began, frame, turn = time.monotonic(), 0, 0
@@ -172,7 +172,7 @@ def until(done: Callable[[], bool], seconds: float, what: Callable[[], str]) -> 
 
 @dataclass
 class Rig:
-    """Everything that runs, and where it is reached. Without mosquitto there is no `listener`."""
+    """Everything that runs, and the addresses it is reached at. Without mosquitto there is no `listener`."""
 
     parts: dict[str, Part]
     receiver: Receiver
@@ -181,13 +181,13 @@ class Rig:
     alerts: str
 
     def kill(self, name: str) -> None:
-        """kill -9, and start it again at once."""
+        """Kill a process with kill -9, and restart it at once."""
         part, bridge = self.parts[name], self.parts.get("mqtt")
         if part.name != "broker":
             part.kill()
             part.start()
             return
-        # A message that the broker acknowledged while nobody had subscribed again would count against the bridge.
+        # A message acknowledged by the broker before the listener has subscribed again would count against the bridge.
         assert self.listener and bridge and bridge.process
         bridge.process.send_signal(signal.SIGSTOP)
         part.kill()
@@ -199,7 +199,7 @@ class Rig:
 
 @contextlib.contextmanager
 def rig(root: Path, seed: int) -> Iterator[Rig]:
-    """All processes, started; stopped at the end whatever happens."""
+    """Start all processes, and stop them at the end whatever happens."""
     for k in range(3):
         save_clip(root / "support" / "walk" / f"{k}.npz", make_motion("walk", seconds=4, seed=k))
     poses, alerts, replay = (f"ipc://{root}/{name}" for name in ("in", "out", "replay"))

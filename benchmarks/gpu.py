@@ -1,10 +1,10 @@
-"""Windows a second and latency on the GPU here: `python -m benchmarks.gpu [--bundle DIR]`.
+"""Measures windows per second and latency on this machine's GPU: `python -m benchmarks.gpu [--bundle DIR]`.
 
-A TensorRT FP16 plan with and without CUDA graphs, one batch after the other and three under way; torch eager
-and torch.compile beside it, in a process of their own (`--torch COMMAND` where another Python has torch). All in one
-run, in turns (torch.compile last), copies in and out included. Before that the floor: what the bytes and operations of
-a batch take at the speeds measured on the same machine. What was measured so far is written after every size.
-Without a GPU, TensorRT or pycuda it says so and ends with 77.
+A TensorRT FP16 plan with and without CUDA graphs, with one batch in flight and with three; beside it torch eager and
+torch.compile, in a process of their own (`--torch COMMAND` if another Python has torch). All in one run, in turns
+(torch.compile last), including the copies in and out. Before that the floor: the time that the bytes and operations of
+a batch take at the speeds measured on the same machine. The results so far are written after every size. Without a GPU,
+TensorRT or pycuda it says so and exits with 77.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Write = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One way at one size: windows a second, and milliseconds from the staging buffer to the distances."""
+    """One way to run batches of one size: windows per second, and milliseconds from staging buffer to distances."""
 
     way: str
     batch: int
@@ -55,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command was asked for."""
+    """The command's options."""
 
     batches: list[int]
     compiled: list[int]
@@ -65,11 +65,11 @@ class Options:
 
 
 def open_engines(bundle: Bundle, batch: str) -> tuple[dict[str, Pipeline], PlanRecord]:
-    """A plan for such batches, built into the bundle, opened with and without CUDA graphs."""
-    from builder.compile import Wish, build_tensorrt
+    """Build a plan for such batches into the bundle, and open it with and without CUDA graphs."""
+    from builder.compile import PlanOptions, build_tensorrt
     from edge.engine.tensorrt import open_plan
 
-    built, record = build_tensorrt(bundle, Wish("fp16", parse_profile(batch)))
+    built, record = build_tensorrt(bundle, PlanOptions("fp16", parse_profile(batch)))
     plan = built.read(f"{FOLDER}/{record.target}/{record.file}")
     engines = {
         name: open_plan(built, record, plan, max_batch=record.profile.batch[2], graphs=graphs)
@@ -81,14 +81,14 @@ def open_engines(bundle: Bundle, batch: str) -> tuple[dict[str, Pipeline], PlanR
 
 
 def profiles(batches: list[int]) -> dict[str, list[int]]:
-    """Which sizes are measured with which plan: kernels are chosen for the usual size, the middle one."""
+    """Decide which sizes are measured with which plan (min:usual:max): kernels are chosen for the usual size."""
     most = parse_range(BATCH, "--batch")[2]
     small, large = [n for n in batches if n <= most], [n for n in batches if n > most]
     return ({BATCH: small} if small else {}) | ({f"{large[0]}:{large[-1]}:{large[-1]}": large} if large else {})
 
 
-def one_after_the_other(pipeline: Pipeline, n: int, seconds: float) -> tuple[float, list[float]]:
-    """Windows a second, and milliseconds of each batch."""
+def run_sequentially(pipeline: Pipeline, n: int, seconds: float) -> tuple[float, list[float]]:
+    """Run one batch after the other; returns windows per second, and the milliseconds of each batch."""
 
     def step() -> None:
         pipeline.submit(n)
@@ -98,8 +98,8 @@ def one_after_the_other(pipeline: Pipeline, n: int, seconds: float) -> tuple[flo
     return 1000 * n / statistics.mean(ms), ms
 
 
-def all_under_way(pipeline: Pipeline, n: int, seconds: float) -> tuple[float, list[float]]:
-    """The same, with as many batches submitted as there is room for before the oldest is collected."""
+def run_overlapped(pipeline: Pipeline, n: int, seconds: float) -> tuple[float, list[float]]:
+    """The same, but submit as many batches as there is room for before collecting the oldest."""
     since: deque[float] = deque()
     ms: list[float] = []
 
@@ -117,13 +117,13 @@ def all_under_way(pipeline: Pipeline, n: int, seconds: float) -> tuple[float, li
 
 
 def by_torch(torch: Torch, way: str, n: int, seconds: float) -> tuple[float, list[float]]:
-    """The same by torch; nothing where it failed."""
+    """The same with torch; no milliseconds if it failed."""
     ms = torch.ms(way, n, seconds)
     return (1000 * n / statistics.mean(ms) if ms else 0.0), ms
 
 
 def ways(engines: dict[str, Pipeline], torch: Torch, n: int, o: Options) -> dict[str, Callable[[], Any]]:
-    """How a batch of n can be run: each gives windows a second and the milliseconds of its batches."""
+    """The ways to run a batch of n; each returns windows per second and the milliseconds of its batches."""
     out: dict[str, Callable[[], Any]] = {}
     for name, engine in engines.items():
         joints, visible = windows(n, engine.staging.joints.shape[1])
@@ -131,15 +131,15 @@ def ways(engines: dict[str, Pipeline], torch: Torch, n: int, o: Options) -> dict
             engine.staging.joints[:n], engine.staging.visible[:n] = joints, visible
             engine.submit(n)
             engine.collect()
-        out[name] = partial(one_after_the_other, engine, n, o.seconds)
-        out[f"{name}, {engine.depth} under way"] = partial(all_under_way, engine, n, o.seconds)
+        out[name] = partial(run_sequentially, engine, n, o.seconds)
+        out[f"{name}, {engine.depth} under way"] = partial(run_overlapped, engine, n, o.seconds)
     for name in EAGER:
         out[name] = partial(by_torch, torch, name, n, o.seconds)
     return out
 
 
 def rows_of(steps: dict[str, Callable[[], Any]], n: int, rounds: int) -> list[dict[str, Any]]:
-    """The median round of each way, the ways in turns; told as they come."""
+    """Measure the ways in turns; returns and prints the median round of each."""
     out = []
     found = [[step() for step in steps.values()] for _ in range(rounds)]
     for name, of_it in zip(steps, zip(*found, strict=True), strict=True):
@@ -147,17 +147,16 @@ def rows_of(steps: dict[str, Callable[[], Any]], n: int, rounds: int) -> list[di
         if ms:
             row = Row(name, n, rate, *(float(np.percentile(ms, q)) for q in (50, 99)))
             out.append(asdict(row))
-            tell(name, n, f"{rate:12,.0f} windows/s, p50 {row.p50:8.3f} ms, p99 {row.p99:8.3f} ms")
+            print_row(name, n, f"{rate:12,.0f} windows/s, p50 {row.p50:8.3f} ms, p99 {row.p99:8.3f} ms")
     return out
 
 
-def tell(name: str, n: int, text: str) -> None:
-    """One line of the table."""
+def print_row(name: str, n: int, text: str) -> None:
     say(f"{name:36} batch {n:5}: {text}")
 
 
 def measure(bundle: Bundle, o: Options, write: Write) -> None:
-    """Every way at every size, in turns, the median round of each."""
+    """Measure every way at every size, and write the report as it grows."""
     here = this_machine()
     assert here.gpu
     report: dict[str, Any] = {
@@ -197,11 +196,11 @@ def measure(bundle: Bundle, o: Options, write: Write) -> None:
                 if bound is not None:
                     floor = bound.floor(n, bundle.manifest.frames)
                     report.setdefault("floor", []).append(floor)
-                    tell("floor", n, f"{floor['rate']:12,.0f} windows/s at most, {floor['ms']:.3f} ms at least")
+                    print_row("floor", n, f"{floor['rate']:12,.0f} windows/s at most, {floor['ms']:.3f} ms at least")
                 write(report)
             for engine in engines.values():
                 engine.close()
-        for n in o.compiled:  # last, since each takes a compilation of its own
+        for n in o.compiled:  # last, since each size needs a compilation of its own
             report["rows"] += rows_of({COMPILED: partial(by_torch, torch, COMPILED, n, o.seconds)}, n, o.rounds)
             write(report)
         report["left_out"] |= torch.failed
@@ -211,14 +210,14 @@ def measure(bundle: Bundle, o: Options, write: Write) -> None:
 
 
 def main() -> None:
-    """Measure all, print it, write it."""
+    """Measure everything, print it, and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, default=BASE)
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
     parser.add_argument("--compiled", type=int, nargs="*", help="sizes for torch.compile (default: all)")
-    parser.add_argument("--seconds", type=float, default=0.5, help="of each round")
+    parser.add_argument("--seconds", type=float, default=0.5, help="length of each round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--torch", default="", metavar="COMMAND", help="the Python that has torch, if another")
+    parser.add_argument("--torch", default="", metavar="COMMAND", help="the Python that has torch, if not this one")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     given = parser.parse_args()
     here = this_machine()

@@ -1,4 +1,4 @@
-"""What a batch takes at least: its bytes and operations over the speeds that this very machine shows."""
+"""Computes the least time that a batch can take: its bytes and operations over the speeds measured on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Step = Callable[[], object]
 
 
 def timed(step: Step, seconds: float, least: int = 50) -> list[float]:
-    """Milliseconds of each call, over so many seconds and at least so many calls."""
+    """Time calls for `seconds`, and at least `least` calls: milliseconds of each, after one call to warm up."""
     step()
     out: list[float] = []
     until = time.perf_counter() + seconds
@@ -30,7 +30,7 @@ def timed(step: Step, seconds: float, least: int = 50) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """Bytes a second into the device and out of it; float16 multiply-adds a second; multiply-adds of a window."""
+    """Bytes per second into and out of the device; float16 multiply-adds per second; multiply-adds of a window."""
 
     bytes_in: float
     bytes_out: float
@@ -38,7 +38,7 @@ class Ceilings:
     of_a_window: int
 
     def floor(self, batch: int, frames: int) -> dict[str, float]:
-        """Milliseconds that a batch takes at least, and windows a second at most, copies and products overlapped."""
+        """The least milliseconds of a batch, and the most windows per second, with copies and products overlapped."""
         copy = 1000 * batch * frames * J * 4 * 4 / self.bytes_in
         back = 1000 * batch * CATEGORIES * 4 / self.bytes_out
         compute = 1000 * batch * self.of_a_window / self.multiply_adds
@@ -46,13 +46,13 @@ class Ceilings:
 
 
 def ceilings(graph: bytes, seconds: float) -> Ceilings:
-    """Measure them. Raises EngineError where the device or TensorRT refuses."""
+    """Measure the ceilings. Raises EngineError if the device or TensorRT refuses."""
     operations = multiply_adds(graph)
     return Ceilings(*copy_speed(seconds), product_speed(seconds), operations)
 
 
 def multiply_adds(graph: bytes) -> int:
-    """Multiply-adds of one window through the graph, its products alone, against CATEGORIES × SHOTS rows."""
+    """Count the multiply-adds of the graph's matrix products for one window, against CATEGORIES × SHOTS rows."""
     import onnx
 
     model = onnx.load_from_string(graph)
@@ -72,13 +72,13 @@ def multiply_adds(graph: bytes) -> int:
         if node.op_type == "MatMul":
             total += int(np.prod(shapes[node.output[0]])) * shapes[node.input[0]][-1]
         elif node.op_type == "Gemm":
-            turned = any(a.name == "transA" and a.i for a in node.attribute)
-            total += int(np.prod(shapes[node.output[0]])) * shapes[node.input[0]][0 if turned else 1]
+            transposed = any(a.name == "transA" and a.i for a in node.attribute)
+            total += int(np.prod(shapes[node.output[0]])) * shapes[node.input[0]][0 if transposed else 1]
     return total
 
 
 def copy_speed(seconds: float) -> tuple[float, float]:
-    """Bytes a second from pinned memory to the device, and back, in pieces of 64 MiB."""
+    """Measure bytes per second from pinned memory to the device, and back, in pieces of 64 MiB."""
     from edge.engine.cuda import CudaDevice
 
     device = CudaDevice()
@@ -101,10 +101,10 @@ def copy_speed(seconds: float) -> tuple[float, float]:
 
 
 def product_speed(seconds: float) -> float:
-    """Float16 multiply-adds a second: a product of two large squares, compiled as the plans are."""
+    """Measure float16 multiply-adds per second, with a product of two large squares, compiled as the plans are."""
     import tensorrt as trt
 
-    from builder.plan import Order, configure, create_network, is_typed
+    from builder.plan import PlanSpec, configure, create_network, is_typed
     from edge.engine.cuda import CudaDevice
     from edge.engine.tensorrt import make_log, start
     from edge.errors import EngineError
@@ -119,10 +119,10 @@ def product_speed(seconds: float) -> float:
         c.name = "c"
         network.mark_output(c)
         config = builder.create_builder_config()
-        configure(config, Order(name="c", shapes={}, half=True, islands=(), workspace=1 << 30))
+        configure(config, PlanSpec(name="c", shapes={}, half=True, islands=(), workspace=1 << 30))
         if not is_typed():
             config.set_flag(getattr(trt.BuilderFlag, "FP16"))  # noqa: B009
-            setattr(c, "dtype", trt.float16)  # noqa: B010  # which no later version takes
+            setattr(c, "dtype", trt.float16)  # noqa: B010  # which later versions do not accept
         plan = builder.build_serialized_network(network, config)
         if plan is None:
             raise EngineError("no plan for a product of two squares", why=log.told())

@@ -1,4 +1,4 @@
-"""torch beside TensorRT, for benchmarks.gpu: in a process of its own, since the two need not live in one Python.
+"""Runs torch for benchmarks.gpu, in a process of its own, since TensorRT may be installed in another Python.
 
 parent ─{"way", "batch", "seconds"}─► python -m benchmarks.gpu_torch BUNDLE ─{"ms": [...]}─► parent
 """
@@ -25,20 +25,20 @@ COMPILED = "torch.compile, float16"
 
 
 def windows(n: int, frames: int) -> tuple[Float, Float]:
-    """Moving joints, a tenth of them hidden."""
+    """Make windows of random joints, a tenth of them hidden."""
     rng = np.random.default_rng(n)
     joints = rng.normal(0, 0.5, (n, frames, J, 3)).astype(np.float32)
     return joints, (rng.random((n, frames, J)) > 0.1).astype(np.float32)
 
 
 def support(embedding: int) -> tuple[Float, Float]:
-    """Unit rows."""
+    """Make a support of random unit rows, and its mask."""
     rows = np.random.default_rng(0).normal(size=(CATEGORIES, SHOTS, embedding)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.ones((CATEGORIES, SHOTS), np.float32)
 
 
 class Torch:
-    """The other process. `failed`: which ways measure nothing, and why."""
+    """The other process. `failed`: the ways that cannot be measured, and why."""
 
     def __init__(self, bundle: Path, command: str = "") -> None:
         argv = [*(shlex.split(command) or [sys.executable]), "-m", "benchmarks.gpu_torch", str(bundle)]
@@ -57,14 +57,14 @@ class Torch:
         self._process.wait()
 
     def ms(self, way: str, batch: int, seconds: float) -> list[float]:
-        """Milliseconds of each call; [] once this way has failed."""
+        """Measure the milliseconds of each call; [] once this way has failed."""
         if way in self.failed:
             return []
         assert self._process.stdin
         try:
             print(json.dumps({"way": way, "batch": batch, "seconds": seconds}), file=self._process.stdin, flush=True)
         except BrokenPipeError:
-            pass  # it ended, as `_read` will say
+            pass  # the process has ended, as `_read` will report
         answer = self._read()
         if "why" in answer:
             self.failed[way] = answer["why"]
@@ -77,7 +77,7 @@ class Torch:
 
 
 def calls(bundle: Path) -> Callable[[str, int], Callable[[], object]]:
-    """What makes a call of a way and a size: pinned memory in, distances out, as the pipeline does."""
+    """A factory of calls, by way and size: pinned memory in, distances out, as the pipeline does."""
     import torch
 
     from builder.export import load_graph
@@ -86,7 +86,7 @@ def calls(bundle: Path) -> Callable[[str, int], Callable[[], object]]:
 
     model = open_bundle(bundle)
     m = model.manifest
-    graph = slim(load_graph(model)).cuda()  # the same operations that TensorRT is given
+    graph = slim(load_graph(model)).cuda()  # the same operations that TensorRT gets
     rows, mask = (torch.from_numpy(x).cuda() for x in support(m.embedding))
     made: dict[int, Any] = {}
 
@@ -95,7 +95,7 @@ def calls(bundle: Path) -> Callable[[str, int], Callable[[], object]]:
         run: Any = graph
         if way == COMPILED:
             if batch not in made:
-                torch.compiler.reset()  # else after some sizes it gives up and runs eagerly
+                torch.compiler.reset()  # otherwise, after some sizes, it gives up and runs eagerly
                 made.clear()
                 made[batch] = torch.compile(graph, dynamic=False, mode="reduce-overhead")
             run = made[batch]
@@ -110,7 +110,7 @@ def calls(bundle: Path) -> Callable[[str, int], Callable[[], object]]:
 
 
 def serve(bundle: Path, reply: Callable[[dict[str, Any]], None]) -> None:
-    """Answer until the parent closes its end."""
+    """Answer requests until the parent closes its end."""
     try:
         import torch
     except ImportError as e:
@@ -123,18 +123,18 @@ def serve(bundle: Path, reply: Callable[[dict[str, Any]], None]) -> None:
         asked = json.loads(line)
         half = asked["way"] != EAGER[0]
         try:
-            # Entered once, so that weights are cast once and not in every call.
+            # Entered once, so that weights are cast only once, and not in every call.
             with torch.no_grad(), torch.autocast("cuda", torch.float16, enabled=half):
                 go = call(asked["way"], asked["batch"])
                 for _ in range(5):
                     go()
                 reply({"ms": timed(go, asked["seconds"])})
-        except Exception as e:  # whatever it is, the parent goes on without
+        except Exception as e:  # whatever it is, the parent goes on without this way
             reply({"why": f"batch {asked['batch']}: {e!s:.300}"})
 
 
 def main() -> None:
-    """Answers go where stdout was; what torch prints goes to stderr."""
+    """Serve on stdin and the original stdout; what torch prints to stdout goes to stderr instead."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         serve(Path(sys.argv[1]), lambda reply: print(json.dumps(reply), file=answers, flush=True))

@@ -1,9 +1,9 @@
-"""What a window could take over from the one before: `python -m benchmarks.incremental`.
+"""Measures what a window could reuse from the one before: `python -m benchmarks.incremental`.
 
-Two windows of a person, a stride apart, share seven eighths of their rows. This shows what that is worth: the graph of
-`base` cut off after each part that such rows go through, and what it takes up to there. Nothing behind the first
-layer can be shared, since that layer ends in a rectifier. And it tries the one thing that can: the coefficients of
-each joint, slid on by the rows that are new, beside computing them from all rows.
+Two windows of a person, a stride apart, share seven eighths of their rows. To show what that is worth, the graph of
+`base` is cut off after each part that these rows pass through, and timed up to there. Nothing after the first layer
+could be shared, since that layer ends in a rectifier. Then the one thing that can be shared is tried: updating each
+joint's coefficients by the new rows, compared with computing them from all rows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from edge.bench.machine import cpu
 from edge.bundle import GRAPH, open_bundle
 from edge.skeleton import J
 
-PARTS = {  # by the operation that reads what a part makes
+PARTS = {  # each named by the operation that reads its output
     "fill, place, size": "/encoder/dct/MatMul",
     "and the coefficients": "/encoder/Slice",
     "and the heading": "/encoder/join/Transpose",
@@ -37,7 +37,7 @@ FRAMES, STRIDE = 48, 6
 
 
 def cost(run: Callable[[], object], rounds: int, times: int = 20) -> float:
-    """Median CPU seconds of a call."""
+    """Measure the median CPU seconds of a call."""
     run()
     spent = []
     for _ in range(rounds):
@@ -49,14 +49,14 @@ def cost(run: Callable[[], object], rounds: int, times: int = 20) -> float:
 
 
 def slid(c: NDArray[np.complex128], old: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.complex128]:
-    """The transform e^(−iπk(n + ½)/T) of windows that lose the rows `old` (B, S, F) at the beginning and get `new`.
+    """Update the transform e^(−iπk(n + ½)/T) of windows that lose the rows `old` (B, S, F) and gain `new` at the end.
 
-    c (B, K, F) is that of the windows before, complex; the real part is the DCT-II, as a sum.
+    c (B, K, F), complex, is the transform of the windows before; its real part is the DCT-II, as an unscaled sum.
     """
     s = old.shape[1]
     k = np.arange(c.shape[1])[:, None]
     n = np.arange(s)
-    # T rows later a wave has turned by πk: half turns, so what leaves and what comes differ by a sign at most.
+    # T rows later a wave has turned by πk, which is k half turns: old and new rows differ at most by a sign.
     wave = np.exp(-1j * np.pi * k * (n + 0.5) / FRAMES)
     change = np.where(k % 2, -1, 1)[None] * np.einsum("kn,bnf->bkf", wave, new) - np.einsum("kn,bnf->bkf", wave, old)
     moved: NDArray[np.complex128] = (c + change) * np.exp(1j * np.pi * k * s / FRAMES)
@@ -64,7 +64,7 @@ def slid(c: NDArray[np.complex128], old: NDArray[np.float64], new: NDArray[np.fl
 
 
 def main() -> None:
-    """Print both tables."""
+    """Measure, and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)

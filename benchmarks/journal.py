@@ -1,9 +1,10 @@
-"""What the journal costs: a commit with and without a flush of the disk, and how long an alert waits for it.
+"""Measures what the journal costs: commits with and without a flush to disk, and how long an alert waits for them.
 
 python -m benchmarks.journal --folder DIR --json benchmarks/results/journal-<machine>-<date>.json
 
-FULL flushes at each commit, NORMAL leaves that to the kernel. Neither loses anything by kill -9, only NORMAL by a power
-cut. "Published" is the time from an alert's `put` on the loop's thread to its `send` on the journal's.
+FULL flushes at each commit, NORMAL leaves that to the kernel. Neither loses anything after kill -9; only NORMAL can
+lose alerts in a power cut. "Published" is the time from an alert's `put` on the loop's thread to its `send` on the
+journal's.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from edge.journal.store import Entry, Journal
 from edge.notices import Notices
 
 MESSAGE = b"x" * 500
-"""About what an alert message takes."""
+"""About the size of an alert message."""
 TIMES = 500
 
 
 class Sink:
-    """Notes when each message was sent."""
+    """Records when each message was sent."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
@@ -64,7 +65,7 @@ def opened(folder: Path, mode: str) -> Journal:
 
 
 def commits(journal: Journal, size: int) -> dict[str, float]:
-    """Commits of `size` alerts each."""
+    """Time commits of `size` alerts each."""
     took = []
     for _ in range(TIMES):
         batch = [Entry(journal.next + i, f"a{i}", True, MESSAGE) for i in range(size)]
@@ -75,7 +76,7 @@ def commits(journal: Journal, size: int) -> dict[str, float]:
 
 
 def published(journal: Journal, size: int) -> tuple[dict[str, float], dict[str, float]]:
-    """`size` alerts raised at once, as often as before: how long each waits, and how long the loop was kept."""
+    """Raise `size` alerts at once, TIMES times: how long each waits, and how long the loop is held up for each."""
     sink, kept, waited = Sink(), [], []
     box = Outbox(journal, sink, Notices(io.StringIO()))
     box.start()
@@ -92,7 +93,7 @@ def published(journal: Journal, size: int) -> tuple[dict[str, float], dict[str, 
 
 
 def measure(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, dict[str, float]]]:
-    """All figures, by mode."""
+    """Measure all figures, by mode."""
     out: dict[str, dict[str, dict[str, float]]] = {}
     for mode in ("FULL", "NORMAL"):
         rows = out[mode] = {}
@@ -108,8 +109,8 @@ def measure(folder: Path, say: Callable[[str], None]) -> dict[str, dict[str, dic
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(), help="on the disk to be measured")
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--folder", type=Path, default=Path(), help="a folder on the disk to measure")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="journal-") as d:
         figures = measure(Path(d), lambda s: print(s, file=sys.stdout, flush=True))

@@ -1,9 +1,9 @@
-"""What people would write instead, on the same messages in the same run: `python -m benchmarks.peers`.
+"""Measures what people would write instead, on the same messages in the same run: `python -m benchmarks.peers`.
 
-    made cameras ── PUSH, flat out ──► peer ──► distances of windows
+    simulated cameras ── PUSH, flat out ──► peer ──► distances of windows
 
-The programs are in `benchmarks.programs`. Two figures of each, as of haad-edge: windows a second end to end; and
-person-frames a CPU second of receiving, decoding and cutting windows alone, without a model.
+The programs are in `benchmarks.programs`. Each, and haad-edge, gets two figures: windows per second end to end; and
+person-frames per CPU second of receiving, decoding and cutting windows alone, without a model.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from edge.support.enrol import load_support
 
 
 def torch_score(root: Path) -> Score:
-    """The encoder in torch, eager, one thread."""
+    """Score with the encoder in torch, eager, on one thread."""
     import torch
 
     from builder.export import load_graph
@@ -57,7 +57,7 @@ def torch_score(root: Path) -> Score:
 
 
 def onnx_score(root: Path) -> Score:
-    """The graph in ONNX Runtime, with the options of haad-edge's engine."""
+    """Score with the graph in ONNX Runtime, with the options of haad-edge's engine."""
     bundle = open_bundle()
     engine = open_engine(bundle, max_batch=BATCH)
     support = load_support(root / "support", bundle, engine, FeatureCache(root / "cache"))
@@ -78,19 +78,19 @@ PEERS: dict[str, tuple[Callable[..., None], Callable[[Path], Score], int]] = {
 
 
 def installed() -> list[str]:
-    """The peers that can run here: bytewax is an extra, and has no wheel for every Python."""
+    """The peers that can run here: bytewax is an extra, and not every Python has a wheel for it."""
     return [name for name in PEERS if name != "bytewax" or importlib.util.find_spec("bytewax")]
 
 
 def run_peer(name: str, address: str, root: Path, tally: Tally, stride: float, inference: bool, pipe: Any) -> None:
-    """A peer's process; sends its tally's result, or what it found when that is kept."""
+    """Run a peer, in a process of its own; sends its tally's result, or the distances if the tally keeps them."""
     serve, model, batch = PEERS[name]
     serve(address, tally, stride, model(root) if inference else None, batch)
     pipe.send(tally.found if tally.keep else tally.result)
 
 
 def peer(name: str, root: Path, load: Load, stride: float, seconds: float, *, inference: bool) -> dict[str, float]:
-    """One round of one peer."""
+    """Run one round of one peer."""
     spawn = multiprocessing.get_context("spawn")
     mine, theirs = spawn.Pipe()
     address = f"ipc://{root}/{name}{time.monotonic_ns():x}"
@@ -106,9 +106,10 @@ def peer(name: str, root: Path, load: Load, stride: float, seconds: float, *, in
 
 
 def compare(load: Load, *, stride: float = 0.25, seconds: float = 4.0, rounds: int = 3) -> dict[str, dict[str, float]]:
-    """haad-edge and its peers in turns: windows a second end to end, and person-frames a CPU second to windows alone.
+    """Measure haad-edge and its peers in turns: windows per second end to end, and person-frames per CPU second.
 
-    Of each the latter ends where a due window lies in an array of its own, as the model would take it.
+    The latter is without a model: for each of them it ends when a due window is in an array of its own, as the model
+    would take it.
     """
     found: dict[str, list[dict[str, float]]] = {name: [] for name in ("haad-edge", *installed())}
     with tempfile.TemporaryDirectory(prefix="haad-bench-") as d:
@@ -128,11 +129,11 @@ def compare(load: Load, *, stride: float = 0.25, seconds: float = 4.0, rounds: i
 
 
 def main() -> None:
-    """Measure, and print a line for each."""
+    """Measure, and print a line for each program."""
     import argparse
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of a round")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cameras", type=int, default=64)
     parser.add_argument("--json", type=Path)

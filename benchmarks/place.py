@@ -1,12 +1,12 @@
-"""What some minutes of a place's own are worth: `python -m benchmarks.place --data DIR [--json F]`.
+"""Measures what a few minutes of a place's own operation are worth: `python -m benchmarks.place --data DIR [--json F]`.
 
-Each category of DIR in turn is the only normal one, and each of PEOPLE in turn the person before the camera, whose
-clips are parted: of the first half of each category's come MINUTES of normal operation, of the others what is judged
-afterwards, two minutes of normal activity and then anomalies of other categories. The engine itself judges it:
+Each category of DIR in turn is the only normal one, and each of PEOPLE in turn is the person in front of the camera.
+The person's clips are split: the first half of each category's clips makes MINUTES of normal operation, the second half
+what is judged afterwards: two minutes of normal activity, then anomalies of other categories. The engine itself judges:
 
     as it starts       with K clips of other people
     calibrated         the same after `haad-edge calibrate` on a recording of those minutes
-    accepted           the same with those of the person's first clips as well, as `haad-edge support accept` adds them
+    accepted           the same with the person's own first clips added, as `haad-edge support accept` does
     both               calibrated after that
 """
 
@@ -51,12 +51,12 @@ WAYS = ("as it starts", "calibrated", "accepted", "both")
 CLEAN_S = 120.0
 EPOCH = 1_700_000_000 * SECOND
 Row = tuple[float, int, list[float]]
-"""Camera-hours of normal activity, false alarms in them, and how late each anomaly of LONG seconds or more was raised:
-infinite where it was not."""
+"""Camera-hours of normal activity, false alarms in them, and the delay of the alert for each anomaly of LONG seconds or
+more: infinite if there was none."""
 
 
 class Heard(Silent):
-    """Where a stream's alerts go: the times, in its seconds, at which one was raised."""
+    """A sink for a stream's alerts that records when they were raised, in seconds of the stream."""
 
     def __init__(self) -> None:
         self.raised: list[float] = []
@@ -68,7 +68,7 @@ class Heard(Silent):
 
 
 def messages(take: Take) -> list[bytes]:
-    """The take as a tracker sends it."""
+    """Encode the take as a tracker would send it."""
     layout, one = get_layout("core15"), np.zeros(1, np.int64)
     assert layout.joints == CORE15
     return [
@@ -86,11 +86,11 @@ class Place:
         self._cache, self._turns = FeatureCache(root / "cache"), TurnPlan(settings.normal, settings.max_turns)
 
     def known(self, refined: bool) -> SupportSet:
-        """The folder as the engine takes it up."""
+        """Load the folder as the engine does."""
         return load_support(self.support, self._bundle, self._engine, self._cache, refined=refined, turns=self._turns)
 
     def calibrate(self, take: Take) -> None:
-        """As `haad-edge calibrate` does, from a recording of the take."""
+        """Calibrate from a recording of the take, as `haad-edge calibrate` does."""
         path = self.root / "normal.haad"
         with Writer(path) as out:
             for m, t in zip(messages(take), take.time.tolist(), strict=True):
@@ -100,7 +100,7 @@ class Place:
         path.unlink()
 
     def watch(self, take: Take) -> Row:
-        """What the engine makes of a take with the folder as it is."""
+        """Let the engine judge a take with the folder as it is now."""
         heard, source = Heard(), Replay(messages(take))
         loop = Runtime(self._settings, self._bundle, self._engine, self.known(True), source, heard)
         while loop.step(0):
@@ -112,7 +112,7 @@ class Place:
 
 
 def halves(data: ClipSet, mine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the clips (N,) that are somebody's, the first half of each category's, and the others."""
+    """Split a person's clips, marked by `mine` (N,), into the first half of each category's and the rest."""
     first = np.zeros(len(mine), bool)
     for g in range(len(data.names)):
         members = np.flatnonzero(mine & (data.label == g))
@@ -120,8 +120,8 @@ def halves(data: ClipSet, mine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first, mine & ~first
 
 
-def days(person: str, o: argparse.Namespace) -> Iterator[tuple[str, Row]]:
-    """Every category as a person's normal one, every draw of support, every way."""
+def judge_person(person: str, o: argparse.Namespace) -> Iterator[tuple[str, Row]]:
+    """Judge a person: each category as the normal one, with each draw of support, in each of WAYS."""
     torch.set_num_threads(1)
     bundle, settings, data = open_bundle(o.bundle), load_settings(), load_set(o.data)
     if o.keypoints:
@@ -156,13 +156,13 @@ def days(person: str, o: argparse.Namespace) -> Iterator[tuple[str, Row]]:
                 yield WAYS[3], place.watch(take)
 
 
-def gathered(person: str, o: argparse.Namespace) -> list[tuple[str, Row]]:
-    """All of a person's, for another process."""
-    return list(days(person, o))
+def all_rows(person: str, o: argparse.Namespace) -> list[tuple[str, Row]]:
+    """The rows of `judge_person` as a list, which can be sent to another process."""
+    return list(judge_person(person, o))
 
 
 def summary(rows: Sequence[Row]) -> dict[str, float]:
-    """False alarms an hour, in how many hours, the share of the streams that have any, and anomalies found."""
+    """False alarms per hour, the share of streams that have any, anomalies found, their median delay, and the hours."""
     hours, false, delays = zip(*rows, strict=True)
     delay = np.concatenate(delays)
     return {
@@ -175,13 +175,17 @@ def summary(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print a table, write the figures when asked."""
+    """Measure, print a table, and write the figures if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="DIR/<category>/*.npz")
-    parser.add_argument("--people", default="4,8", help="who stand before the camera; those of UTD-MHAD are held out")
-    parser.add_argument("--bundle", type=Path, help="none: base")
-    parser.add_argument("--minutes", type=float, default=3.0, help="of normal operation to calibrate from")
-    parser.add_argument("--keypoints", action="store_true", help="2-D, as a camera in front of people gives them")
+    parser.add_argument(
+        "--people", default="4,8", help="who is in front of the camera; default: those of UTD-MHAD held out"
+    )
+    parser.add_argument("--bundle", type=Path, help="default: base")
+    parser.add_argument("--minutes", type=float, default=3.0, help="length of the normal operation to calibrate from")
+    parser.add_argument(
+        "--keypoints", action="store_true", help="use 2-D keypoints, as from a camera in front of people"
+    )
     parser.add_argument("--shots", type=int, default=3)
     parser.add_argument("--draws", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -189,7 +193,7 @@ def main() -> None:
     o = parser.parse_args()
     people, model = o.people.split(","), open_bundle(o.bundle).model
     with ProcessPoolExecutor(2) as pool:
-        found = [row for rows in pool.map(partial(gathered, o=o), people) for row in rows]
+        found = [row for rows in pool.map(partial(all_rows, o=o), people) for row in rows]
     rows: dict[str, dict[str, Any]] = {way: summary([r for w, r in found if w == way]) for way in WAYS}
     print(f"{o.data.name}, {model}, people {o.people}, {o.shots} clips, {o.minutes:g} minutes: false alarms/h, streams")
     print("that have any, found of 1.5 s or more, median delay")

@@ -1,11 +1,11 @@
-"""The programs that people would write instead: from messages to distances of windows.
+"""Implements the programs that people would write instead, from messages to distances of windows.
 
 plain    zmq.asyncio, a deque per person, np.stack, the encoder in torch eager for each window
-batched  the same, windows gathered to batches of 64 or 20 ms
+batched  the same, with windows collected into batches of 64 or 20 ms
 bytewax  bytewax's sliding windows, and the ONNX graph that haad-edge runs, in batches of 64 or 20 ms
 
-All read the same messages on one thread, cut the same windows (2 s on a grid of 48 rows that begins with a person's
-first frame, every stride) and give the same distances; a test holds them equal to the engine's.
+All read the same messages on one thread, cut the same windows (every stride, 2 s on a grid of 48 rows that begins with
+a person's first frame) and give the same distances; a test checks that they equal the engine's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass
 class Tally:
-    """What a peer did, counted from its first window on, and when it stops: after `seconds`, or `messages`."""
+    """Counts what a peer did, from its first window on, and decides when it stops: after `seconds`, or `messages`."""
 
     seconds: float
     messages: int | None = None
@@ -71,7 +71,7 @@ class Tally:
 
 
 def read(message: bytes) -> tuple[str, int, list[int], np.ndarray, np.ndarray]:
-    """stream, t, ids, joints (P, 15, 3) y up, visible (P, 15) of one message of coco17 in pixels."""
+    """Decode a message of coco17 in pixels: stream, t, ids, joints (P, 15, 3) with y up, visible (P, 15)."""
     topic, _, body = message.partition(b"\0")
     m = msgpack.unpackb(body)
     people = len(m["ids"])
@@ -88,7 +88,7 @@ def read(message: bytes) -> tuple[str, int, list[int], np.ndarray, np.ndarray]:
 
 
 def cut(times: np.ndarray, joints: np.ndarray, visible: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (F,) resampled at the times of the rows."""
+    """Resample frames (F,) at the times of the rows."""
     high = np.clip(np.searchsorted(times, rows), 1, len(times) - 1)
     low = high - 1
     f = ((rows - times[low]) / (times[high] - times[low])).astype(np.float32)[:, None]
@@ -96,14 +96,14 @@ def cut(times: np.ndarray, joints: np.ndarray, visible: np.ndarray, rows: np.nda
 
 
 class People:
-    """A deque of frames for each person; `add` gives the windows that a frame completes."""
+    """Keeps a deque of frames for each person; `add` returns the windows that a frame completes."""
 
     def __init__(self, stride: float) -> None:
         self.stride = round(stride * ROWS * SECOND / WINDOW_NS)
         self.frames: dict[tuple[str, int], deque[tuple[int, np.ndarray, np.ndarray]]] = {}
         self.first: dict[tuple[str, int], int] = {}
         self.due: dict[tuple[str, int], int] = {}
-        self.heard = 0
+        self.swept = 0
 
     def add(self, stream: str, t: int, track: int, joints: np.ndarray, visible: np.ndarray) -> list[Window]:
         key = stream, track
@@ -126,15 +126,15 @@ class People:
         return out
 
     def forget(self, now: int) -> None:
-        """Once a second: people unseen for two seconds."""
-        if now - self.heard > SECOND:
-            self.heard = now
+        """Once a second, forget people unseen for two seconds."""
+        if now - self.swept > SECOND:
+            self.swept = now
             for key in [k for k, frames in self.frames.items() if now - frames[-1][0] > 2 * SECOND]:
                 del self.frames[key], self.first[key], self.due[key]
 
 
 def by_hand(address: str, tally: Tally, stride: float, score: Score | None, batch: int) -> None:
-    """Peers `plain` (batch 1) and `batched`."""
+    """Run the peers `plain` (batch 1) and `batched`."""
 
     async def serve() -> None:
         context = zmq.asyncio.Context()
@@ -166,7 +166,7 @@ def by_hand(address: str, tally: Tally, stride: float, score: Score | None, batc
 
 
 def with_bytewax(address: str, tally: Tally, stride: float, score: Score | None, batch: int) -> None:
-    """Peer `bytewax`: a person's times count from their first frame, so that its windows are the others'."""
+    """Run the peer `bytewax`: a person's times count from their first frame, so that windows equal the others'."""
     import bytewax.operators as op
     from bytewax.dataflow import Dataflow
     from bytewax.inputs import DynamicSource, StatelessSourcePartition
@@ -243,8 +243,8 @@ def with_bytewax(address: str, tally: Tally, stride: float, score: Score | None,
     flow = Dataflow("poses")
     poses = op.input("poses", flow, Source())
     people = op.flat_map("read", poses, frames)
-    # Time stands still for the clock, so that how fast the replay is does not decide what is late. A stride before
-    # and after the rows belongs to a window, for the frames that they are interpolated from.
+    # The clock's own time stands still, so that the speed of the replay does not decide what is late. A window includes
+    # a stride before and a stride after its rows, for the frames from which these are interpolated.
     clock = EventClock(lambda v: v[0], timedelta(0), now_getter=lambda: epoch)
     windower = SlidingWindower(timedelta(seconds=2) + 2 * every, every, epoch - every)
     cuts = op.filter_map("cut", collect_window("window", people, clock, windower).down, window)

@@ -1,9 +1,10 @@
-"""Faulty repetitions of an exercise: `python -m benchmarks.repetitions --data DIR/ui_prmd [--bundle B]`.
+"""Measures faulty repetitions of an exercise: `python -m benchmarks.repetitions --data DIR/ui_prmd [--bundle B]`.
 
-Five correct repetitions of a person are the support; the person's other correct ones and the incorrect ones are judged.
-AUROC of whole repetitions, as `evaluate` embeds them, and of the mean score of a repetition's windows, as the device
-sees them; and what of either lies above the default limit, and above the level of the support itself: the limit is that
-level times a margin for people who differ from those in the clips, and here nobody does.
+Five correct repetitions of a person are the support; the same person's other correct ones and the incorrect ones are
+judged. The figures are the AUROC of whole repetitions, as `evaluate` embeds them; that of the mean score of a
+repetition's windows, as the device sees them; and the shares of correct and of incorrect repetitions above the default
+limit, and above the level of the support itself. The limit is that level times a margin for people who differ from
+those in the clips; here nobody does.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ FIGURES = (
 
 
 def measure(data: ClipSet, bundle: Bundle, draws: int, seed: int = 0) -> dict[str, Any]:
-    """Means over exercises, in each of them over people and draws."""
+    """Measure FIGURES: means over exercises of the means over people and draws, and the least exercise."""
     m, calibration = bundle.manifest, bundle.calibration()
     engine = open_engine(bundle, max_batch=64)
     whole = embed_whole(partial(embed, engine), data.clips, m.frames)
@@ -70,10 +71,10 @@ def measure(data: ClipSet, bundle: Bundle, draws: int, seed: int = 0) -> dict[st
 
 
 def main() -> None:
-    """Measure, print, and write JSON if asked to."""
+    """Measure, print, and write the figures if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="the set's folder")
-    parser.add_argument("--bundle", type=Path, help="none: base")
+    parser.add_argument("--bundle", type=Path, help="default: base")
     parser.add_argument("--draws", type=int, default=8)
     parser.add_argument("--json", type=Path)
     o = parser.parse_args()

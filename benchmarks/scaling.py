@@ -1,30 +1,30 @@
-"""One model for all categories, or one for each: `python -m benchmarks.scaling --data DIR [--json F]`.
+"""Compares one model for all categories with one for each: `python -m benchmarks.scaling --data DIR [--json F]`.
 
-Every category of DIR in turn is the normal one: a method is given clips of it by every other subject, all clips of the
-remaining subjects are judged, one AUROC (as in `haad-edge evaluate`). All rows are of one run, and those with as many
-clips have the very same ones.
+Every category of DIR in turn is the normal one: a method gets clips of it by every other subject, all clips of the
+remaining subjects are judged, and the result is one AUROC (as in `haad-edge evaluate`). All rows are of one run, and
+rows with the same number of clips use the very same clips.
 
-clips       normal clips of a category that the method is given; "all" is what there is of the training subjects
+clips       normal clips of a category that the method gets; "all" means all clips of the training subjects
 numbers     what has to be kept: trained parameters and stored features, "once" for all categories and for each
 seconds     of processor time on one thread, features included: "once" before the first category, then for each new
             one (median). For `base` and raw DCT that is embedding its clips; for the others, training a model
 AUROC       mean over categories and draws; "not trained on" judges only the clips of subjects that the bundle was not
-            trained on. Draws differ in the clips; with all clips, in the seed alone, and there are two at most
+            trained on. Draws differ in the clips; with all clips, only in the seed, and there are at most two
 ms a clip   processor time to judge one clip, in batches, against one category more ("each") and before that ("once")
 
-`base` is the bundle that ships, as trained: its seconds "once" are the wall clock of its manifest, on another day and
-with all cores, and its AUROC is flattered where its manifest lists this set. It saw the training subjects, all
-categories, and those judged who are not held out; "not trained on" mends only the last. Seen and unseen categories are
-told apart by `benchmarks.accuracy`. The other methods know this set alone, and their basis (trainer/one_class.py) all
-its training subjects' clips without labels.
+`base` is the shipped bundle, as trained: its seconds "once" are the wall-clock time in its manifest, on another day and
+with all cores, and its AUROC is flattered if its manifest lists this set. It saw the training subjects, all categories,
+and those judged who are not held out; "not trained on" corrects only the last of these. `benchmarks.accuracy`
+separates seen and unseen categories. The other methods know only this set, and their basis (trainer/one_class.py) knows
+all clips of its training subjects, without labels.
 
 The growth lines are arithmetic, not measurements: once + categories × each, from the figures above. The device matches
-256 categories at most at once (edge/support/enrol.py).
+at most 256 categories at once (edge/support/enrol.py).
 
-How to read it: what is paid for `base` is paid once; a new category then costs three embeddings and a few rows of
-memory, where a flow takes a second of training, 80 times the numbers and five times the clips. In training seconds as
-a whole flows are the cheaper ones up to some 2,000 categories: the gain is in each new category, not in the sum.
-UTD-MHAD has 16 training clips a category; models of one category are made for hundreds, and may do better with them.
+How to read it: the cost of `base` is paid once. A new category then costs three embeddings and a few rows of memory,
+whereas a flow costs a second of training, 80 times the numbers and five times the clips. In total training time flows
+are cheaper up to some 2,000 categories: the gain is in each new category, not in the sum. UTD-MHAD has 16 training
+clips per category; models of one category are made for hundreds, and may do better with them.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ from trainer.one_class import Basis, FlowConfig, OneClass, SvddConfig, fit_flow,
 TEMPERATURE = 0.05
 ROUNDS = 5
 MANY = 4096
-SEEDS = 2  # draws with all clips, which differ in the seed alone
+SEEDS = 2  # draws with all clips, which differ only in the seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +81,22 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """What is compared. features (N, D) of all clips; `fit` makes a category's model of its rows and a seed."""
+    """A method to compare: features (N, D) of all clips, and `fit`, from a category's rows and a seed to its model."""
 
     name: str
     clips: int | None
     features: Float
     fit: Callable[[Float, int], OneClass]
     seconds_a_clip: float
-    """To make one clip's features."""
+    """The time to make one clip's features."""
     numbers_once: int = 0
     seconds_once: float | None = 0.0
     seconds_each_match: float | None = None
-    """To judge one clip against one category more, where it is known better than by timing `score`."""
+    """The time to judge one clip against one category more, if it is known better than by timing `score`."""
 
 
 def cost(work: Callable[[], object], count: int) -> float:
-    """Processor seconds of one of the `count` things that `work` does: the median of several rounds after a first."""
+    """Measure the processor seconds of one of `work`'s `count` things: the median of several rounds after a first."""
     work()
     found = []
     for _ in range(ROUNDS):
@@ -107,14 +107,14 @@ def cost(work: Callable[[], object], count: int) -> float:
 
 
 def embedded(clips: list[Clip], engine: Engine, frames: int) -> Float:
-    """The bundle's embedding of whole clips, as `edge.commands.embedding` makes them of a folder: (N, D)."""
+    """Embed whole clips with the bundle, as `edge.commands.embedding` does with a folder: (N, D)."""
     return embed_whole(partial(embed, engine), clips, frames)
 
 
 def match_cost(engine: Engine, bundle: Bundle, shots: int) -> float:
-    """Seconds for one clip and one category more: the engine with MANY categories bound against one, in turns.
+    """Measure the seconds of one category more for one clip: the engine with MANY categories against one, in turns.
 
-    So many because one category is lost in the noise of the encoder's own time.
+    MANY, because a single category is lost in the noise of the encoder's own time.
     """
     m = bundle.manifest
     rng = np.random.default_rng(0)
@@ -130,7 +130,7 @@ def match_cost(engine: Engine, bundle: Bundle, shots: int) -> float:
 
 
 def not_trained_on(bundle: Bundle, data: ClipSet) -> NDArray[np.bool_]:
-    """True for the clips whose subject the bundle has not seen: all of them, when its manifest lacks the set."""
+    """Mark the clips of subjects that the bundle has not seen: all clips, if its manifest does not list the set."""
     for known in bundle.manifest.training.get("sets", []):
         if known.get("sha256") == data.digest or known.get("name") == data.name:
             return np.isin(data.subjects, known.get("held_out_subjects", []))
@@ -138,10 +138,10 @@ def not_trained_on(bundle: Bundle, data: ClipSet) -> NDArray[np.bool_]:
 
 
 def judge(method: Method, data: ClipSet, free: NDArray[np.bool_], *, draws: int, seed: int) -> Row:
-    """Fit and judge every category `draws` times. `free` (N,): clips that "not trained on" counts.
+    """Fit and judge every category `draws` times. `free` (N,) marks the clips that "not trained on" counts.
 
-    The draws are those of `trainer.evaluate.few_shot` with the same seed. Raises ClipError for a category with too
-    few clips, or none to judge.
+    The draws are those of `trainer.evaluate.few_shot` with the same seed. Raises ClipError if a category has too few
+    clips, or none to judge.
     """
     pool = subject_split(data.subjects)
     draws = draws if method.clips else min(draws, SEEDS)
@@ -159,7 +159,7 @@ def judge(method: Method, data: ClipSet, free: NDArray[np.bool_], *, draws: int,
             raise ClipError(
                 f"category '{name}' cannot be measured",
                 why=f"{len(members)} clips of the training subjects, {int(normal.sum())} of the others",
-                fix=f"give {count} clips or more of it, by several subjects",
+                fix=f"give it {count} clips or more, by several subjects",
             )
         for d in range(draws):
             rows = method.features[rng.choice(members, count, replace=False)]
@@ -193,7 +193,7 @@ def judge(method: Method, data: ClipSet, free: NDArray[np.bool_], *, draws: int,
 
 
 def methods(data: ClipSet, bundle: Bundle, shots: int, steps: int | None) -> list[Method]:
-    """All rows' methods, their features made and timed."""
+    """Make the methods of all rows, with their features, and time these."""
     pool = subject_split(data.subjects)
     m, engine = bundle.manifest, open_engine(bundle, max_batch=64)
     dct, ours = raw_dct(data.clips), embedded(data.clips, engine, m.frames)
@@ -220,7 +220,8 @@ def methods(data: ClipSet, bundle: Bundle, shots: int, steps: int | None) -> lis
     def a_gaussian(rows: Float, seed: int) -> OneClass:
         return fit_gaussian(rows)
 
-    for fit in (a_gaussian, a_flow, a_svdd):  # what a first call imports and sets up is no category's cost
+    # What a first call imports and sets up must not count as a category's cost.
+    for fit in (a_gaussian, a_flow, a_svdd):
         fit(projected[np.flatnonzero(pool)[:shots]], 0)
     minutes = m.training.get("minutes")
     return [
@@ -245,14 +246,16 @@ def methods(data: ClipSet, bundle: Bundle, shots: int, steps: int | None) -> lis
 
 
 def main() -> None:
-    """Measure, print both tables, write the figures when asked."""
+    """Measure, print both tables, and write the figures if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="DIR/<category>/*.npz")
-    parser.add_argument("--bundle", type=Path, help="none: base")
+    parser.add_argument("--bundle", type=Path, help="default: base")
     parser.add_argument("--shots", type=int, default=3)
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="of the flows and descriptions, for a quick try; none: their own")
+    parser.add_argument(
+        "--steps", type=int, help="training steps of flows and deep SVDD, for a quick try; default: their own"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""A line of `benchmarks.scaling`, and the tables made of them."""
+"""Holds the rows of `benchmarks.scaling`, and makes its tables."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from rich.table import Table
 
 GROWTH = (10, 100, 1000)
-"""Numbers of categories that the growth is computed for."""
+"""Numbers of categories for which the growth is computed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the table; None is not known. For `numbers`, `seconds` and `ms`: once, and for each category."""
+    """A row of the table; None is not known. `numbers`, `seconds` and `ms` are pairs: once, and for each category."""
 
     method: str
     clips: float
@@ -25,7 +25,7 @@ class Row:
     draws: int
 
     def grown(self, categories: int) -> dict[str, float | None]:
-        """Once + categories × each."""
+        """Compute the cost of many categories: once + categories × each."""
         once, each = self.seconds
         return {
             "categories": categories,
@@ -37,7 +37,7 @@ class Row:
 
 
 def tables(rows: list[Row], categories: int) -> list[Table]:
-    """The comparison, and its growth."""
+    """Make the tables of the comparison and of its growth."""
 
     def number(x: float | None) -> str:
         return "–" if x is None else f"{x:,.0f}" if x >= 100 else f"{x:.3g}"

@@ -1,4 +1,4 @@
-"""How fast the engine is here, and its peers beside it: `make bench`, or `python -m benchmarks.stream [--seconds 600]`.
+"""Measures how fast the engine and its peers are here: `make bench`, or `python -m benchmarks.stream [--seconds 600]`.
 
 `haad-edge bench` with all its sections, then `benchmarks.peers`, as one report: `bench-<machine>-<date>.json` and
 `.svg` in `benchmarks/results`, and the table in docs/speed.md. Compare figures of the same run only.
@@ -28,26 +28,28 @@ SECTIONS = ("start", "sustained", "ceiling", "stages", "tracks")
 
 
 def fill(page: Path, report: dict[str, Any], plot: Path) -> None:
-    """Put the report's table and picture between the page's marks."""
+    """Put the report's table and picture between the page's markers."""
     where = os.path.relpath(plot, page.parent)
     text = f"{markdown(report)}\n![the same as a picture]({where})\n"
     was = page.read_text(encoding="utf-8")
     made, n = re.subn(r"(<!-- figures -->\n).*?(<!-- /figures -->)", lambda m: m[1] + text + m[2], was, flags=re.S)
     if not n:
-        raise SystemExit(f"{page}: no <!-- figures --> to fill")
+        raise SystemExit(f"{page}: no <!-- figures --> … <!-- /figures --> to fill")
     page.write_text(made, encoding="utf-8")
 
 
 def main() -> None:
-    """Measure all, print the table, write the files."""
+    """Measure everything, print the tables, and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of the paced load")
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the paced load")
     parser.add_argument("--cameras", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--round-seconds", type=float, default=4.0, help="of each round of a peer")
+    parser.add_argument("--round-seconds", type=float, default=4.0, help="length of each round of a peer")
     parser.add_argument("--most-tracks", type=int, default=10_000)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "speed.md", help="whose table is filled")
+    parser.add_argument(
+        "--page", type=Path, default=ROOT / "docs" / "speed.md", help="the page in which to fill the table"
+    )
     options = parser.parse_args()
     load = Load(cameras=options.cameras)
     report = measure(

@@ -1,10 +1,10 @@
-"""What alerts are worth on streams: `python -m benchmarks.streaming --data DIR --work W`.
+"""Measures how good alerts are on streams: `python -m benchmarks.streaming --data DIR --work W`.
 
-Four folds of UTD-MHAD: an encoder is trained on all sets of DIR without every fourth of its categories and without its
-test subjects, and watches streams of these people in which one of those categories is normal (see `trainer.streaming`).
-Sets other than UTD-MHAD are trained on whole, and some of their actions resemble ones left out. Bundles are kept in W;
-one that is there is calibrated anew, not trained again (about ten CPU minutes each). Then the same through bad
-cameras, and with three categories normal at a time. Two folds at a time, one thread each.
+Four folds of UTD-MHAD: an encoder is trained on all sets of DIR without every fourth category of UTD-MHAD and without
+its test subjects, and watches streams of these people in which one of those categories is normal (see
+`trainer.streaming`). The other sets are trained on as a whole, and some of their actions resemble those left out.
+Bundles are kept in W; one that exists is calibrated anew, not trained again (about ten CPU minutes each). Then the same
+with bad cameras, and with three categories normal at a time. Two folds at a time, one thread each.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHOTS = (1, 3, 5, 10)
 
 
 def training_sets(data: Path, config: Path, steps: int, seed: int, fold: int) -> Trainer:
-    """A trainer on everything that a fold may be trained on."""
+    """Make a trainer with all the clips that a fold may be trained on."""
     c = load_config(config, steps=steps, seed=seed, threads=1, whole=WHOLE, name=f"fold-{fold}")
     c = c.model_copy(update={"validate_every": steps + 1, "encoder": replace(c.encoder, head=HEAD_SHARE)})
     sets = load_sets(data, c)
@@ -49,7 +49,7 @@ def training_sets(data: Path, config: Path, steps: int, seed: int, fold: int) ->
 
 
 def fold_bundle(work: Path, fold: int, data: Path, config: Path, steps: int, seed: int) -> Bundle:
-    """The fold's bundle: trained if it is not there, else calibrated by the rules in force."""
+    """Make the fold's bundle: trained if it does not exist, else calibrated by the rules in force."""
     root = work / f"fold-{fold}"
     trainer = training_sets(data, config, steps, seed, fold)
     if (root / "manifest.json").exists():
@@ -62,7 +62,7 @@ def fold_bundle(work: Path, fold: int, data: Path, config: Path, steps: int, see
 
 
 def jobs(o: argparse.Namespace) -> dict[str, tuple[StreamPlan, tuple[int, ...], int]]:
-    """What is watched: the plan, numbers of clips, and how many categories are normal at a time."""
+    """What to watch: the plan, the numbers of clips, and how many categories are normal at a time."""
     plain = StreamPlan(clean=60 * o.minutes)
     return {
         "as recorded": (plain, SHOTS, 1),
@@ -72,7 +72,7 @@ def jobs(o: argparse.Namespace) -> dict[str, tuple[StreamPlan, tuple[int, ...], 
 
 
 def watch(fold: int, o: argparse.Namespace) -> dict[str, list[Outcome]]:
-    """The outcomes of a fold's categories in each job."""
+    """Watch the streams of a fold's categories in each job; returns the outcomes."""
     torch.set_num_threads(1)
     data = load_set(next(p for p in find_sets(o.data) if p.name == MAIN))
     bundle = fold_bundle(o.work, fold, o.data, o.config, o.steps, o.seed)
@@ -103,10 +103,10 @@ def main() -> None:
     """Train what is missing, watch, and write streaming.json, streaming.md and a page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="DIR/<set>/<category>/*.npz")
-    parser.add_argument("--work", type=Path, required=True, help="folder of the folds' bundles")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the folds' bundles")
     parser.add_argument("--config", type=Path, default=Path("configs/train-base.yaml"))
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--minutes", type=float, default=3.0, help="of normal activity in each stream")
+    parser.add_argument("--minutes", type=float, default=3.0, help="length of the normal activity in each stream")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folds", default="0,1,2,3")
@@ -125,7 +125,7 @@ def main() -> None:
 
 
 def goals(main: Streaming, repetitions: dict[str, dict[str, float]]) -> str:
-    """What was wished for, and what was measured."""
+    """A table of the goals, and what was measured."""
     r = main.by_shots[main.main]
     worst = min(main.by_category, key=lambda c: c.auroc)
 
@@ -157,7 +157,7 @@ def goals(main: Streaming, repetitions: dict[str, dict[str, float]]) -> str:
 
 
 def write(results: dict[str, Streaming], repetitions: dict[str, dict[str, float]], o: argparse.Namespace) -> str:
-    """The files under --out; returns the text of streaming.md."""
+    """Write the files under --out; returns the text of streaming.md."""
     command = f"python -m benchmarks.streaming --data DATA --work WORK --steps {o.steps} --draws {o.draws}"
     about = {"command": command, "seed": o.seed, "folds": o.folds, "machine": cpu(), "date": str(date.today())}
     o.out.mkdir(parents=True, exist_ok=True)

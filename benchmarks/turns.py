@@ -1,9 +1,9 @@
-"""What it costs to know the changes between normal categories.
+"""Measures what it costs to know the transitions between normal categories.
 
-`OPENBLAS_NUM_THREADS=1 python -m benchmarks.turns [--seconds S]`, with one thread as `haad-edge` sees to.
-Support folders of G categories of three generated clips of S seconds each, all normal together: how long they take to
-load for the first time and again, and what a window of a batch of 64 costs, without and with what lies between them.
-CPU time; of windows medians, in turns in one process, by ONNX Runtime with one thread.
+`OPENBLAS_NUM_THREADS=1 python -m benchmarks.turns [--seconds S]`, with one thread, as `haad-edge` itself sets.
+Support folders have G categories of three generated clips of S seconds each, all normal together: how long they take to
+load the first time and again, and what a window in a batch of 64 costs, without and with the transitions. All is CPU
+time; for windows it is the median, in turns in one process, by ONNX Runtime with one thread.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BATCH, ROUNDS = 64, 20
 
 
 def folder(root: Path, categories: int, seconds: float) -> Path:
-    """Three clips of each category; there are more categories than kinds of generated motion, so people differ too."""
+    """Write three clips of each category; people differ too, since there are more categories than generated motions."""
     motions = [name for name in MOTIONS if name != "fall"]
     for g in range(categories):
         for k in range(3):
@@ -42,13 +42,13 @@ def folder(root: Path, categories: int, seconds: float) -> Path:
 
 
 def loaded(root: Path, bundle: Bundle, engine: Engine, cache: Path, turns: TurnPlan) -> tuple[SupportSet, float]:
-    """The support, and how long it took in CPU seconds."""
+    """Load the support; returns it, and the CPU seconds it took."""
     began = time.process_time()
     return load_support(root, bundle, engine, FeatureCache(cache), turns=turns), time.process_time() - began
 
 
 def per_window(engine: Engine, sets: list[SupportSet]) -> list[float]:
-    """Microseconds a window against each support set."""
+    """Measure the microseconds per window against each support set."""
     found: list[list[float]] = [[] for _ in sets]
     for _ in range(ROUNDS):
         for support, times in zip(sets, found, strict=True):
@@ -61,7 +61,7 @@ def per_window(engine: Engine, sets: list[SupportSet]) -> list[float]:
 
 
 def main() -> None:
-    """Measure and print a table."""
+    """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3.0, help="length of the clips")
     o = parser.parse_args()

@@ -1,8 +1,8 @@
-"""What alerts are worth where a camera gives 2-D keypoints: `python -m benchmarks.views --data DIR [--json F]`.
+"""Measures how good alerts are when a camera gives 2-D keypoints: `python -m benchmarks.views --data DIR [--json F]`.
 
 The clips of DIR, recorded in 3-D, are seen by a virtual camera: 4 m away, with noise of 1 % of a body's height on every
 keypoint. Support and streams are of different people, both as that camera sees them, and judged as `haad-edge evaluate
---streaming` judges them. One row for each place that a camera may hang in.
+--streaming` does. There is one row for each place where a camera may be mounted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ CLEAN_S = 180.0
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Degrees off people's front, how far each clip may differ from that, and from above; noise in body heights."""
+    """Where a camera is: degrees off people's front, give or take `yaw` for each clip, and degrees above.
+
+    `noise` is in body heights.
+    """
 
     aside: float = 0
     yaw: float = 10
@@ -57,17 +60,17 @@ PLACES: dict[str, tuple[View | None, View | None]] = {
     "45° aside, support from in front": (View(), View(aside=45)),
     "in front, support in 3-D": (None, View()),
 }
-"""How the support is seen, and how the streams are."""
+"""How the support is seen, and how the streams are seen; None: 3-D, as recorded."""
 
 
 def watch(place: str, o: argparse.Namespace) -> Row:
-    """The figures of one place."""
+    """Watch the streams from one place; returns the figures."""
     torch.set_num_threads(1)
     data, bundle = load_set(o.data), open_bundle(o.bundle)
     protocol = by_people(data.subjects, o.people.split(","))
     clips = np.array(data.clips, object)
     for n, (side, view) in enumerate(zip((protocol.pool, protocol.test), PLACES[place], strict=True)):
-        if view is not None:  # each side by chances of its own
+        if view is not None:  # each side with a seed of its own
             clips[side] = view(clips[side].tolist(), 2 * o.seed + n)
     outcomes = stream_outcomes(
         replace(data, clips=clips.tolist()),
@@ -86,11 +89,13 @@ def watch(place: str, o: argparse.Namespace) -> Row:
 
 
 def main() -> None:
-    """Measure, print a table, write the figures when asked."""
+    """Measure, print a table, and write the figures if asked to."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="DIR/<category>/*.npz")
-    parser.add_argument("--people", default="4,8", help="whose streams are watched; those of UTD-MHAD are held out")
-    parser.add_argument("--bundle", type=Path, help="none: base")
+    parser.add_argument(
+        "--people", default="4,8", help="whose streams are watched; default: those of UTD-MHAD held out"
+    )
+    parser.add_argument("--bundle", type=Path, help="default: base")
     parser.add_argument("--places", nargs="+", choices=PLACES, default=list(PLACES), metavar="PLACE")
     parser.add_argument("--shots", type=int, default=3)
     parser.add_argument("--normals", type=int, default=1, help="categories that are normal at a time")

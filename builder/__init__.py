@@ -1,1 +1,1 @@
-"""Turns a trained encoder into the graph, and later the engine, that the device runs."""
+"""Turns a trained encoder into the graph that the device runs, and the graph into engines."""

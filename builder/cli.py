@@ -23,14 +23,16 @@ def plan(
     timing_cache: Path | None,
     version_compatible: bool,
 ) -> None:
-    """Build a TensorRT plan and say what came of it."""
-    from builder.compile import Wish, build_tensorrt
+    """Build a TensorRT plan, and print what was built and how it measured."""
+    from builder.compile import PlanOptions, build_tensorrt
     from builder.profile import parse_profile
     from edge.bundle import open_bundle
-    from edge.engine.record import FOLDER, computed
+    from edge.engine.record import FOLDER, actual_precision
 
-    wish = Wish(precision, parse_profile(batch, support), float32, workspace, timing_cache, version_compatible)
-    built, record = build_tensorrt(open_bundle(root), wish, say)
+    options = PlanOptions(
+        precision, parse_profile(batch, support), float32, workspace, timing_cache, version_compatible
+    )
+    built, record = build_tensorrt(open_bundle(root), options, say)
     path, gate = built.root / FOLDER / record.target / record.file, record.gate
     how = f", {record.together} windows at once" if record.together > 1 else ""
     say(f"{path}: {path.stat().st_size / 1e6:.2f} MB, TensorRT {record.tensorrt}, {record.gpu}, {precision}{how}")
@@ -38,53 +40,53 @@ def plan(
         f"gate over {gate.windows} windows: cosine ≥ {gate.cosine:.6f}, "
         f"distance within {gate.distance:.1e}, few-shot AUROC within {gate.auroc:.1e}"
     )
-    if computed(record) != record.precision:
-        say(f"it computes in float32 throughout: TensorRT {record.tensorrt} found no other way that passes")
+    if actual_precision(record) != record.precision:
+        say(f"the plan computes in float32 throughout: TensorRT {record.tensorrt} built no other that passes")
     say("ms by batch size, p50 and p99: " + ", ".join(f"{n}: {a:g} {b:g}" for n, (a, b) in record.latency_ms.items()))
     say(f"haad-edge run --bundle {built.root} --engine tensorrt,onnx")
 
 
 def register(app: typer.Typer) -> None:
-    """Add this house's commands."""
+    """Add the builder's commands."""
 
     @app.command(rich_help_panel="Make a model")
     def build(
-        bundle: Annotated[Path, typer.Argument(help="the bundle to build in")],
-        target: Annotated[str, typer.Option(help="what to build: onnx, or tensorrt: a plan for this GPU")] = "onnx",
+        bundle: Annotated[Path, typer.Argument(help="the bundle to add the build to")],
+        target: Annotated[str, typer.Option(help="onnx: the graph; tensorrt: a plan for this GPU")] = "onnx",
         precision: Annotated[
             str | None, typer.Option(help="fp32 or fp16; none: fp32 for onnx, fp16 for tensorrt")
         ] = None,
         float32: Annotated[
-            list[str] | None, typer.Option(help="fp16: a part to keep in float32, by how its operations' names begin")
+            list[str] | None, typer.Option(help="fp16: prefix of operation names to keep in float32")
         ] = None,
         batch: Annotated[
-            str, typer.Option(help="tensorrt: windows in a batch, least:usual:most", rich_help_panel=PLAN)
+            str, typer.Option(help="tensorrt: windows in a batch, min:usual:max", rich_help_panel=PLAN)
         ] = BATCH,
         support: Annotated[
-            str, typer.Option(help="tensorrt: categories x windows of each, least:usual:most", rich_help_panel=PLAN)
+            str, typer.Option(help="tensorrt: categories x windows in each, min:usual:max", rich_help_panel=PLAN)
         ] = SUPPORT,
         workspace: Annotated[
-            int, typer.Option(min=1, max=1 << 20, help="tensorrt: MiB to try ways with", rich_help_panel=PLAN)
+            int, typer.Option(min=1, max=1 << 20, help="tensorrt: MiB the builder may work with", rich_help_panel=PLAN)
         ] = WORKSPACE,
         timing_cache: Annotated[
             Path | None, typer.Option(help="tensorrt: file of measured timings, read and written", rich_help_panel=PLAN)
         ] = None,
         version_compatible: Annotated[
             bool,
-            typer.Option(help="tensorrt: a plan that later versions run too, a little slower", rich_help_panel=PLAN),
+            typer.Option(help="tensorrt: a plan that later versions can run, a little slower", rich_help_panel=PLAN),
         ] = False,
     ) -> None:
-        """Export the encoder and the match as one graph, checked against torch; with fp16 its float16 form as well.
+        """Export encoder and match as one graph, checked against torch; with --precision fp16, in float16 as well.
 
-        With --target tensorrt compile that graph for the GPU of this machine. It needs no torch then.
+        With --target tensorrt, compile that graph for this machine's GPU instead. That needs no torch.
         """
         if target not in ("onnx", "tensorrt"):
-            raise typer.BadParameter(f"unknown target '{target}'; there are onnx and tensorrt", param_hint="--target")
+            raise typer.BadParameter(f"unknown target '{target}'; use onnx or tensorrt", param_hint="--target")
         precision = precision or ("fp16" if target == "tensorrt" else "fp32")
         if precision not in ("fp32", "fp16"):
             raise typer.BadParameter(f"'{precision}' is neither fp32 nor fp16", param_hint="--precision")
         if float32 and precision == "fp32":
-            raise typer.BadParameter("everything is float32 without --precision fp16", param_hint="--float32")
+            raise typer.BadParameter("without --precision fp16 everything is float32 anyway", param_hint="--float32")
         if target == "tensorrt":
             plan(bundle, precision, float32 or [], batch, support, workspace, timing_cache, version_compatible)
             return
@@ -101,7 +103,7 @@ def register(app: typer.Typer) -> None:
         else:
             built = build_onnx(open_bundle(bundle))
         for name, why, fix in left_behind(built):
-            say(f"engine {name}: {why}; to make it anew: {fix}")
+            say(f"engine {name}: {why}; to rebuild it: {fix}")
         found = built.manifest.parity
         say(f"{built.root / GRAPH}: opset {built.manifest.opset}, {(built.root / GRAPH).stat().st_size / 1e6:.2f} MB")
         say(
@@ -111,8 +113,8 @@ def register(app: typer.Typer) -> None:
         if precision == "fp16":
             path, gate = built.root / FOLDER / record.target / record.file, record.gate
             say(
-                f"{path}: {path.stat().st_size / 1e6:.2f} MB, typed; "
-                f"by their lists for TensorRT {', '.join(record.reads)}"
+                f"{path}: {path.stat().st_size / 1e6:.2f} MB, strongly typed; "
+                f"readable by TensorRT {', '.join(record.reads)}, according to their lists"
             )
             say(
                 f"gate over {gate.windows} windows: cosine ≥ {gate.cosine:.6f}, "
@@ -123,7 +125,7 @@ def register(app: typer.Typer) -> None:
     def inspect(
         path: Annotated[Path, typer.Argument(help="a bundle, or one of its engines/<target> folders")],
     ) -> None:
-        """What a bundle or an engine is, what can run it, and why not here."""
+        """Show what a bundle or an engine is, what can run it, and if it cannot run here, why."""
         from builder.inspect import inspect as look
         from edge.commands.doctor import show
 
@@ -131,7 +133,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command(rich_help_panel=MODEL)
     def verify(bundle: Annotated[Path, typer.Argument(help="the bundle to check")]) -> None:
-        """Whether a bundle is whole and computes here what it should; exit code 1 if not."""
+        """Check that a bundle is whole and computes here what it should; exit code 1 if not."""
         from builder.verify import verify as check
         from edge.bundle import open_bundle
         from edge.commands.doctor import show

@@ -1,6 +1,6 @@
-"""`haad-edge build --target tensorrt`: a plan for the GPU of this machine, accepted by the gate or not written.
+"""Builds a TensorRT plan for this machine's GPU (`build --target tensorrt`), and writes it if it passes the gate.
 
-encoder.onnx ─► (typed float16) ─► TensorRT ─► plan ─► run here, as the device will ─► gate ─► engines/<target>/
+encoder.onnx ─► (typed float16) ─► TensorRT ─► plan ─► run here, as on the device ─► gate ─► engines/<target>/
                                                                 ▲
                                    ONNX Runtime, float32 ───────┘
 """
@@ -36,8 +36,8 @@ RUNS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the user asked for. `workspace` in MiB; `float32`: parts to keep in float32 beside the islands."""
+class PlanOptions:
+    """What the user asked for. `workspace` in MiB; `float32`: parts to keep in float32 besides the islands."""
 
     precision: str
     profile: Profile
@@ -46,8 +46,8 @@ class Wish:
     timing_cache: Path | None = None
     version_compatible: bool = False
 
-    def words(self) -> list[str]:
-        """The options of `haad-edge build` that say the same, without --precision, a file, and what is the default."""
+    def cli_options(self) -> list[str]:
+        """The same as options of `haad-edge build`: those not at their defaults, without --precision and files."""
         usual, p, out = parse_profile(), self.profile, list[str]()
         if p.batch != usual.batch:
             out += ["--batch", as_range(p.batch)]
@@ -60,13 +60,13 @@ class Wish:
         return out + ["--version-compatible"] * self.version_compatible
 
 
-def ready(here: Machine) -> tuple[Gpu, str]:
-    """The GPU and TensorRT's version. Raises EngineError that says what to install."""
+def require_tensorrt(here: Machine) -> tuple[Gpu, str]:
+    """The GPU and TensorRT's version. Raises EngineError, saying what to install, if one of them is missing."""
     if here.gpu is None:
         raise EngineError(
             "no plan can be built here",
             why=here.problem,
-            fix="build on the machine that will run it: a plan belongs to its GPU and its TensorRT",
+            fix="build on the machine that will run the plan: a plan fits only its GPU and its TensorRT",
         )
     if here.tensorrt is None or not here.pycuda:
         raise EngineError(
@@ -78,23 +78,23 @@ def ready(here: Machine) -> tuple[Gpu, str]:
 
 
 def build_tensorrt(
-    bundle: Bundle, wish: Wish, tell: Callable[[str], None] = lambda text: None
+    bundle: Bundle, options: PlanOptions, tell: Callable[[str], None] = lambda text: None
 ) -> tuple[Bundle, PlanRecord]:
-    """Build, judge and write a plan. The bundle must hold encoder.onnx. Raises HaadError."""
-    from builder.plan import Order, is_typed, make_plan
+    """Build a plan, run it through the gate and write it. The bundle must hold encoder.onnx. Raises HaadError."""
+    from builder.plan import PlanSpec, is_typed, make_plan
     from edge.engine.cuda import CudaDevice
 
-    gpu, version = ready(this_machine())
-    target = f"{PLANS}{version}-sm{gpu.capability.replace('.', '')}-{wish.precision}"
+    gpu, version = require_tensorrt(this_machine())
+    target = f"{PLANS}{version}-sm{gpu.capability.replace('.', '')}-{options.precision}"
     try:
         ready_folder(bundle.root / FOLDER / target)
     except OutputError as e:
         raise OutputError(e.what, why=e.why, fix=f"cp -r {bundle.root} COPY, then build in COPY") from None
-    ready_file(wish.timing_cache, "--timing-cache")
-    tell(f"compiling for {gpu.name} with TensorRT {version}, which tries many ways: this takes a while …")
+    ready_file(options.timing_cache, "--timing-cache")
+    tell(f"compiling for {gpu.name} with TensorRT {version}, which tries many kernels: this takes a while …")
     start = time.perf_counter()
     m, data = bundle.manifest, bundle.read(GRAPH)
-    half, typed = wish.precision == "fp16", is_typed()
+    half, typed = options.precision == "fp16", is_typed()
     several = importlib.util.find_spec("onnx") is not None
     if several:
         from builder.operations import check_export
@@ -102,13 +102,13 @@ def build_tensorrt(
 
         check_export(data)
         several = can_widen(data)
-    if not several and wish.profile.batch[2] >= TOGETHER:
+    if not several and options.profile.batch[2] >= TOGETHER:
         tell(
-            "for single windows only: for eight at once, which may be faster, it takes the package onnx and a graph of "
+            "building for single windows only: eight at once may be faster, but need the package onnx and a graph of "
             f"this version (haad-edge build {bundle.root} --target onnx)"
         )
-    islands = list(dict.fromkeys((*ISLANDS, *wish.float32))) if half else []
-    examples = fit_examples(gate_examples(m.frames, m.seconds), wish.profile.shots[2])
+    islands = list(dict.fromkeys((*ISLANDS, *options.float32))) if half else []
+    examples = fit_examples(gate_examples(m.frames, m.seconds), options.profile.shots[2])
     exact = outputs(data, examples)
     draft = PlanRecord(
         target=target,
@@ -121,25 +121,25 @@ def build_tensorrt(
         typed=typed,
         inputs=free_shapes(m.frames, m.embedding, INPUTS),
         outputs=free_shapes(m.frames, m.embedding, OUTPUTS),
-        profile=wish.profile,
+        profile=options.profile,
         tensorrt=version,
-        version_compatible=wish.version_compatible,
+        version_compatible=options.version_compatible,
         cuda="",
         driver=gpu.driver,
         driver_release=gpu.release,
         gpu=gpu.name,
         compute_capability=gpu.capability,
         machine=this_machine().platform,
-        workspace_mib=wish.workspace,
+        workspace_mib=options.workspace,
         parity={},
         gate=Gate(cosine=0, distance=0, auroc=0, auroc_float32=0, windows=0, limits={}),
         build_seconds=0,
         latency_ms={},
     )
-    device = CudaDevice()  # before TensorRT: it takes this context
+    device = CudaDevice()  # before TensorRT, which uses its context
 
     def drafted(way: Way) -> PlanRecord:
-        return draft.model_copy(update={"profile": way.profile(wish.profile), "together": way.together})
+        return draft.model_copy(update={"profile": way.profile(options.profile), "together": way.together})
 
     def compiled(way: Way, extra: Sequence[str] = ()) -> bytes:
         kept = [*islands, *extra]
@@ -148,29 +148,29 @@ def build_tensorrt(
             from builder.together import widened
 
             graph = widened(data, way.together)
-        order = Order(
+        spec = PlanSpec(
             name=name_of(m.files[GRAPH]),
-            shapes=shapes(way.profile(wish.profile), m.frames, J, m.embedding),
+            shapes=shapes(way.profile(options.profile), m.frames, J, m.embedding),
             half=half,
             islands=kept,
-            workspace=wish.workspace << 20,
-            timing_cache=wish.timing_cache,
-            version_compatible=wish.version_compatible,
-            ask=way.ask,
+            workspace=options.workspace << 20,
+            timing_cache=options.timing_cache,
+            version_compatible=options.version_compatible,
+            request_half=way.request_half,
         )
-        return make_plan(typed_graph(graph, kept) if half and typed else graph, order)
+        return make_plan(typed_graph(graph, kept) if half and typed else graph, spec)
 
     def judged(way: Way, plan: bytes) -> Judged:
-        engine = open_plan(bundle, drafted(way), plan, max_batch=wish.profile.batch[2], device=CudaDevice())
+        engine = open_plan(bundle, drafted(way), plan, max_batch=options.profile.batch[2], device=CudaDevice())
         try:
-            verdict, short = judge_engine(engine, exact, examples, wish.profile)
-            return verdict, short, latency(engine, wish.profile) if not verdict.failures else {}
+            verdict, short = judge_engine(engine, exact, examples, options.profile)
+            return verdict, short, latency(engine, options.profile) if not verdict.failures else {}
         finally:
             engine.close()
 
     try:
-        tries = ways(wish.profile, several, half and not typed)
-        way, plan, (verdict, short, times) = best(tries, compiled, judged, wish.profile)
+        tries = ways(options.profile, several, half and not typed)
+        way, plan, (verdict, short, times) = best(tries, compiled, judged, options.profile)
         if verdict.failures:
 
             def passes(extra: Sequence[str]) -> bool:
@@ -179,14 +179,14 @@ def build_tensorrt(
                 except EngineError as e:
                     if e.lost:
                         raise
-                    return False  # what cannot be built so does not pass
+                    return False  # what cannot be built does not pass
 
-            raise refused(verdict, half, data, islands, exact, examples, passes)
+            raise gate_error(verdict, half, data, islands, exact, examples, passes)
         record = drafted(way).model_copy(
             update={
                 "sha256": hashlib.sha256(plan).hexdigest(),
                 "cuda": device.toolkit,
-                "asked": wish.words(),
+                "asked": options.cli_options(),
                 "parity": differences(exact, short),
                 "gate": Gate(**asdict(verdict), limits={"cosine": COSINE, "distance": DISTANCE, "auroc": AUROC}),
                 "latency_ms": times,
@@ -194,7 +194,7 @@ def build_tensorrt(
             }
         )
     finally:
-        with contextlib.suppress(EngineError):  # where it was lost, what is told is why
+        with contextlib.suppress(EngineError):  # if the device was lost, the first error says why
             device.close()
     root = f"{FOLDER}/{record.target}"
     text = record.model_dump_json(indent=2) + "\n"
@@ -203,11 +203,11 @@ def build_tensorrt(
 
 
 def typed_graph(data: bytes, islands: Sequence[str]) -> bytes:
-    """The float16 graph, checked. Raises MissingExtra without the package onnx, BundleError for an unknown part."""
+    """The typed float16 graph, checked. Raises MissingExtra without the package onnx, BundleError for unknown parts."""
     if importlib.util.find_spec("onnx") is None:
         raise MissingExtra(
             "a float16 plan needs the package onnx here",
-            why="from TensorRT 10 on, precision is written into the graph",
+            why="from TensorRT 10 on, precision is written into the graph, which takes that package",
             fix="pip install onnx, or --precision fp32",
         )
     import onnx
@@ -217,11 +217,11 @@ def typed_graph(data: bytes, islands: Sequence[str]) -> bytes:
 
     model = onnx.load_from_string(data)
     if unknown := [p for p in islands if not p or not any(n.name.startswith(p) for n in model.graph.node)]:
-        old = unknown[0] in ISLANDS  # which nobody named
+        old = unknown[0] in ISLANDS  # not named by the user
         raise BundleError(
             f"no operation of the graph has a name that begins with {unknown[0]!r}",
-            why="the graph is of another version" if old else "",
-            fix="haad-edge build BUNDLE --target onnx, then again"
+            why="another version of haad-edge exported the graph" if old else "",
+            fix="haad-edge build BUNDLE --target onnx, then build the plan again"
             if old
             else f"use one of: {' '.join(parts(model, ISLANDS))}",
         )
@@ -231,7 +231,7 @@ def typed_graph(data: bytes, islands: Sequence[str]) -> bytes:
 
 
 def free_shapes(frames: int, embedding: int, names: Sequence[str]) -> dict[str, list[int]]:
-    """Inputs or outputs as TensorRT names their shapes: −1 is free."""
+    """The shapes of inputs or outputs as TensorRT gives them: −1 for a free axis."""
     known = {
         "joints": [-1, frames, J, 3],
         "visible": [-1, frames, J],
@@ -244,7 +244,7 @@ def free_shapes(frames: int, embedding: int, names: Sequence[str]) -> dict[str, 
 
 
 def fit_examples(examples: Examples, shots: int) -> Examples:
-    """The same, with at most `shots` support windows in a category."""
+    """The same examples, with at most `shots` support windows in a category."""
     keep = np.ones(len(examples.category), bool)
     for c in range(examples.categories):
         keep[np.flatnonzero(examples.support & (examples.category == c))[shots:]] = False
@@ -253,9 +253,10 @@ def fit_examples(examples: Examples, shots: int) -> Examples:
 
 
 def judge_engine(engine: Engine, exact: Output, examples: Examples, profile: Profile) -> tuple[Verdict, Output]:
-    """The worst verdict on batches of every size that there is a bucket for, and what came out that is farthest off.
+    """The worst verdict over batches of every bucket size, and the output that differs most from `exact`.
 
-    With support features of its own, and with the float32 ones that `run` gives it; it is these that are handed out.
+    Each size is judged with support features of the engine's own, and with the float32 ones that `run` gives it. Only
+    outputs with the float32 ones are returned.
     """
     verdicts, given = [], []
     for n in buckets(profile.batch[0], engine.staging.size):
@@ -268,9 +269,9 @@ def judge_engine(engine: Engine, exact: Output, examples: Examples, profile: Pro
 
 
 def distances(engine: Engine, examples: Examples, support: Float, profile: Profile, size: int = 0) -> Float:
-    """distance (N, G) to `support` (G, K, D), through a plan that takes fewer categories at a time, or more shots.
+    """distance (N, G) to `support` (G, K, D), through a plan that may take fewer categories at a time, or more shots.
 
-    `size`: windows in a batch, 0 for as many as there is room for.
+    `size`: windows in a batch; 0: as many as the engine has room for.
     """
     most, out = profile.categories[2], []
     for i in range(0, len(support), most):
@@ -287,7 +288,7 @@ def distances(engine: Engine, examples: Examples, support: Float, profile: Profi
 
 
 def differences(exact: Output, short: Output) -> dict[str, float]:
-    """The greatest difference of any number of each output."""
+    """The greatest absolute difference in each output."""
     return {
         "embedding": float(np.abs(exact.embedding - short.embedding).max()),
         "distance": float(np.abs(exact.distance - short.distance).max()),
@@ -295,7 +296,7 @@ def differences(exact: Output, short: Output) -> dict[str, float]:
 
 
 def latency(engine: Engine, profile: Profile, runs: int = RUNS) -> dict[str, list[float]]:
-    """[p50, p99] in ms by batch size, from the staging buffer to the result, with what is bound."""
+    """[p50, p99] in ms by batch size, from staging buffer to result, against the bound support set."""
     out = {}
     for n in buckets(profile.batch[0], engine.staging.size):
         n = min(n, engine.staging.size)
@@ -308,7 +309,7 @@ def latency(engine: Engine, profile: Profile, runs: int = RUNS) -> dict[str, lis
     return out
 
 
-def refused(
+def gate_error(
     verdict: Verdict,
     half: bool,
     data: bytes,
@@ -317,22 +318,22 @@ def refused(
     examples: Examples,
     passes: Callable[[Sequence[str]], bool],
 ) -> BundleError:
-    """The error for a plan that fails the gate: with what to keep in float32, as seen to pass."""
+    """The error for a plan that fails the gate. Its fix names parts to keep in float32 with which a plan passed."""
     why = "; ".join(verdict.failures)
     if not half:
-        return BundleError("the plan is not accepted", why=why, fix="report it with TensorRT's version and the GPU")
+        return BundleError("the plan fails the gate", why=why, fix="report it with TensorRT's version and the GPU")
     if importlib.util.find_spec("onnx") is None:
-        fix = "--precision fp32, or pip install onnx to be told which part to keep in float32"
-        return BundleError("the plan is not accepted", why=why, fix=fix)
-    from builder.keep import by_cost, least
+        fix = "use --precision fp32, or pip install onnx to be told which parts to keep in float32"
+        return BundleError("the plan fails the gate", why=why, fix=fix)
+    from builder.keep import shortest_passing, sorted_by_cost
 
-    keep = least(by_cost(data, islands, exact, examples), passes)
+    keep = shortest_passing(sorted_by_cost(data, islands, exact, examples), passes)
     if keep is None:
         return BundleError(
-            "the plan is not accepted", why=f"{why}, whatever is kept in float32", fix="--precision fp32"
+            "the plan fails the gate", why=f"{why}, whatever is kept in float32", fix="use --precision fp32"
         )
     return BundleError(
-        "the plan is not accepted",
+        "the plan fails the gate",
         why=why,
-        fix="keep in float32, by building with " + " ".join(f"--float32 {p}" for p in keep),
+        fix="keep these parts in float32: build with " + " ".join(f"--float32 {p}" for p in keep),
     )

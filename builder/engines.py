@@ -1,4 +1,4 @@
-"""Builds what the bundle holds beside its float32 graph: engines/<target>/, accepted by the gate or not written."""
+"""Builds the float16 graph, engines/onnx-fp16/ in a bundle, and writes it only if it passes the gate."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ BATCHES, RUNS = (1, 16, 64), 5
 
 
 def build_half(bundle: Bundle, float32: Sequence[str] = ()) -> tuple[Bundle, EngineRecord]:
-    """Build encoder.onnx, then its float16 form as engines/onnx-fp16/, with the parts `float32` kept in float32 too.
+    """Build encoder.onnx, then its float16 form as engines/onnx-fp16/, with the parts in `float32` kept float32 too.
 
-    Raises BundleError for a part that the graph does not have, and for a graph that does not pass the gate; the
-    float32 graph, which passed its own check, is written all the same.
+    Raises BundleError for a part that the graph does not have, and for a float16 graph that fails the gate. The float32
+    graph, which has passed its own check, is written even then.
     """
     start = time.perf_counter()
     bundle = build_onnx(bundle)
@@ -43,7 +43,7 @@ def build_half(bundle: Bundle, float32: Sequence[str] = ()) -> tuple[Bundle, Eng
             fix=f"use one of: {' '.join(parts(model, ISLANDS))}",
         )
     if not parts(model, [*ISLANDS, *float32]):
-        raise BundleError("nothing is left to be float16", why=f"--float32 {' '.join(float32)} is all of it")
+        raise BundleError("nothing is left to be float16", why=f"--float32 {' '.join(float32)} covers the whole graph")
     islands = list(dict.fromkeys((*ISLANDS, *float32)))
     typed, verdict = accept(data, gate_examples(m.frames, m.seconds), islands)
     built = onnx.load_from_string(typed)
@@ -77,7 +77,7 @@ def _shapes(values: Sequence[onnx.ValueInfoProto]) -> dict[str, list[int | str]]
 
 
 def _latency(data: bytes, frames: int, embedding: int) -> dict[str, float]:
-    """Median milliseconds of a batch on one thread, of RUNS, against 4 categories of 16 windows."""
+    """Median ms by batch size, over RUNS batches on one thread, against 4 categories of 16 windows."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])

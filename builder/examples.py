@@ -1,4 +1,4 @@
-"""Windows of made motion that a build is judged on; neither data nor torch is needed for them."""
+"""Generates the windows of synthetic motion that builds are judged on. Needs neither data nor torch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from edge.skeleton import Float
 from edge.support.enrol import clip_windows
 
 FAR_M = (20.0, 0.0, -35.0)
-"""Where the people of the third set walk, seen from the origin."""
+"""How far from the origin the people of the third set walk."""
 
 
 def example_windows(frames: int, seconds: float) -> tuple[Float, Float]:
-    """Windows of made motion, whole and with a tenth of the joints hidden: (N, T, 15, 3), (N, T, 15)."""
+    """Windows of synthetic motion, all joints visible and then a tenth hidden: (N, T, 15, 3), (N, T, 15)."""
     joints, visible = (np.concatenate(x) for x in zip(*_windows(frames, seconds, 0), strict=True))
     hidden = _hide(visible, 0)
     return np.concatenate([joints, joints * hidden[..., None]]), np.concatenate([visible, hidden])
@@ -24,7 +24,7 @@ def example_windows(frames: int, seconds: float) -> tuple[Float, Float]:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """joints (N, T, 15, 3), visible (N, T, 15), category (N,); `support` (N,) marks the windows to compare with.
+    """joints (N, T, 15, 3), visible (N, T, 15), category (N,); `support` (N,) marks the support windows.
 
     Every category has the same number of support windows, all of one person; the others are of two more people.
     """
@@ -40,10 +40,10 @@ class Examples:
 
 
 def gate_examples(frames: int, seconds: float) -> Examples:
-    """Three people in every made motion: as made; with a tenth of the joints hidden; far off and in millimetres.
+    """Three people in every synthetic motion: unchanged; with a tenth of the joints hidden; far away, in millimetres.
 
-    The last is what a float16 graph stumbles over where raw coordinates or their squares are not kept in float32. And
-    one window in which nobody is seen: where the least numbers become 0, nothing is divided by nothing.
+    The third overflows a float16 graph that does not keep raw coordinates and their squares in float32. One window
+    shows nobody: a graph whose smallest numbers round to 0 divides 0 by 0 there.
     """
     joints, visible, category, support = [], [], [], []
     for seed in range(3):

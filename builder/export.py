@@ -1,4 +1,4 @@
-"""The encoder and the match as one ONNX graph, checked against torch before the bundle takes it."""
+"""Exports encoder and match as one ONNX graph, and checks it against torch before it enters the bundle."""
 
 from __future__ import annotations
 
@@ -26,19 +26,21 @@ TOLERANCE = 1e-4
 
 
 def load_graph(bundle: Bundle) -> Graph:
-    """The torch graph of a bundle, in evaluation mode."""
+    """The torch graph of a bundle, in evaluation mode. Raises BundleError if the weights do not fit."""
     known = {f.name for f in fields(EncoderConfig)}
     config = EncoderConfig(**{k: v for k, v in bundle.manifest.architecture.items() if k in known})  # type: ignore[arg-type]
     graph = Graph(Encoder(config))
     try:
         graph.load_state_dict(load_tensors(bundle.read(WEIGHTS)))
     except (RuntimeError, ValueError, SafetensorError) as e:
-        raise BundleError(f"{bundle.root}: its weights do not fit its architecture", why=str(e)[:300]) from None
+        raise BundleError(
+            f"{bundle.root}: the weights do not fit the architecture in the manifest", why=str(e)[:300]
+        ) from None
     return graph.eval()
 
 
 def export(graph: Graph) -> bytes:
-    """The ONNX file's bytes: dynamic batch, categories and shots. Raises BundleError for a graph off the list."""
+    """The ONNX file's bytes, with dynamic batch, categories and shots. Raises BundleError if `check_export` does."""
     c = graph.encoder.config
     example = (
         torch.zeros(2, c.frames, J, 3),
@@ -65,7 +67,7 @@ def export(graph: Graph) -> bytes:
                 "distance": {0: "batch", 1: "categories"},
             },
             opset_version=OPSET,
-            # The newer exporter saves opset 18 whatever it is asked for, and TensorRT 8 misreads its reductions.
+            # The newer exporter writes opset 18 whatever is requested, and TensorRT 8 misreads its reductions.
             dynamo=False,
         )
     data = tidy(buffer.getvalue())
@@ -74,7 +76,7 @@ def export(graph: Graph) -> bytes:
 
 
 def parity(graph: Graph, data: bytes, windows: tuple[Float, Float]) -> dict[str, Any]:
-    """The greatest differences between torch and ONNX Runtime over the windows, against a ragged support set."""
+    """The greatest differences between torch and ONNX Runtime, with categories of 16, 5 and 1 support windows."""
     rng = np.random.default_rng(1)
     joints, visible = windows
     support = rng.standard_normal((3, 16, graph.encoder.config.embedding)).astype(np.float32)
@@ -102,8 +104,8 @@ def build_onnx(bundle: Bundle) -> Bundle:
     found = parity(graph, data, example_windows(m.frames, m.seconds))
     if not (found["embedding"] <= TOLERANCE and found["distance"] <= TOLERANCE):  # so that NaN fails too
         raise BundleError(
-            f"{bundle.root}: the graph does not compute what torch does",
+            f"{bundle.root}: the exported graph does not compute what torch computes",
             why=f"they differ by {found['embedding']:.2g} (embedding) and {found['distance']:.2g} (distance)",
-            fix="report it with both version numbers; the bundle was left as it was",
+            fix="report it with the versions of torch and onnxruntime; the bundle was not changed",
         )
     return add_to_bundle(bundle, {GRAPH: data}, made_of=WEIGHTS, opset=OPSET, parity=found)

@@ -1,11 +1,11 @@
-"""The accuracy gate: a float16 graph is taken only if it says what the float32 graph says.
+"""The accuracy gate: accepts a float16 graph only if its results agree with those of the float32 graph.
 
     float32 graph ─┬──────────────────────────► embedding, distance ─┐
-                   └► to_half ─┬► as it runs ──► embedding, distance ─┼► Verdict ─► taken, or which part to keep
+                   └► to_half ─┬► as it runs ──► embedding, distance ─┼► Verdict ─► accepted, or what to keep
                                └► rounded ─────► embedding, distance ─┘
 
-Both forms of the float16 graph are judged and the worse counts: ONNX Runtime on a CPU computes much of a float16 graph
-in float32, so the graph as it runs there says too little of a device that does not.
+Both forms of the float16 graph are judged, and the worse counts. ONNX Runtime on a CPU computes much of a float16 graph
+in float32, so how it runs there says too little about a device that computes in float16.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from edge.errors import BundleError
 from edge.skeleton import Float
 
 COSINE, DISTANCE, AUROC = 0.999, 2e-3, 2e-3
-"""At least, of every window; at most, of every distance; at most, between the few-shot AUROC of the two."""
+"""The limits: the least cosine of any window, the greatest difference of any distance and of few-shot AUROC."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The worst that was found over all windows: least cosine, greatest difference of a distance, loss of AUROC."""
+    """The worst over all windows: the least cosine and the greatest difference in distance; the difference in AUROC."""
 
     cosine: float
     distance: float
@@ -38,39 +38,39 @@ class Verdict:
 
     @property
     def failures(self) -> list[str]:
-        """Which limits are broken, in words."""
+        """The limits that are exceeded, in words."""
         out = []
         if not np.isfinite([self.cosine, self.distance]).all():
-            return ["float16 overflows or loses a divisor: for some windows the outputs are not numbers"]
+            return ["float16 overflows, or a divisor becomes 0: for some windows the outputs are not numbers"]
         if not self.cosine >= COSINE:
-            out.append(f"the cosine to the float32 embedding falls to {self.cosine:.5f}, {COSINE} is asked")
+            out.append(f"the cosine to the float32 embedding falls to {self.cosine:.5f}, at least {COSINE} is required")
         if not self.distance <= DISTANCE:
-            out.append(f"distances differ by up to {self.distance:.2g}, {DISTANCE:g} is allowed")
+            out.append(f"distances differ by up to {self.distance:.2g}, at most {DISTANCE:g} is allowed")
         if not self.auroc <= AUROC:
-            out.append(f"few-shot AUROC differs by {self.auroc:.4f}, {AUROC:g} is allowed")
+            out.append(f"few-shot AUROC differs by {self.auroc:.4f}, at most {AUROC:g} is allowed")
         return out
 
     @property
     def strain(self) -> float:
-        """How much of the limits is used up: 1 at the limit that is nearest or most exceeded; inf for NaN."""
+        """How much of the tightest limit is used up: 1 at the limit, more beyond it; inf for NaN."""
         used = (1 - self.cosine) / (1 - COSINE), self.distance / DISTANCE, self.auroc / AUROC
         return max(used) if np.isfinite(used).all() else np.inf
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a graph makes of the examples: embedding (N, D), distance (N, G) to its own embeddings of the support."""
+    """A graph's output for the examples: embedding (N, D), distance (N, G) to its own support embeddings."""
 
     embedding: Float
     distance: Float
 
 
 def outputs(data: bytes, examples: Examples) -> Output:
-    """Run a graph on the CPU as the device does: the support features are its own."""
+    """Run a graph on the CPU, with support features that it computes itself."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # which may take casts away
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # optimisations may remove casts
     session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     size = {i.name: i.shape for i in session.get_inputs()}["support"][-1]
     feed = {"joints": examples.joints, "visible": examples.visible}
@@ -83,10 +83,10 @@ def outputs(data: bytes, examples: Examples) -> Output:
 
 
 def few_shot_auroc(distance: Float, examples: Examples) -> float:
-    """Mean over the categories: how well distance (N, G) tells a category's windows from all others'.
+    """How well distance (N, G) tells a category's windows from all others: mean AUROC over the categories.
 
-    Windows of the support are not judged. For each category the share of pairs in which the other window lies farther
-    off than the category's own, a tie being half a pair.
+    Support windows are left out. A category's AUROC is the share of pairs (own window, other window) in which the other
+    lies farther away; a tie counts half.
     """
     judged = ~examples.support
     found = []
@@ -99,7 +99,7 @@ def few_shot_auroc(distance: Float, examples: Examples) -> float:
 
 
 def compare(exact: Output, short: Output, examples: Examples) -> Verdict:
-    """The verdict on one output, against the float32 graph's."""
+    """The verdict on `short`, a float16 output, against `exact`, the float32 graph's."""
     length = np.linalg.norm(exact.embedding, axis=1) * np.linalg.norm(short.embedding, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         cosine: NDArray[np.floating] = (exact.embedding * short.embedding).sum(1) / length
@@ -114,22 +114,22 @@ def compare(exact: Output, short: Output, examples: Examples) -> Verdict:
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict that strains the limits most."""
+    """The verdict with the greatest `strain`."""
     return max(verdicts, key=lambda v: v.strain)
 
 
 def judge(exact: Output, typed: bytes, examples: Examples) -> Verdict:
-    """The verdict on a typed float16 graph: the worse of how it runs here and how float16 rounds."""
+    """The verdict on a typed float16 graph: the worse of as it runs here and with float16 rounding."""
     from builder.half import rounded
 
     return worst(compare(exact, outputs(form, examples), examples) for form in (rounded(typed), typed))
 
 
 def what_to_keep(data: bytes, islands: Sequence[str], exact: Output, examples: Examples) -> list[str]:
-    """The parts that pass the gate when they are float32 too: the best one, or if one is not enough, a set of which
-    none can be left out. Overflow often takes two: the part that makes the great number and the one that reads it.
-    """
+    """The parts to keep in float32 so that the graph passes: the best single one, else a set that needs each of them.
 
+    Overflow often takes two: the part that makes the large number and the one that reads it.
+    """
     import onnx
 
     from builder.half import parts, to_half
@@ -150,7 +150,7 @@ def what_to_keep(data: bytes, islands: Sequence[str], exact: Output, examples: E
 
 
 def accept(data: bytes, examples: Examples, islands: Sequence[str] = ISLANDS) -> tuple[bytes, Verdict]:
-    """The typed float16 graph of a float32 one, if it passes. Raises BundleError that says which part to keep."""
+    """The typed float16 form of a graph, if it passes. Raises BundleError that says which parts to keep in float32."""
     from builder.half import to_half
 
     typed = to_half(data, islands)
@@ -159,8 +159,8 @@ def accept(data: bytes, examples: Examples, islands: Sequence[str] = ISLANDS) ->
     if verdict.failures:
         keep = what_to_keep(data, islands, exact, examples)
         raise BundleError(
-            "the float16 graph is not accepted",
+            "the float16 graph fails the gate",
             why="; ".join(verdict.failures),
-            fix="keep in float32, by building with " + " ".join(f"--float32 {p}" for p in keep),
+            fix="keep these parts in float32: build with " + " ".join(f"--float32 {p}" for p in keep),
         )
     return typed, verdict

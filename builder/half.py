@@ -1,11 +1,11 @@
-"""The graph with a float16 body and float32 islands: one file whose types say themselves what runs in which.
+"""Rewrites a graph to a float16 body with float32 islands, with the precision of each operation in its types.
 
     joints, visible ──► normalise ─► DCT ─► turn ──Cast─► graph convolutions ──Cast─► unit length ─► match ──► outputs
                        └─────── float32 ────────┘        └──── float16 ────┘        └────── float32 ─────┘
 
-A strongly typed engine (TensorRT 10 on, by the STRONGLY_TYPED flag) computes each operation in the type that the graph
-gives it; ONNX Runtime runs the same file, so it is judged without a GPU. Islands are prefixes of node names, which the
-float32 graph has as well: where precision is a flag and not a type (TensorRT 8), the same list names its layers.
+A strongly typed engine (from TensorRT 10 on, with the STRONGLY_TYPED flag) computes each operation in the type that the
+graph gives it. ONNX Runtime runs the same file, so it can be judged without a GPU. Islands are prefixes of node names.
+The float32 graph has the same names, so where precision is a flag (TensorRT 8), the same list picks its layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from builder.islands import ISLANDS, in_island
 from edge.errors import BundleError
 
-# These only move values: they keep the type of what they move, so that nothing is rounded between two islands.
+# These only move values. They keep the type of what they move, so that nothing is rounded between two islands.
 _MOVES = frozenset("Concat Expand Gather Identity Reshape Slice Squeeze Transpose Unsqueeze".split())
 _FLOATS: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 _NUMPY: dict[int, type[np.floating]] = {TensorProto.FLOAT: np.float32, TensorProto.FLOAT16: np.float16}
@@ -28,10 +28,10 @@ LARGEST = float(np.finfo(np.float16).max)
 
 
 def part_of(name: str) -> str:
-    """The prefix of the part that a node belongs to: the step in which islands are tried.
+    """The prefix of the part that a node belongs to: the unit in which islands are tried.
 
-    '/encoder/blocks.2/first/linear/MatMul' → '/encoder/blocks.2/'; an operation of the encoder's own, as
-    '/encoder/Relu_1', → '/encoder/Relu'. Nodes without a place (constants) have ''.
+    '/encoder/blocks.2/first/linear/MatMul' → '/encoder/blocks.2/'; an operation directly in the encoder, like
+    '/encoder/Relu_1' → '/encoder/Relu'. Nodes outside any module (constants) → ''.
     """
     scope = name.split("/")[1:-1]
     if not scope:
@@ -50,9 +50,9 @@ def parts(model: onnx.ModelProto, islands: Sequence[str] = ()) -> list[str]:
 
 
 def to_half(data: bytes, islands: Sequence[str] = ISLANDS) -> bytes:
-    """Rewrite a float32 graph into a float16 one whose nodes under `islands`, inputs and outputs stay float32.
+    """Rewrite a float32 graph in float16. Nodes under `islands`, inputs and outputs stay float32.
 
-    Raises BundleError for a constant that float16 cannot hold, naming its part.
+    Raises BundleError, naming the part, for a constant that float16 cannot hold.
     """
     model = onnx.load_from_string(data)
     rewriter = _Rewriter(model, islands)
@@ -65,11 +65,11 @@ def to_half(data: bytes, islands: Sequence[str] = ISLANDS) -> bytes:
 
 
 def rounded(typed: bytes) -> bytes:
-    """A typed graph as float32 arithmetic that rounds to float16 whatever the typed graph makes in float16.
+    """Rewrite a typed graph in float32 arithmetic, rounding to float16 each result that is float16 in the typed graph.
 
-    ONNX Runtime has few float16 kernels on a CPU: it runs the float32 ones, and takes its own casts between two of them
-    out again, so that the typed graph comes out nearly as float32 does. Casts that stand in the graph are kept.
-    Sums are kept in float32 within an operation, as numpy and tensor cores do.
+    ONNX Runtime has few float16 kernels on a CPU. It runs float32 ones instead and removes the casts that it inserts
+    between two of them, so the typed graph's results are nearly those of float32. Casts that are in the graph are kept.
+    Within an operation, sums stay in float32, as with numpy and tensor cores.
     """
     model = onnx.load_from_string(typed)
     kinds = types_of(model)
@@ -106,11 +106,11 @@ def types_of(model: onnx.ModelProto) -> dict[str, int]:
 
 
 class _Rewriter:
-    """Takes the nodes in their order, and gives each its inputs in its type, through a Cast where they differ."""
+    """Types the nodes one after the other, and inserts a Cast where an input has another type."""
 
     def __init__(self, model: onnx.ModelProto, islands: Sequence[str]) -> None:
         self.graph, self.islands = model.graph, islands
-        # What every tensor was before: only float32 ones take part.
+        # The types before the rewrite: only float32 tensors are rewritten.
         self.was = types_of(model)
         self.now = {v.name: v.type.tensor_type.elem_type for v in self.graph.input}
         self.constants: dict[str, NDArray[np.float32]] = {
@@ -121,19 +121,19 @@ class _Rewriter:
         self.initializers: list[TensorProto] = []
 
     def take(self, node: NodeProto) -> None:
-        """Type one node. Constants become initializers of the type that their user needs."""
+        """Type the next node. Constants become initializers of the type that their user needs."""
         if node.op_type == "Constant" and self.was[node.output[0]] == TensorProto.FLOAT:
             value = next((a.t for a in node.attribute if a.name == "value"), None)
             if value is None:
                 raise BundleError(
-                    f"constant '{node.name}' has no tensor", why="the graph is not one of haad-edge build"
+                    f"constant '{node.name}' has no tensor", why="haad-edge build did not export this graph"
                 )
             self.constants[node.output[0]] = numpy_helper.to_array(value)
             return
         floats = [name for name in node.input if self.was.get(name) == TensorProto.FLOAT]
         makes = [name for name in node.output if self.was.get(name) == TensorProto.FLOAT]
         kind = self._type_of(node, floats)
-        if floats and node.op_type != "Shape":  # which reads any type
+        if floats and node.op_type != "Shape":  # Shape reads any type
             for i, name in enumerate(node.input):
                 if name in floats:
                     node.input[i] = self._as(name, kind, node)
@@ -148,7 +148,7 @@ class _Rewriter:
         self.nodes.append(node)
 
     def finish(self) -> None:
-        """Give the outputs back as float32, and put the nodes and constants in place."""
+        """Cast the outputs back to float32, and put the new nodes and constants into the graph."""
         for output in self.graph.output:
             if self.now.get(output.name) == TensorProto.FLOAT16:
                 half = f"{output.name}/float16"
@@ -167,7 +167,7 @@ class _Rewriter:
             repeated.extend(values)
 
     def _type_of(self, node: NodeProto, floats: list[str]) -> int:
-        """float32 in an island and where no float comes in; what it moves, if it moves; else float16."""
+        """float32 in an island or without float inputs; if a node moves, the type of what it moves; else float16."""
         if not floats or in_island(node.name, self.islands):
             return int(TensorProto.FLOAT)
         if node.op_type in _MOVES:
@@ -179,7 +179,7 @@ class _Rewriter:
         return self._as(name, TensorProto.FLOAT, node) if name in self.constants else name
 
     def _as(self, name: str, kind: int, node: NodeProto) -> str:
-        """The name under which a tensor is to be had in this type."""
+        """The name of a tensor in this type; adds the Cast or the constant if there is none yet."""
         if name not in self.constants and self.now[name] == kind:
             return name
         if (name, kind) not in self.made:
@@ -189,7 +189,7 @@ class _Rewriter:
                 if kind == TensorProto.FLOAT16 and np.abs(value).max(initial=0) > LARGEST:
                     raise BundleError(
                         f"'{node.name}' has a constant that float16 cannot hold",
-                        why=f"'{name}' reaches {np.abs(value).max():.3g}, float16 ends at {LARGEST:g}",
+                        why=f"'{name}' reaches {np.abs(value).max():.3g}, float16 only to {LARGEST:g}",
                         fix=f"keep '{part_of(node.name)}' in float32",
                     )
                 self.initializers.append(numpy_helper.from_array(value.astype(_NUMPY[kind]), new))

@@ -1,6 +1,6 @@
-"""`haad-edge inspect`: what a bundle or an engine is, what can run it, and why not here. Needs neither torch nor onnx.
+"""Describes a bundle or an engine, what can run it, and why not here (`haad-edge inspect`). Needs no torch or onnx.
 
-Nothing is loaded whose hash does not match, and nothing is said of what could not be looked at.
+A file whose hash does not match is not loaded, and nothing is claimed about what could not be read.
 """
 
 from __future__ import annotations
@@ -17,33 +17,45 @@ from edge.commands.doctor import Finding
 from edge.engine.machine import this_machine
 from edge.engine.places import memory_of
 from edge.engine.plans import choose, misfit
-from edge.engine.record import FOLDER, PLANS, RECORD, again, computed, engine_names, read_plan, read_record, stale
+from edge.engine.record import (
+    FOLDER,
+    PLANS,
+    RECORD,
+    actual_precision,
+    engine_names,
+    read_plan,
+    read_record,
+    rebuild_command,
+    stale,
+)
 from edge.engine.tensorrt import room_of
 from edge.errors import BundleError, EngineError
 
 
 def find(path: Path) -> tuple[Bundle, str | None]:
-    """The bundle that a path names, and the target when it is one of its engine folders (or a file in one)."""
+    """The bundle that a path names; and the target if the path is one of its engine folders, or a file in one."""
     if path.is_file():
         given, path = path, path.parent
         if not any((path / name).exists() for name in ("manifest.json", RECORD)):
             raise BundleError(
-                f"{given}: not a bundle, nor a file of one",
-                why=f"there is no manifest.json beside it, in {path.absolute()}",
+                f"{given}: neither a bundle nor a file of one",
+                why=f"there is no manifest.json next to it, in {path.absolute()}",
                 fix="name the folder of a bundle, or one of its engines/<target> folders",
             )
     if (path / RECORD).is_file() and path.resolve().parent.name == FOLDER:
         bundle, target = open_bundle(path.resolve().parent.parent), path.resolve().name
         if target not in engine_names(bundle):
             raise BundleError(
-                f"{path}: its bundle's manifest does not list it", why="so nothing vouches for it", fix=again(bundle)
+                f"{path}: not in its bundle's manifest",
+                why="so its hash cannot be checked",
+                fix=rebuild_command(bundle),
             )
         return bundle, target
     return open_bundle(path), None
 
 
 def inspect(path: Path) -> list[Finding]:
-    """Everything there is to say of a bundle or an engine. Raises BundleError where neither is found."""
+    """All findings on a bundle or an engine. Raises BundleError where neither is found."""
     bundle, target = find(path)
     if target:
         return _engine(bundle, target)
@@ -53,7 +65,7 @@ def inspect(path: Path) -> list[Finding]:
     out = [
         Finding("bundle", "ok", f"{bundle.model}, format {m.format}"),
         Finding("windows", "ok", f"{m.frames} frames over {m.seconds:g} s of {m.layout}, embedding of {m.embedding}"),
-        Finding("trained on", "ok", ", ".join(names) or "not said"),
+        Finding("trained on", "ok", ", ".join(names) or "not recorded"),
         Finding("measured", "ok", "; ".join(measured(m))),
         *files(bundle),
     ]
@@ -61,7 +73,7 @@ def inspect(path: Path) -> list[Finding]:
     if data is None:
         missing = GRAPH not in m.files
         fix = f"haad-edge build {bundle.root} --target onnx"
-        out.append(Finding("graph", "absent", "not built yet" if missing else "not looked at: see its file above", fix))
+        out.append(Finding("graph", "absent", "not built yet" if missing else "not read: see its file above", fix))
     else:
         found = m.parity
         if found:
@@ -77,7 +89,7 @@ def inspect(path: Path) -> list[Finding]:
 
 
 def files(bundle: Bundle) -> list[Finding]:
-    """Each file of the manifest: whether its sha256 matches; then what the manifest does not know of."""
+    """For each file of the manifest, whether its sha256 matches; then the files that are not in the manifest."""
     out = []
     for name in bundle.manifest.files:
         try:
@@ -88,7 +100,7 @@ def files(bundle: Bundle) -> list[Finding]:
     known = {*bundle.manifest.files, "manifest.json"}
     here = (p.relative_to(bundle.root).as_posix() for p in sorted(bundle.root.rglob("*")) if p.is_file())
     if strange := [name for name in here if name not in known]:
-        out.append(Finding("other files", "absent", f"not in the manifest, never read: {', '.join(strange[:8])}"))
+        out.append(Finding("other files", "absent", f"not in the manifest, so never read: {', '.join(strange[:8])}"))
     return out
 
 
@@ -101,22 +113,22 @@ def intact(bundle: Bundle, name: str) -> bytes | None:
 
 
 def graph(data: bytes) -> list[Finding]:
-    """Opset, operations, and for each TensorRT version whether its parser takes the graph as it is meant."""
+    """Opset, operations, and for each TensorRT version whether its parser reads the graph correctly."""
     if importlib.util.find_spec("onnx") is None:
         return [
             Finding(
                 "operations",
                 "absent",
-                "opset, operations and TensorRT's lists: not looked at without the package onnx",
-                "where there is a network: pip install onnx",
+                "opset, operations and TensorRT versions: not checked, since the package onnx is missing",
+                "pip install onnx, which needs a network",
             )
         ]
     import onnx
 
     try:
         model = onnx.load_from_string(data)
-    except Exception as e:  # protobuf's own
-        return [Finding("operations", "broken", f"not an ONNX graph: {e}", "build it anew")]
+    except Exception as e:  # protobuf has errors of its own
+        return [Finding("operations", "broken", f"not an ONNX graph: {e}", "build it again")]
     count = Counter(n.op_type for n in model.graph.node)
     weights = sum(len(t.raw_data) for t in model.graph.initializer)
     kinds = " ".join(f"{name}×{n}" for name, n in sorted(count.items()))
@@ -125,12 +137,12 @@ def graph(data: bytes) -> list[Finding]:
     for parser in TENSORRT:
         why = objections(model, parser)
         name = f"parser of TensorRT {parser.version}"
-        out.append(Finding(name, "absent", "; ".join(why[:3])) if why else Finding(name, "ok", "takes it, by its list"))
+        out.append(Finding(name, "absent", "; ".join(why[:3])) if why else Finding(name, "ok", "reads it, by its list"))
     return out
 
 
 def _plan(bundle: Bundle, target: str) -> list[Finding]:
-    """What a plan is, and whether this machine can run it: told from its record and hash, without touching it."""
+    """What a plan is and whether this machine can run it, from its record and hash, without loading it."""
     name = f"engine {target}"
     try:
         record = read_plan(bundle, target)
@@ -138,7 +150,7 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
     except BundleError as e:
         return [Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix)]
     if why := stale(bundle, record):
-        return [Finding(name, "broken", why, again(bundle, target, record.asked))]
+        return [Finding(name, "broken", why, rebuild_command(bundle, target, record.asked))]
     g, p = record.gate, record.profile
     times = ", ".join(f"{n}: {a:g} {b:g}" for n, (a, b) in record.latency_ms.items())
     ranges = ", ".join(
@@ -148,9 +160,10 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
     ranges += f", {record.together} windows at once" if record.together > 1 else ""
     memory = memory_of(room_of(record), bundle.manifest.frames, bundle.manifest.embedding, p.batch[2])
     how = "strongly typed" if record.typed else "by flags"
+    in_float32 = " ".join(record.islands) if actual_precision(record) == "fp16" else "all of it"
     out = [
         Finding(name, "ok", f"{record.precision} of {record.model}, graph {record.graph[:12]}, {size / 1e6:.2f} MB"),
-        Finding(f"{name}: float32 in", "ok", " ".join(record.islands) if computed(record) == "fp16" else "all of it"),
+        Finding(f"{name}: float32 in", "ok", in_float32),
         Finding(
             f"{name}: gate",
             "ok",
@@ -165,14 +178,14 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
             f"driver {record.driver_release or 'of unknown release'} for CUDA {record.driver}; ms p50 and p99 by batch "
             f"size: {times}",
         ),
-        Finding(f"{name}: takes", "ok", f"{ranges}; {memory / 1e6:.1f} MB of device memory beside the plan's own"),
+        Finding(f"{name}: takes", "ok", f"{ranges}; {memory / 1e6:.1f} MB of device memory besides the plan's own"),
     ]
-    anew, here = again(bundle, target, record.asked), this_machine()
+    anew, here = rebuild_command(bundle, target, record.asked), this_machine()
     if why := misfit(bundle, record, here):
         return [*out, Finding(f"{name} here", "absent", why, f"on the machine that will run it: {anew}")]
     detail = f"haad-edge run --bundle {bundle.root} --engine tensorrt,onnx"
     if here.gpu and here.gpu.name != record.gpu:
-        detail += f"; made for {record.gpu}, and for {here.gpu.name} others may be faster: {anew}"
+        detail += f"; built for {record.gpu}, and a plan built for {here.gpu.name} may be faster: {anew}"
     return [*out, Finding(f"{name} here", "ok", detail)]
 
 
@@ -186,7 +199,7 @@ def _engine(bundle: Bundle, target: str) -> list[Finding]:
     except BundleError as e:
         return [Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix)]
     if why := stale(bundle, record):
-        return [Finding(name, "broken", why, again(bundle))]
+        return [Finding(name, "broken", why, rebuild_command(bundle))]
     g, times = record.gate, ", ".join(f"{n}: {t:g}" for n, t in record.latency_ms.items())
     return [
         Finding(
@@ -203,24 +216,24 @@ def _engine(bundle: Bundle, target: str) -> list[Finding]:
         Finding(
             f"{name}: for", "ok", f"TensorRT {', '.join(record.reads)}, strongly typed: by their lists, none was tried"
         ),
-        _runs(f"{name} on ONNX Runtime", data, "", note=", to be checked; `run` uses the float32 graph"),
+        _runs(f"{name} on ONNX Runtime", data, "", note=", for checking only; `run` uses the float32 graph"),
     ]
 
 
 def _runs(name: str, data: bytes, how: str, note: str = "") -> Finding:
-    """Whether ONNX Runtime takes the graph here, with its inputs as it names them."""
+    """Whether ONNX Runtime can load the graph here, and the inputs and outputs that it reports."""
     options = ort.SessionOptions()
-    options.log_severity_level = 4  # what it refuses is said below
+    options.log_severity_level = 4  # the finding below says what it refuses
     try:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as e:  # it raises kinds of its own, without a common base
+    except Exception as e:  # its exceptions have no common base class
         return Finding(name, "broken", f"version {ort.__version__} refuses it: {e!s:.300}", "upgrade onnxruntime")
     shapes = ", ".join(f"{i.name} {i.shape}" for i in (*session.get_inputs(), *session.get_outputs()))
     return Finding(name, "ok", f"{ort.__version__}: {shapes}{note}" + (f"; {how}" if how else ""))
 
 
 def _tensorrt(bundle: Bundle) -> Finding:
-    """Which plan `run` would take here, or why none."""
+    """The plan that `run` would use here, or why there is none."""
     try:
         record = choose(bundle, this_machine())
     except EngineError as e:

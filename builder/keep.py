@@ -1,7 +1,7 @@
-"""When a plan fails the gate: which parts to keep in float32, found by building.
+"""Finds which parts to keep in float32 when a plan fails the gate, by building.
 
-The float16 graph as numpy would round it says in seconds how much each part costs, and so in which order to try; how
-many of them it takes, only the device says. Builds are minutes, so their number is halved each time.
+Rounding the float16 graph as numpy would tells within seconds how much accuracy each part costs, and so the order to
+try them in. How many of them it takes, only the device can tell. A build takes minutes, so this is a binary search.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from builder.examples import Examples
 from builder.gate import Output, judge
 
 
-def by_cost(data: bytes, islands: Sequence[str], exact: Output, examples: Examples) -> list[str]:
-    """The parts outside `islands`, the one that costs most accuracy when it alone is float16 first."""
+def sorted_by_cost(data: bytes, islands: Sequence[str], exact: Output, examples: Examples) -> list[str]:
+    """The parts outside `islands`, sorted by what they cost alone in float16: the most accuracy first."""
     import onnx
 
     from builder.half import parts, to_half
@@ -28,10 +28,10 @@ def by_cost(data: bytes, islands: Sequence[str], exact: Output, examples: Exampl
     return sorted(candidates, key=lambda p: -costs[p])
 
 
-def least(candidates: Sequence[str], passes: Callable[[Sequence[str]], bool]) -> list[str] | None:
-    """The shortest beginning of `candidates` that passes, by halving; None if even all of them do not.
+def shortest_passing(candidates: Sequence[str], passes: Callable[[Sequence[str]], bool]) -> list[str] | None:
+    """The shortest prefix of `candidates` that passes, by binary search; None if even all of them do not.
 
-    Right where a longer beginning passes whenever a shorter one does; else it is still one that was seen to pass.
+    It is the shortest if every longer prefix of one that passes passes too. If not, it is still one that passed.
     """
     if not passes(candidates):
         return None

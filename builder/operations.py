@@ -1,7 +1,7 @@
-"""Which graphs each TensorRT reads as they are meant: operations and traps, as data, and the checks of an export.
+"""Checks that every TensorRT version reads a graph correctly: its operations and pitfalls as data, and the checks.
 
-Versions are compared by their lists alone. What a parser does not know it refuses, which is harmless; what it reads
-differently it computes wrongly without a word, and that is what the checks are for.
+Versions are compared by these lists alone. A parser refuses what it does not know, which is harmless. What it reads
+differently it computes wrongly without a word, and that is what the checks guard against.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ ALLOWED = frozenset(
     """.split()
 )
 """What TensorRT 8.5 to 11 and ONNX Runtime read alike at opset 17. ReduceMean and ReduceL2 are left out on purpose:
-torch writes their axes in a form that older parsers ignore. ReduceMax has them as an attribute."""
+torch writes their axes as an input, which older parsers ignore. ReduceMax has its axes as an attribute."""
 # Inputs that TensorRT's parser takes only from a constant (onnx-tensorrt, docs/operators.md), by operation.
 _CONSTANT_INPUT = {"ReduceSum": 1, "Slice": 3, "Squeeze": 1, "Unsqueeze": 1}
 _READ = {1: "float32", 6: "int32", 7: "int64", 9: "bool", 10: "float16"}
-"""Element types by their number in ONNX. Of int64 TensorRT before 10 keeps 32 bits: enough for shapes and indices."""
+"""Element types by their number in ONNX. TensorRT before 10 keeps 32 bits of int64: enough for shapes and indices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Parser:
 
 
 _MORE = frozenset({"LayerNormalization"})
-# Of 10.13 and 11 no more is known for certain than that they read what 10.3 does.
+# For 10.13 and 11 all that is certain is that they read what 10.3 reads.
 TENSORRT = (
     Parser("8.5", 17, typed=False, reads_axes=False),
     Parser("8.6", 17, typed=False, reads_axes=False, extra=_MORE),
@@ -60,13 +60,13 @@ def opsets_of(model: onnx.ModelProto) -> dict[str, int]:
 
 
 def objections(model: onnx.ModelProto, parser: Parser) -> list[str]:
-    """Why this parser would refuse the graph, or read it differently; empty if it would not."""
+    """Why this parser would refuse the graph or misread it; empty if it reads it correctly."""
     out = []
     opsets = opsets_of(model)
     if set(opsets) - {"ai.onnx"}:
         out.append(f"operations of {', '.join(sorted(set(opsets) - {'ai.onnx'}))}")
     if opsets.get("ai.onnx", 0) > parser.opset:
-        out.append(f"opset {opsets['ai.onnx']}, it reads {parser.opset}")
+        out.append(f"opset {opsets['ai.onnx']}, but it reads up to {parser.opset}")
     if strange := sorted({n.op_type for n in model.graph.node} - ALLOWED - parser.extra):
         out.append(f"{', '.join(strange)} not on its list")
     constant = {t.name for t in model.graph.initializer}
@@ -88,12 +88,12 @@ def _type_objections(model: onnx.ModelProto, parser: Parser) -> list[str]:
     used |= {a.i for n in model.graph.node if n.op_type == "Cast" for a in n.attribute if a.name == "to"}
     out = [f"tensors of ONNX's type {k}" for k in sorted(used - set(_READ))]
     if 10 in used and not parser.typed:
-        out.append("float16 in the graph: it takes precision as a flag, and the float32 graph")
+        out.append("float16 in the graph: this version takes the float32 graph, with precision as a flag")
     return out
 
 
 def check_export(data: bytes) -> onnx.ModelProto:
-    """The model of an export. Raises BundleError for one that a parser refuses, misreads, or compiles in pieces."""
+    """Parse and check an export. Raises BundleError for one that a parser refuses, misreads, or compiles in pieces."""
     import onnx
 
     model = onnx.load_from_string(data)
@@ -103,32 +103,32 @@ def check_export(data: bytes) -> onnx.ModelProto:
 
 
 def check_whole(model: onnx.ModelProto) -> None:
-    """Raises BundleError for what parts the graph: TensorRT 8.6 compiles all of it as one, but over a Clip.
+    """Check that TensorRT 8.6 can compile the graph as one, which a Clip prevents. Raises BundleError.
 
-    With two of them a build went layer by layer: benchmarks/results/gpu-h200-2026-11-26.md.
+    With two Clips it compiled layer by layer: benchmarks/results/gpu-h200-2026-11-26.md.
     """
     if parted := [n.name for n in model.graph.node if n.op_type == "Clip"]:
         raise BundleError(
             f"the graph has a Clip, '{parted[0]}'",
-            why="TensorRT 8.6 compiles nothing beyond it together with the rest",
-            fix="if it is of an earlier haad-edge, export it anew: haad-edge build BUNDLE --target onnx",
+            why="TensorRT 8.6 cannot compile across a Clip, and would split the graph there",
+            fix="if an earlier haad-edge exported it, export it again: haad-edge build BUNDLE --target onnx",
         )
 
 
 def check_graph(model: onnx.ModelProto, parsers: tuple[Parser, ...] = TENSORRT) -> None:
-    """Raises BundleError for another opset, an operation off the list, or what one of the parsers objects to."""
+    """Raises BundleError for another opset, an operation not in `ALLOWED`, or anything that a parser objects to."""
     import onnx
 
     opsets = opsets_of(model)
     if opsets != {"ai.onnx": OPSET}:
-        raise BundleError(f"the graph has opset {opsets}", why=f"the device reads {OPSET}")
+        raise BundleError(f"the graph has opset {opsets}", why=f"the device reads opset {OPSET}")
     if strange := sorted({node.op_type for node in model.graph.node} - ALLOWED):
         raise BundleError(
             f"the graph uses {', '.join(strange)}",
-            why="not every supported runtime reads these alike",
-            fix="if it is of an earlier haad-edge, export it anew: haad-edge build BUNDLE --target onnx",
+            why="not every supported runtime reads these operations alike",
+            fix="if an earlier haad-edge exported it, export it again: haad-edge build BUNDLE --target onnx",
         )
     for parser in parsers:
         if why := objections(model, parser):
-            raise BundleError(f"the graph is not for TensorRT {parser.version}", why="; ".join(why[:3]))
+            raise BundleError(f"TensorRT {parser.version} would not read the graph correctly", why="; ".join(why[:3]))
     onnx.checker.check_model(model, full_check=True)

@@ -1,10 +1,10 @@
-"""From a graph to a TensorRT plan, with TensorRT 8.5 to 11: what a version lacks is found by name.
+"""Compiles a graph into a TensorRT plan, with TensorRT 8.5 to 11. Looks up by name what some versions lack.
 
-                    STRONGLY_TYPED is there          it is not (8.x)
-    fp16            the typed float16 graph          the float32 graph, the FP16 flag, types asked for by layer name
+                    with STRONGLY_TYPED              without (8.x)
+    fp16            the typed float16 graph          the float32 graph, the FP16 flag, types requested by layer name
     fp32            the float32 graph                the float32 graph
 
-TF32 is off everywhere: its products are no finer than float16's, and the islands are there to be finer.
+TF32 is off everywhere: its products are no more precise than float16's, and the float32 islands exist for precision.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.islands import ISLANDS, Does, Layer, in_island, types
+from builder.islands import ISLANDS, Does, Layer, in_island, layer_types
 from edge.bundle import replace_file
 from edge.engine.tensorrt import make_log, start
 from edge.errors import EngineError
@@ -34,14 +34,14 @@ _DOES: dict[str, Does] = {
     "SHUFFLE": "reshapes",
     "CONSTANT": "is constant",
 }
-"""What TensorRT's kinds of layer do; all others compute."""
+"""What each of TensorRT's layer types does with its inputs; all types not listed compute."""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """How a plan is to be built. `shapes`: least, usual, greatest of each input; `workspace` in bytes.
+class PlanSpec:
+    """How to build a plan. `shapes`: minimum, usual and maximum shape of each input; `workspace` in bytes.
 
-    `ask`: where precision is a flag, ask for float16 by layer; else leave it to the builder.
+    `request_half`: where precision is a flag, request float16 layer by layer; else leave it to TensorRT's builder.
     """
 
     name: str
@@ -51,21 +51,22 @@ class Order:
     workspace: int
     timing_cache: Path | None = None
     version_compatible: bool = False
-    ask: bool = False
+    request_half: bool = False
 
 
 def is_typed() -> bool:
-    """Whether the TensorRT here can be bound to the types that a graph has."""
+    """Whether the installed TensorRT can be bound to the types in a graph (strong typing)."""
     import tensorrt as trt
 
     return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
 @contextlib.contextmanager
-def at_once() -> Iterator[None]:
-    """Meanwhile Ctrl-C ends the process, and a build takes minutes.
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the process at once inside the block: a build takes minutes.
 
-    Else Python raises it where TensorRT next tells our log of something, and its bindings drop what a log raises.
+    Otherwise Python would raise KeyboardInterrupt the next time TensorRT calls our logger, and TensorRT's bindings
+    swallow what a logger raises.
     """
     ours = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not ours or threading.current_thread() is not threading.main_thread():
@@ -78,20 +79,20 @@ def at_once() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@at_once()
-def make_plan(graph: bytes, order: Order) -> bytes:
-    """Compile a graph: the typed float16 one where `is_typed`, else the float32 one. Raises EngineError.
+@interruptible()
+def make_plan(graph: bytes, spec: PlanSpec) -> bytes:
+    """Compile a graph: for fp16 the typed float16 one where `is_typed`, else the float32 one. Raises EngineError.
 
-    Only on a machine whose driver has been asked for a device: TensorRT may end the process without one.
+    Make sure first that the driver has a device: without one, TensorRT may end the process.
     """
     import tensorrt as trt
 
     log = make_log()
     builder = start(trt.Builder, log)
     config = builder.create_builder_config()
-    configure(config, order)
-    _load_timings(config, order.timing_cache)
-    log.lines.clear()  # what was said of other plans, and of timings that are not taken
+    configure(config, spec)
+    _load_timings(config, spec.timing_cache)
+    log.lines.clear()  # messages about earlier plans, and about a timing cache that was rejected
     network = create_network(builder)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(graph):
@@ -99,29 +100,29 @@ def make_plan(graph: bytes, order: Order) -> bytes:
         raise EngineError(
             f"TensorRT {trt.__version__} cannot read the graph",
             why=textwrap.shorten("; ".join(errors), 400, placeholder=" …") or log.told(),
-            fix="haad-edge inspect BUNDLE says which versions read it",
+            fix="haad-edge inspect BUNDLE lists the versions that can",
         )
-    network.name = order.name
-    if order.half and not is_typed():
-        _weakly_typed(network, config, order)
+    network.name = spec.name
+    if spec.half and not is_typed():
+        _weakly_typed(network, config, spec)
     profile = builder.create_optimization_profile()
-    for name, (least, usual, most) in order.shapes.items():
+    for name, (least, usual, most) in spec.shapes.items():
         profile.set_shape(name, least, usual, most)
     if config.add_optimization_profile(profile) < 0:
-        raise EngineError("TensorRT refuses the shapes", why=log.told(), fix="other --batch and --support")
+        raise EngineError("TensorRT refuses the shapes", why=log.told(), fix="use another --batch or --support")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(
             f"TensorRT {trt.__version__} could not build the plan",
             why=log.told(),
-            fix="free memory on the GPU, or a smaller --batch; with --workspace it may try more ways",
+            fix="free memory on the GPU, use a smaller --batch, or give the builder a larger --workspace",
         )
-    _save_timings(config, order.timing_cache)
+    _save_timings(config, spec.timing_cache)
     return bytes(plan)
 
 
 def create_network(builder: trt.Builder) -> trt.INetworkDefinition:
-    """An empty network, bound to the types it is given where that can be."""
+    """An empty network, strongly typed where TensorRT supports it."""
     import tensorrt as trt
 
     flags = 0
@@ -132,13 +133,13 @@ def create_network(builder: trt.Builder) -> trt.INetworkDefinition:
     return builder.create_network(flags)
 
 
-def configure(config: trt.IBuilderConfig, order: Order) -> None:
-    """What holds for every plan: workspace, kernels, compatibility; no TF32."""
+def configure(config: trt.IBuilderConfig, spec: PlanSpec) -> None:
+    """Apply the settings that every plan shares: workspace, kernel sources, version compatibility, no TF32."""
     import tensorrt as trt
 
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, order.workspace)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, spec.workspace)
     config.clear_flag(trt.BuilderFlag.TF32)
-    # TensorRT's own kernels alone: no handle of cuBLAS or cuDNN, which cost memory and are not everywhere.
+    # Only TensorRT's own kernels: cuBLAS and cuDNN cost memory, and are not installed everywhere.
     sources = 0
     for name in ("EDGE_MASK_CONVOLUTIONS", "JIT_CONVOLUTIONS"):
         source = getattr(trt.TacticSource, name, None)
@@ -151,22 +152,22 @@ def configure(config: trt.IBuilderConfig, order: Order) -> None:
     sharing = getattr(trt.PreviewFeature, "PROFILE_SHARING_0806", None)
     if sharing is not None:  # else one execution context alone can use the profile, and every CUDA graph needs its own
         config.set_preview_feature(sharing, True)
-    if order.version_compatible:
-        # Without the runtime of its version inside, so that a plan holds no code for the host: edge.engine.tensorrt
-        # loads that from its own package.
+    if spec.version_compatible:
+        # Leave the lean runtime out of the plan, so that a plan holds no host code: edge.engine.tensorrt loads that
+        # runtime from its own package.
         flags = [getattr(trt.BuilderFlag, n, None) for n in ("VERSION_COMPATIBLE", "EXCLUDE_LEAN_RUNTIME")]
         for flag in flags:
             if flag is None:
                 raise EngineError(
-                    f"TensorRT {trt.__version__} builds no version-compatible plans",
-                    why="that came with 8.6",
-                    fix="leave --version-compatible out",
+                    f"TensorRT {trt.__version__} cannot build version-compatible plans",
+                    why="they need TensorRT 8.6 or later",
+                    fix="leave out --version-compatible",
                 )
             config.set_flag(flag)
 
 
-def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, order: Order) -> None:
-    """Ask for each layer's type. The builder may go against a wish that it cannot fulfil: the gate judges the plan."""
+def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, spec: PlanSpec) -> None:
+    """Request a type for each layer. TensorRT may ignore a request it cannot fulfil: the gate judges the plan."""
     import tensorrt as trt
 
     for name in ("FP16", "PREFER_PRECISION_CONSTRAINTS"):
@@ -184,22 +185,22 @@ def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, o
     layers = [network.get_layer(i) for i in range(network.num_layers)]
     described = [seen(layer) for layer in layers]
     inputs = [network.get_input(i).name for i in range(network.num_inputs)]
-    wanted = types(described, inputs, order.islands, order.ask)
-    if not any(in_island(layer.name, order.islands) for layer in layers):
+    wanted = layer_types(described, inputs, spec.islands, spec.request_half)
+    if not any(in_island(layer.name, spec.islands) for layer in layers):
         raise EngineError(
-            "no layer of the network has a name that the islands know",
-            why=f"looked for {' '.join(order.islands)}",
-            fix="haad-edge build BUNDLE --target onnx, then again",
+            "none of the network's layers belongs to a float32 island",
+            why=f"no layer's name begins with any of {' '.join(spec.islands)}",
+            fix="haad-edge build BUNDLE --target onnx, then build the plan again",
         )
-    asked = [p for p in order.islands if p not in ISLANDS]
+    asked = [p for p in spec.islands if p not in ISLANDS]
     if unknown := [p for p in asked if not any(in_island(layer.name, [p]) for layer in layers)]:
         there = dict.fromkeys("/".join(layer.name.split("/")[:3]) for layer in layers if layer.name.startswith("/"))
         raise EngineError(
             f"no layer of the network has a name that begins with {unknown[0]!r}",
             why=textwrap.shorten(
-                f"they begin with {' '.join(n for n in there if not in_island(n + '/', ISLANDS))}", 400
+                f"names begin with {' '.join(n for n in there if not in_island(n + '/', ISLANDS))}", 400
             ),
-            fix="another --float32",
+            fix="use one of these for --float32",
         )
     for layer, known, kind in zip(layers, described, wanted, strict=True):
         if kind and known.makes and hasattr(layer, "precision") and hasattr(layer, "set_output_type"):
@@ -210,7 +211,7 @@ def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, o
 
 
 def _load_timings(config: trt.IBuilderConfig, path: Path | None) -> None:
-    """A cache of another GPU or version is not taken; the build then measures anew and writes its own."""
+    """Load the timing cache. TensorRT rejects one of another GPU or version, and then measures and writes its own."""
     known = b""
     if path is not None and path.is_file():
         known = path.read_bytes()

@@ -1,4 +1,4 @@
-"""What a plan is built for: least, usual and most windows in a batch, categories, and windows of a category."""
+"""Parses a plan's profile: the minimum, usual and maximum batch size, categories, and windows in a category."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edge.errors import EngineError
 
 WORKSPACE = 1024
 BATCH, SUPPORT = "1:16:64", "1:8:64x1:64:256"
-"""The most windows are `edge.support.enrol.MAX_WINDOWS`, so that no folder is refused for them."""
+"""The maximum of windows is `edge.support.enrol.MAX_WINDOWS`, so that no support folder has too many."""
 
 
 def parse_range(text: str, option: str) -> list[int]:
@@ -18,12 +18,12 @@ def parse_range(text: str, option: str) -> list[int]:
     if len(parts) == 1:
         parts *= 3
     if len(parts) != 3 or not all(p.isascii() and p.isdigit() for p in parts):
-        raise EngineError(f"{option} {text!r}", why="is not LEAST:USUAL:MOST", fix=f"for example {option} {BATCH}")
+        raise EngineError(f"{option} {text!r}", why="it must be MIN:USUAL:MAX", fix=f"for example {option} {BATCH}")
     least, usual, most = (int(p) for p in parts)
     if not 1 <= least <= usual <= most <= 65536:
         raise EngineError(
             f"{option} {text!r}",
-            why="the three must not fall, and lie between 1 and 65536",
+            why="the three must be in ascending order, between 1 and 65536",
             fix=f"for example {option} {BATCH}",
         )
     return [least, usual, most]
@@ -35,12 +35,15 @@ def as_range(axis: Sequence[int]) -> str:
 
 
 def parse_profile(batch: str = BATCH, support: str = SUPPORT) -> Profile:
-    """Both options as a profile. `support` is categories x windows of each, as 1:8:64x1:64:256."""
+    """Parse --batch and --support. `support` is categories x windows in each, like 1:8:64x1:64:256.
+
+    Raises EngineError.
+    """
     categories, cross, shots = support.partition("x")
     if not cross:
         raise EngineError(
             f"--support {support!r}",
-            why="is not CATEGORIESxWINDOWS, each LEAST:USUAL:MOST",
+            why="it must be CATEGORIESxWINDOWS, each MIN:USUAL:MAX",
             fix=f"for example --support {SUPPORT}",
         )
     return Profile(
@@ -51,7 +54,7 @@ def parse_profile(batch: str = BATCH, support: str = SUPPORT) -> Profile:
 
 
 def shapes(profile: Profile, frames: int, joints: int, embedding: int) -> dict[str, list[tuple[int, ...]]]:
-    """Least, usual and greatest shape of every input of the graph."""
+    """Minimum, usual and maximum shape of every input of the graph."""
     out: dict[str, list[tuple[int, ...]]] = {"joints": [], "visible": [], "support": [], "support_mask": []}
     for b, g, k in zip(profile.batch, profile.categories, profile.shots, strict=True):
         out["joints"].append((b, frames, joints, 3))

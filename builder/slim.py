@@ -1,15 +1,16 @@
-"""What a trained encoder becomes before it is exported: the same function, as engines are fastest at it.
+"""Rewrites a trained encoder for export: the same function, in the form that engines compute fastest.
 
     joints, visible ─► normalise ─► dct ─► turned ─┬► join ─► scale_in ─► enter, blocks ─┬► narrow ┬► leave ─────┐
                                                    │         (B, 15, F)                  │         ├► leave_head ┼► unit
                                                    │                                     └► mean ──┘             │
                                                    └──────────────────────────────────────► leave_slow ──────────┘
 
-- What is done to whole curves, turning and leaving the pelvis' place, is done to their coefficients, which are fewer.
-- No product needs another shape than the one before it gave: to reshape between two costs as much as a product. (The
+- Turning the body and subtracting the pelvis' place are linear, so they act on DCT coefficients and not on frames, of
+  which there are more.
+- Each product takes the shape that the one before it gave: a reshape between two costs as much as a product. (The
   constants of a convolution can be laid out for several windows at once: builder/together.py.)
 - Batch normalisation and the convolution's own bias become one scale and one shift.
-- Maps that follow each other, or read the same, become one.
+- Linear maps that follow each other, or read the same input, become one.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Product(nn.Module):
 
 
 class Mix(nn.Module):
-    """weight (N, 15) · x (B, 15, F): over the joints."""
+    """weight (N, 15) · x (B, 15, F): mixes the joints."""
 
     weight: Tensor
 
@@ -50,14 +51,14 @@ class Mix(nn.Module):
 
 
 class Scaled(nn.Module):
-    """x · scale + shift on (B, 15, F), with both for every joint and feature."""
+    """x · scale + shift on (B, 15, F), with a scale and a shift for each joint and feature."""
 
     scale: Tensor
     shift: Tensor
 
     def __init__(self, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
-        # As many axes as x has: TensorRT 8 makes them so by a layer without a name, which no list of islands reaches.
+        # Of the same rank as x: else TensorRT 8 reshapes them in a nameless layer, which no list of islands reaches.
         self.register_buffer("scale", scale.float()[None].contiguous())
         self.register_buffer("shift", shift.float()[None].contiguous())
 
@@ -73,7 +74,10 @@ class Frames(Product):
 
 
 class Join(nn.Module):
-    """Coefficients (B, 3, 15, C) and in how many frames it was seen (B, 1, 15, 1) → (B, 15, 3·C + 1): x's, y's, z's."""
+    """Coefficients (B, 3, 15, C), and in how many frames a joint was seen (B, 1, 15, 1) → (B, 15, 3·C + 1).
+
+    The coefficients of x come first, then those of y and z, then the number of frames.
+    """
 
     def __init__(self, coefficients: int) -> None:
         super().__init__()
@@ -85,7 +89,7 @@ class Join(nn.Module):
 
 
 class Conv(nn.Module):
-    """A graph convolution and the normalisation behind it: (B, 15, F) → (B, 15, G)."""
+    """A graph convolution and the normalisation after it: (B, 15, F) → (B, 15, G)."""
 
     def __init__(self, conv: GraphConv, norm: Norm) -> None:
         super().__init__()
@@ -111,14 +115,14 @@ class Block(nn.Module):
 
 
 class Unit(nn.Module):
-    """Parts side by side (B, D) → each of unit length times its weight, and the whole of unit length."""
+    """Parts side by side (B, D) → each part scaled to unit length times its weight, then the whole to unit length."""
 
     within: Tensor
     weight: Tensor
 
     def __init__(self, sizes: list[int], weights: Tensor) -> None:
         super().__init__()
-        # z² times this is, at every place, the squared length of the part that the place is in.
+        # z² · within holds, at every position, the squared length of the part that the position belongs to.
         part = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
         self.register_buffer("within", (part[:, None] == part).float())
         self.register_buffer("weight", weights[part][None])
@@ -129,7 +133,7 @@ class Unit(nn.Module):
 
 
 class Slim(nn.Module):
-    """joints (B, T, 15, 3), visible (B, T, 15) → embedding (B, D): what `encoder` gives in evaluation mode."""
+    """joints (B, T, 15, 3), visible (B, T, 15) → embedding (B, D), as `encoder` computes it in evaluation mode."""
 
     bias: Tensor
     one: Tensor
@@ -140,13 +144,13 @@ class Slim(nn.Module):
         self.config = encoder.config
         coefficients = self.config.coefficients
         self.normalise = copy.deepcopy(encoder.normalise.sized)
-        # Padded, so that the convolutions read a multiple of 8 numbers: what is left over is nought.
+        # Padded with zeros, so that the number of features that the convolutions read is a multiple of 8.
         wide = coefficients + next(k for k in range(8) if (3 * (coefficients + k) + 1) % 8 == 0)
         self.dct = Frames(nn.functional.pad(encoder.dct.T, (0, wide - coefficients)))
         self.turned = copy.deepcopy(encoder.normalise.turned)
         self.register_buffer("one", torch.eye(wide)[:1].reshape(1, 1, 1, wide))
         self.join = Join(wide)
-        # x's coefficients, then y's, then z's: as they come out of the product, and not as they were trained.
+        # The DCT product gives x's coefficients, then y's, then z's. The encoder was trained with them interleaved.
         trained = torch.arange(3 * coefficients).reshape(coefficients, 3).T
         places = torch.arange(3 * wide).reshape(3, wide)[:, :coefficients]
 
@@ -157,7 +161,7 @@ class Slim(nn.Module):
             return out
 
         scale, shift = _affine(encoder.scale_in)
-        scale[:, -1] /= self.config.frames  # a joint is told of by how many frames it was seen in, not by their share
+        scale[:, -1] /= self.config.frames  # the input is the number of frames with the joint, trained on their share
         self.scale_in = Scaled(placed(scale), placed(shift))
         enter, norm, _ = encoder.enter
         assert isinstance(enter, GraphConv) and isinstance(norm, Norm)
@@ -185,7 +189,7 @@ class Slim(nn.Module):
     def forward(self, joints: Tensor, visible: Tensor) -> Tensor:
         x, seen, known = self.normalise(joints, visible)
         rows = self.dct(x)
-        rows = self.turned(rows, rows[..., :1], known, self.one)  # whose first coefficient is the mean
+        rows = self.turned(rows, rows[..., :1], known, self.one)  # the first coefficient is the mean
         h = torch.relu(self.enter(self.scale_in(self.join(rows, seen))))
         for block in self.blocks:
             h = block(h)
@@ -203,7 +207,7 @@ class Slim(nn.Module):
 
 
 def slim(graph: Graph) -> Graph:
-    """The same graph around such an encoder, in evaluation mode. The one given stays as it is."""
+    """The same graph with a `Slim` encoder, in evaluation mode. `graph` itself is not changed."""
     out = Graph(graph.encoder)
     out.add_module("encoder", Slim(graph.encoder))
     return out.eval()
@@ -212,7 +216,7 @@ def slim(graph: Graph) -> Graph:
 def _affine(norm: Norm, conv: GraphConv | None = None) -> tuple[Tensor, Tensor]:
     """scale, shift (15, F) in float64: y = (x − mean) · weight / √(variance + ε) + bias.
 
-    What the convolution adds before it comes into the shift: A·(X·W + 1·bᵀ) = A·X·W + (A·1)·bᵀ.
+    The convolution's bias goes into the shift: A·(X·W + 1·bᵀ) = A·X·W + (A·1)·bᵀ.
     """
     n = norm.norm
     assert n.running_mean is not None and n.running_var is not None

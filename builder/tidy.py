@@ -1,8 +1,8 @@
-"""Two habits of the exporter, undone before anybody compiles a graph. The numbers stay as they are.
+"""Rewrites an exported graph's constants so that each belongs to one operation. The numbers stay the same.
 
-Where precision is a flag (TensorRT 8), float32 islands are held by the names of layers, and a layer without one may be
-float16: 1e-12 is 0 there. A constant's layer is named after its tensor, and one of fewer axes than what it is added to
-gets a layer in between that has no name. So each constant becomes its operation's own: of as many axes, named after it.
+Where precision is a flag (TensorRT 8), float32 islands are held by layer name, and a nameless layer may be float16,
+where 1e-12 is 0. A constant's layer is named after its tensor; a constant of lower rank than what it is combined with
+also gets a nameless layer in between. So each operation gets its own constant, of full rank and named after it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BROADCAST = frozenset("Add Sub Mul Div Max Min MatMul".split())
 
 
 def tidy(data: bytes) -> bytes:
-    """The same graph without Identity of a constant, and with constants of full rank, named after what uses them."""
+    """The same graph without Identity nodes on constants, and with constants of full rank, named after their users."""
     model = onnx.load_from_string(data)
     graph = model.graph
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
@@ -34,7 +34,7 @@ def tidy(data: bytes) -> bytes:
             constants[node.output[0]] = constants[node.input[0]]
             continue
         elif node.op_type in _BROADCAST:
-            _own(node, constants, axes, graph)
+            _own_constants(node, constants, axes, graph)
         nodes.append(node)
     used = {name for node in nodes for name in node.input} | {v.name for v in graph.output}
     nodes = [n for n in nodes if n.op_type != "Constant" or n.output[0] in used]
@@ -47,10 +47,10 @@ def tidy(data: bytes) -> bytes:
     return out
 
 
-def _own(
+def _own_constants(
     node: NodeProto, constants: dict[str, NDArray[np.generic]], axes: dict[str, int], graph: onnx.GraphProto
 ) -> None:
-    """Give an operation its constants as its own. A product's second factor keeps its two axes: it is one product."""
+    """Give an operation constants of its own. A MatMul's second factor keeps its two axes, so it stays one product."""
     most = max(constants[n].ndim if n in constants else axes[n] for n in node.input)
     for i, name in enumerate(node.input):
         value, own = constants.get(name), f"{node.name}/constant_{i}"

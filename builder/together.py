@@ -1,11 +1,11 @@
-"""The graph for several windows at once: products as large as an engine's tiles, of constants laid out anew.
+"""Rewrites a graph to compute several windows at once, so that its products fill a GPU's tiles.
 
-    mix (15, 15) · x (B, 15, F)  ─►  one block of it for each of 8 windows, (120, 120) · x (B/8, 120, F)
+    mix (15, 15) · x (B, 15, F)  ─►  8 copies of mix on a diagonal, (120, 120) · x (B/8, 120, F)
 
-A product over 15 joints fills a fraction of the smallest tile that a GPU's matrix units work on, and there is one for
-each window; eight windows behind each other fill one. The noughts between the blocks are multiplied too, and cost less
-than the tiles that stood empty: benchmarks/results has what it brings. No window has a part in another's numbers, as
-long as those are finite (tests/builder/test_together.py shows how far from float16's end the shipped model stays).
+A product over 15 joints fills a fraction of the smallest tile that a GPU's matrix units work on, and each window needs
+one; eight windows in a row fill a tile. The zeros between the blocks are multiplied too, which costs less than the
+tiles that were mostly empty: benchmarks/results has the gain. No window affects another's numbers, as long as all are
+finite (tests/builder/test_together.py shows how far below float16's maximum the shipped model stays).
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Array = NDArray[np.generic]
 
 
 def can_widen(data: bytes) -> bool:
-    """Whether the graph has the parts that are laid out anew; an export of before has not."""
+    """Whether the graph has the parts that `widened` lays out anew; exports of earlier versions lack them."""
     places = {_place(node) for node in onnx.load_from_string(data).graph.node}
     return places >= {"mix", "mean", "norm", "scale_in", "join"}
 
 
 def widened(data: bytes, windows: int) -> bytes:
-    """A graph of `builder.export`, for batches of a multiple of `windows`."""
+    """The graph, from `builder.export`, rewritten for batches whose size is a multiple of `windows`."""
     model = onnx.load_from_string(data)
     held = {t.name: t for t in model.graph.initializer}
     held |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant" and n.attribute}
@@ -46,21 +46,21 @@ def widened(data: bytes, windows: int) -> bytes:
 
 
 def _place(node: NodeProto) -> str:
-    """The innermost module that a node is of: 'mix' of '/encoder/blocks.0/first/mix/MatMul'."""
+    """The innermost module that a node belongs to: 'mix' for '/encoder/blocks.0/first/mix/MatMul'."""
     return str(node.name).rpartition("/")[0].rpartition("/")[2]
 
 
 def _layout(node: NodeProto) -> Callable[[Array, int], Array] | None:
-    """How a node's constant is laid out for more windows, by the place that `builder.slim` gave it; None: as it is."""
+    """How to lay a node's constants out for several windows, by its module in `builder.slim`; None: leave them."""
     place = _place(node)
     if place in ("mix", "mean"):
-        return _blocks
+        return _block_diagonal
     if place in ("norm", "scale_in"):
         return _repeated
-    return _behind if place == "join" and node.op_type == "Reshape" else None
+    return _grouped if place == "join" and node.op_type == "Reshape" else None
 
 
-def _blocks(mix: Array, windows: int) -> Array:
+def _block_diagonal(mix: Array, windows: int) -> Array:
     return np.kron(np.eye(windows, dtype=mix.dtype), mix)
 
 
@@ -68,6 +68,6 @@ def _repeated(scale: Array, windows: int) -> Array:
     return np.tile(scale, (1, windows, 1))
 
 
-def _behind(shape: Array, windows: int) -> Array:
-    """Of (−1, joints, features)."""
+def _grouped(shape: Array, windows: int) -> Array:
+    """The target shape (−1, joints, features) of a reshape, for windows in a row."""
     return shape * np.array([1, windows, 1], shape.dtype)

@@ -1,8 +1,8 @@
-"""`haad-edge verify`: whether a bundle is whole, and computes on this machine what it computed where it was built.
+"""Checks that a bundle is whole, and computes here what it computed where it was built (`haad-edge verify`).
 
-    hashes ─► graph and lists ─► runs here: unit length, the match as numpy has it, batch by batch ─► torch ─► engines
+    hashes ─► graph and lists ─► runs here: unit length, the match in numpy, one by one ─► torch ─► engines
 
-Each check says when it could not be made; what needs torch or onnx is left out without them.
+A check that could not be made says so; without torch or onnx, what needs them is left out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edge.commands.doctor import Finding
 from edge.engine import Engine, open_engine, run_all
 from edge.engine.machine import this_machine
 from edge.engine.plans import misfit
-from edge.engine.record import FOLDER, PLANS, again, engine_names, read_plan, read_record, stale
+from edge.engine.record import FOLDER, PLANS, engine_names, read_plan, read_record, rebuild_command, stale
 from edge.errors import HaadError
 from edge.score import level_of, margin_of, match, threshold_of
 from edge.skeleton import Float
@@ -29,19 +29,21 @@ if TYPE_CHECKING:
     from builder.gate import Verdict
 
 TOLERANCE = 1e-4
-"""Between ONNX Runtime and numpy, and between the sizes of a batch."""
+"""The greatest difference allowed between ONNX Runtime and numpy, and between batch sizes."""
 
 
 def verify(bundle: Bundle) -> list[Finding]:
-    """All checks, in the order of reading. A verdict of 'broken' means that the bundle should not be run here."""
+    """All findings, in reading order. A verdict of 'broken' means that the bundle should not be run here."""
     out = files(bundle)
     out += _manifest(bundle)
-    out.append(Finding("signature", "absent", "none: this version signs nothing, hashes guard against damage alone"))
+    out.append(
+        Finding("signature", "absent", "none: this version does not sign bundles, and hashes guard only against damage")
+    )
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [("calibration", lambda: _calibration(bundle))]
     data = intact(bundle, GRAPH)
     if data is None:
         fix = f"haad-edge build {bundle.root} --target onnx"
-        out.append(Finding("graph", "broken", "missing or damaged: nothing of it was run", fix))
+        out.append(Finding("graph", "broken", "missing or damaged, so it was not run", fix))
     else:
         checks += [("operations", lambda: _lists(data)), ("runs here", lambda: _runs(bundle))]
         if intact(bundle, WEIGHTS) is not None:
@@ -54,25 +56,25 @@ def verify(bundle: Bundle) -> list[Finding]:
             found = [Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix)]
         out += found
         if name == "runs here" and found[0].verdict == "broken":
-            break  # whatever is compared with it would say the same once more
+            break  # comparisons with it would only report the same again
     return out
 
 
 def _manifest(bundle: Bundle) -> list[Finding]:
-    """What stands in it twice stands there alike."""
+    """Whether values that the manifest holds twice agree."""
     m = bundle.manifest
     wrong = [
-        f"{name} is {getattr(m, name)}, and {there} in the architecture"
+        f"{name} is {getattr(m, name)}, but {there} in the architecture"
         for name in ("frames", "seconds", "embedding", "temperature")
         if (there := m.architecture.get(name, getattr(m, name))) != getattr(m, name)
     ]
-    fix = "copy the bundle again, whole"
+    fix = "copy the whole bundle again"
     return [Finding("manifest", "broken", "; ".join(wrong), fix)] if wrong else []
 
 
 def _calibration(bundle: Bundle) -> list[Finding]:
-    """What `run` takes from it for a category of several clips and for one of a lone clip, and for its threshold."""
-    m, name, fix = bundle.manifest, "calibration", "train the bundle anew, or python -m benchmarks.recalibrate"
+    """Whether `run` can compute levels (for several clips and for one), margins and thresholds from it."""
+    m, name, fix = bundle.manifest, "calibration", "train the bundle again, or python -m benchmarks.recalibrate"
     found = bundle.calibration()
     rows = np.eye(4, m.embedding, dtype=np.float32)
     try:
@@ -81,17 +83,17 @@ def _calibration(bundle: Bundle) -> list[Finding]:
     except (KeyError, ValueError, IndexError, TypeError) as e:
         return [Finding(name, "broken", f"cannot be used: {type(e).__name__}: {e}", fix)]
     if not np.isfinite(values).all():
-        return [Finding(name, "broken", "its limits are not numbers", fix)]
+        return [Finding(name, "broken", "the limits computed from it are not numbers", fix)]
     return [Finding(name, "ok", f"{len(found['cohort'])} embeddings in the cohort, and the constants of the score")]
 
 
 def _lists(data: bytes) -> list[Finding]:
-    """The float32 graph must be one that every version's parser takes."""
+    """Findings on the float32 graph, which the parser of every version must read."""
     return [Finding(f.name, "broken", f.detail) if "parser" in f.name and f.verdict != "ok" else f for f in graph(data)]
 
 
 def _support(embedding: Float) -> tuple[Float, Float]:
-    """Three categories of 16, 5 and 1 of the embeddings, padded with rows that must not count."""
+    """A support set and mask from embeddings: categories of 16, 5 and 1, padded with rows that must not count."""
     mask = (np.arange(16) < np.array([[16], [5], [1]])).astype(np.float32)
     return embedding[: 3 * 16].reshape(3, 16, -1), mask
 
@@ -119,7 +121,9 @@ def _runs(bundle: Bundle) -> list[Finding]:
     name, text = "runs here", ", ".join(f"{k} {v:.1e}" for k, v in differences.items())
     detail = f"{engine.name} on {len(joints)} windows, differences: {text}"
     if not all(v <= TOLERANCE for v in differences.values()):  # so that NaN fails too
-        return [Finding(name, "broken", detail, f"{TOLERANCE:g} is allowed; try another version of onnxruntime")]
+        return [
+            Finding(name, "broken", detail, f"at most {TOLERANCE:g} is allowed; try another version of onnxruntime")
+        ]
     return [Finding(name, "ok", detail)]
 
 
@@ -140,11 +144,11 @@ def _torch(bundle: Bundle, data: bytes) -> list[Finding]:
 
 
 def _plan(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
-    """A plan belongs to the graph beside it; where this machine can run it, it passes the gate here."""
+    """Whether a plan belongs to the graph beside it and, if this machine can run it, passes the gate here."""
     name = f"engine {target}"
     record = read_plan(bundle, target)
     if why := stale(bundle, record):
-        return [Finding(name, "broken", why, again(bundle, target, record.asked))]
+        return [Finding(name, "broken", why, rebuild_command(bundle, target, record.asked))]
     plan = bundle.read(f"{FOLDER}/{target}/{record.file}")
     if why := misfit(bundle, record, this_machine()):
         return [Finding(name, "absent", f"belongs to the graph; not run: {why}")]
@@ -160,7 +164,7 @@ def _plan(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
         verdict, _ = judge_engine(engine, outputs(data, examples), examples, record.profile)
     finally:
         engine.close()
-    return [_judged(name, verdict, again(bundle, target, record.asked))]
+    return [_judged(name, verdict, rebuild_command(bundle, target, record.asked))]
 
 
 def _judged(name: str, verdict: Verdict, fix: str) -> Finding:
@@ -171,13 +175,13 @@ def _judged(name: str, verdict: Verdict, fix: str) -> Finding:
 
 
 def _engine(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
-    """An engine belongs to the graph beside it, and passes the gate on this machine."""
+    """Whether an engine belongs to the graph beside it, and passes the gate on this machine."""
     name = f"engine {target}"
     if target.startswith(PLANS):
         return _plan(bundle, data, target)
     record = read_record(bundle, target)
     if why := stale(bundle, record):
-        return [Finding(name, "broken", why, again(bundle))]
+        return [Finding(name, "broken", why, rebuild_command(bundle))]
     typed = bundle.read(f"{FOLDER}/{target}/{record.file}")
     if missing := _missing("onnx"):
         return [Finding(name, "absent", f"belongs to the graph; not run through the gate: no {missing} here")]
@@ -187,9 +191,9 @@ def _engine(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
     examples = gate_examples(bundle.manifest.frames, bundle.manifest.seconds)
     try:
         verdict = judge(outputs(data, examples), typed, examples)
-    except Exception as e:  # its hash matched, so it was built so; ONNX and ONNX Runtime raise kinds of their own
-        return [Finding(name, "broken", f"cannot be run: {e!s:.300}", again(bundle))]
-    return [_judged(name, verdict, again(bundle))]
+    except Exception as e:  # its hash matched, so it was built like this; ONNX and its runtime have errors of their own
+        return [Finding(name, "broken", f"cannot be run: {e!s:.300}", rebuild_command(bundle))]
+    return [_judged(name, verdict, rebuild_command(bundle))]
 
 
 def _missing(*modules: str) -> str:

@@ -1,4 +1,4 @@
-"""In which ways a plan is compiled, and which is taken: what is faster is measured on the machine that runs it."""
+"""Chooses how to compile a plan: tries several ways, and takes the one that measures fastest on this machine."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from edge.engine.record import Profile
 from edge.errors import EngineError
 
 Judged = tuple[Verdict, Output, dict[str, list[float]]]
-"""What the gate says of a plan, what it computed, and [p50, p99] in ms by batch size where it passes."""
+"""The gate's verdict on a plan, what the plan computed, and [p50, p99] in ms by batch size if it passes."""
 TOGETHER = 8
-"""Times 15 joints: as many rows as the larger tiles of the matrix units have, less 8."""
+"""Windows computed together. Times 15 joints, that is 8 rows short of the larger tiles of the matrix units."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Windows that are computed together (builder/together.py); whether float16 is asked for where it is a flag."""
+    """How many windows are computed together (builder/together.py), and whether float16 is requested by flag."""
 
     together: int
-    ask: bool
+    request_half: bool
 
     def profile(self, wished: Profile) -> Profile:
-        """What such a plan is built for: whole groups of windows."""
+        """The profile of such a plan: batch sizes are rounded up to whole groups of windows."""
         return wished.model_copy(update={"batch": [-(-n // self.together) * self.together for n in wished.batch]})
 
 
 def ways(profile: Profile, several: bool, flagged: bool) -> list[list[Way]]:
-    """What is tried: the fastest of the first list that passes the gate is taken, else of the second.
+    """The ways to try, in lists: the fastest of the first list that passes the gate is taken, else of the second.
 
-    `several`: whether there is a graph for several windows at once. `flagged`: where precision is a flag, float16 is
-    asked for; there may be no way to do what was asked for, and then it is not.
+    `several`: whether there is a graph for several windows at once. `flagged`: whether precision is a flag. Then
+    float16 is requested first; TensorRT may be unable to fulfil that, so the second list does without.
     """
     groups = (TOGETHER, 1) if several and profile.batch[2] >= TOGETHER else (1,)
-    first = [Way(n, ask=flagged) for n in groups]
-    return [first, [Way(1, ask=False)]] if flagged else [first]
+    first = [Way(n, request_half=flagged) for n in groups]
+    return [first, [Way(1, request_half=False)]] if flagged else [first]
 
 
 def best(
@@ -44,7 +44,7 @@ def best(
     judged: Callable[[Way, bytes], Judged],
     profile: Profile,
 ) -> tuple[Way, bytes, Judged]:
-    """The plan that is taken; or what failed the gate. Raises EngineError where nothing can be built at all."""
+    """The plan to take, or the best that failed the gate. Raises EngineError if nothing can be built at all."""
 
     def cost(each: tuple[Way, bytes, Judged]) -> tuple[bool, float]:
         verdict, _, times = each[2]
@@ -58,7 +58,7 @@ def best(
             try:
                 plan = compiled(way)
                 found.append((way, plan, judged(way, plan)))
-            except EngineError as e:  # it cannot be built so, or what was built cannot be opened
+            except EngineError as e:  # it cannot be built this way, or what was built cannot be opened
                 if e.lost:
                     raise
                 refusal = e

@@ -1,4 +1,4 @@
-"""The benchmarks run and write what they say; what they find is not judged here."""
+"""The benchmarks run and write what they promise; the figures they find are not judged here."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_stream(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PEERS)
 def test_a_peer_gives_the_engines_distances(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.windows.phase_of", lambda *_: 0)  # peers judge all who came together at once
+    monkeypatch.setattr("edge.windows.phase_of", lambda *_: 0)  # as peers do: judge at once all who came at once
     if name == "bytewax":
         pytest.importorskip("bytewax")
     support = load_support(prepare(tmp_path), open_bundle(), open_engine(open_bundle()), FeatureCache(tmp_path / "c"))
@@ -135,7 +135,7 @@ def test_views(tmp_path: Path) -> None:
     run("benchmarks.views", *words, "--json", str(found))
     rows = json.loads(found.read_text())["rows"]
     assert tuple(rows) == places and all(row["auroc"] > 0.9 for row in rows.values())
-    assert len({row["auroc"] for row in rows.values()}) == 2  # each saw something else
+    assert len({row["auroc"] for row in rows.values()}) == 2  # each place saw something different
 
 
 def test_place(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_place(tmp_path: Path) -> None:
     rows = json.loads(found.read_text())["rows"]
     assert tuple(rows) == ("as it starts", "calibrated", "accepted", "both")
     assert all(row["recall"] > 0.5 and 0.09 < row["hours"] < 0.11 for row in rows.values())
-    assert len({row["delay"] for row in rows.values()}) > 1  # it is not the same folder each time
+    assert len({row["delay"] for row in rows.values()}) > 1  # the folder is not the same each time
 
 
 def test_repetitions(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_repetitions(tmp_path: Path) -> None:
     found = tmp_path / "f.json"
     run("benchmarks.repetitions", "--data", str(tmp_path / "data"), "--draws", "2", "--json", str(found))
     report = json.loads(found.read_text())
-    # Waving is no squat at all: everything tells them apart.
+    # Waving is nothing like a squat: everything tells them apart.
     assert report["auroc_whole"]["mean"] > 0.99 and report["auroc_windows"]["mean"] > 0.99
     assert report["incorrect_above_limit"]["mean"] == 1 > report["correct_above_limit"]["mean"]
 
@@ -173,7 +173,7 @@ def test_scaling(tmp_path: Path) -> None:
     by_name = {(row["method"].split(":")[0], row["clips"]): row for row in report["rows"]}
     assert {clips for _, clips in by_name} == {3, 4} and len(by_name) == 8
     floor, flow, ours = (by_name[k, 3] for k in ("no learning", "a flow each", "one model"))
-    # The clips drawn are those of `evaluate`, and so is the figure.
+    # The clips drawn are the same as in `evaluate`, and so is the figure.
     data = load_set(tmp_path / "data")
     exact = few_shot(raw_dct(data.clips), np.array(data.names)[data.label], data.subjects, shots=3, draws=2)
     assert ours["ms"][1] > 0 and floor["auroc"] == pytest.approx(exact.mean)
@@ -219,7 +219,7 @@ def test_accuracy(tmp_path: Path) -> None:
     assert floor["unseen"]["auroc"] == pytest.approx(exact[sorted(exact)[1]])
     assert made["without-ui_prmd-floor.json"]["figures"]["as recorded"]["unseen"]["auroc"] == 1
     assert len(made["fold-1-ours.json"]["figures"]) == 1 + len(CONDITIONS) and made["fold-1-ours.json"]["seed"] == 0
-    # What is there is not made again.
+    # A job that has its file is not run again.
     bundle = tmp_path / "bundle"
     shutil.copytree(ROOT / "edge" / "bundles" / "base", bundle)
     again = accuracy("fold-1", "floor,paper,ours-generated", "--bundle", str(bundle))

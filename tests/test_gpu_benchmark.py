@@ -1,4 +1,4 @@
-"""What of the GPU's benchmark can be held to account without one: its floor, its latencies, its other process."""
+"""The parts of the GPU benchmark that can be tested without a GPU: its floor, its latencies, its torch process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu import all_under_way, one_after_the_other, profiles
+from benchmarks.gpu import profiles, run_overlapped, run_sequentially
 from benchmarks.gpu_floor import CATEGORIES, SHOTS, Ceilings, multiply_adds
 from benchmarks.gpu_torch import COMPILED, EAGER, Torch, support, windows
 from builder.export import load_graph
@@ -44,14 +44,14 @@ def test_the_floor_is_what_bytes_and_operations_take() -> None:
 
 
 def test_latency_is_from_a_batch_s_own_submission() -> None:
-    """With three under way each waits for those before it: its time is not that between two results."""
+    """With three batches in flight each waits for those before it: its time is not that between two results."""
     pipeline, *_ = make()
     pipeline.bind(*made_support(0))
     for _ in range(2):
         fill(pipeline, 4, 0)
         pipeline.submit(4)
         pipeline.collect()
-    alone, three = (way(pipeline, 4, 0.05) for way in (one_after_the_other, all_under_way))
+    alone, three = (way(pipeline, 4, 0.05) for way in (run_sequentially, run_overlapped))
     assert pipeline.pending == 0
     for rate, ms in (alone, three):
         assert rate > 0 and len(ms) >= 50

@@ -1,7 +1,7 @@
-"""What a camera and another body would change without changing the action, on whole batches.
+"""Augments whole batches with what another camera or another body would change without changing the action.
 
-Everything works on joints (N, T, 15, 3) in metres and visible (N, T, 15), before the model's own normalisation,
-so what the normalisation removes exactly (place, heading, size) still matters through noise and hidden joints.
+Everything works on joints (N, T, 15, 3) in metres and visible (N, T, 15), before the model's own normalisation.
+So what the normalisation removes exactly (place, heading, size) still has an effect, through noise and hidden joints.
 """
 
 from __future__ import annotations
@@ -32,73 +32,75 @@ _LIMBS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """How much of each: probabilities per sample, sizes as standard deviations or ranges."""
+    """How strong each augmentation is: probabilities per sample, sizes as standard deviations or ranges."""
 
     mirror: float = 0.3
-    """of whole batches: a mirrored batch is like another sensor, so a left-hand wave never meets a right-hand one."""
+    """Of whole batches: a mirrored batch is like another sensor, so a left-hand wave is never compared with a
+    right-hand one."""
     tilt: float = 0.15
-    """radians, each of pitch and roll"""
+    """Radians, for pitch and roll each."""
     bone: float = 0.12
     noise: float = 0.02
-    """metres, the upper end of a sample's white noise"""
+    """Metres: the upper end of a sample's white noise."""
     offset: float = 0.02
-    """metres, the upper end of how far a joint stands off throughout a sample: sensors disagree on where joints are"""
+    """Metres: the upper end of a joint's constant offset in a sample, since sensors disagree on where joints are."""
     hide_joints: float = 0.35
     hide_limb: float = 0.2
     hide_frames: float = 0.2
     flat: float = 0.0
-    """share of samples that a virtual camera sees: from 6° below to 29° above, 2.5 to 8 m away, projected, z = 0"""
+    """Share of samples projected by a virtual camera from 6° below to 29° above, 2.5 to 8 m away: z = 0."""
 
 
 def augment(
     joints: Tensor, visible: Tensor, config: AugmentConfig, rng: torch.Generator, part: tuple[slice, int] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """A changed copy of the batch; shapes as in the module's docstring.
+    """Return an augmented copy of the batch; shapes as in the module's docstring.
 
-    With `part` = (rows, size) these are those rows of a batch of that size, and they change as they would within it.
+    With `part` = (rows, size), joints and visible are only those rows of a batch of that size. They come out exactly as
+    they would if the whole batch were augmented.
     """
     n, t = joints.shape[:2]
     rows, size = part or (slice(None), n)
 
-    def uniform(_: int, *shape: int) -> Tensor:
+    def uniform(*shape: int) -> Tensor:
         return torch.rand(size, *shape, generator=rng)[rows]
 
-    def normal(_: int, *shape: int) -> Tensor:
+    def normal(*shape: int) -> Tensor:
         return torch.randn(size, *shape, generator=rng)[rows]
 
     if float(torch.rand(1, generator=rng)) < config.mirror:
         joints, visible = mirror(joints, visible)
-    joints = stretch_bones(joints, torch.exp(normal(n, 14) * config.bone))
-    yaw = (uniform(n) * 2 - 1) * torch.pi
-    joints = joints @ rotation(yaw, normal(n) * config.tilt, normal(n) * config.tilt)[:, None]
-    joints = joints * torch.exp(normal(n, 1, 1, 1) * 0.2)
-    joints = joints + normal(n, t, 15, 3) * (uniform(n, 1, 1, 1) ** 2 * config.noise)
-    joints = joints + normal(n, 1, 15, 3) * (uniform(n, 1, 1, 1) ** 2 * config.offset)
+    joints = stretch_bones(joints, torch.exp(normal(14) * config.bone))
+    yaw = (uniform() * 2 - 1) * torch.pi
+    joints = joints @ rotation(yaw, normal() * config.tilt, normal() * config.tilt)[:, None]
+    joints = joints * torch.exp(normal(1, 1, 1) * 0.2)
+    joints = joints + normal(t, 15, 3) * (uniform(1, 1, 1) ** 2 * config.noise)
+    joints = joints + normal(1, 15, 3) * (uniform(1, 1, 1) ** 2 * config.offset)
 
-    hidden = (uniform(n, 15) < uniform(n, 1) / 3) & (uniform(n, 1) < config.hide_joints)
+    hidden = (uniform(15) < uniform(1) / 3) & (uniform(1) < config.hide_joints)
     limb = torch.zeros(len(_LIMBS), 15, dtype=torch.bool)
     for i, members in enumerate(_LIMBS):
         limb[i, members] = True
     which = torch.randint(len(_LIMBS), (size,), generator=rng)[rows]
-    hidden |= limb[which] & (uniform(n, 1) < config.hide_limb)
+    hidden |= limb[which] & (uniform(1) < config.hide_limb)
     visible = visible * ~hidden[:, None]
-    spell = spells(uniform(n, 15), uniform(n, 15), t) & (uniform(n, 15) < 0.4)[:, None]
-    visible = visible * ~(spell & (uniform(n, 1, 1) < config.hide_frames))
+    stretch = hidden_stretches(uniform(15), uniform(15), t) & (uniform(15) < 0.4)[:, None]
+    visible = visible * ~(stretch & (uniform(1, 1) < config.hide_frames))
     if config.flat:
         level = torch.zeros(len(joints))
-        seen = project(joints @ rotation(level, uniform(n) * 0.6 - 0.1, level)[:, None], 2.5 + 5.5 * uniform(n))
-        joints = torch.where((uniform(n) < config.flat)[:, None, None, None], seen, joints)
+        seen = project(joints @ rotation(level, uniform() * 0.6 - 0.1, level)[:, None], 2.5 + 5.5 * uniform())
+        joints = torch.where((uniform() < config.flat)[:, None, None, None], seen, joints)
     return joints * (visible > 0)[..., None], visible
 
 
 def mirror(joints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """The mirror image: x negated, left and right joints exchanged."""
+    """Mirror the poses: x negated, left and right joints exchanged."""
     order = torch.from_numpy(MIRROR)
     return joints[:, :, order] * torch.tensor([-1.0, 1.0, 1.0]), visible[:, :, order]
 
 
 def stretch_bones(joints: Tensor, factor: Tensor) -> Tensor:
-    """Every bone's length times its factor (N, 14), the pose's angles and the pelvis' path kept."""
+    """Multiply every bone's length by its factor (N, 14), keeping the pose's angles and the pelvis' path."""
     out = [joints[:, :, 0]]
     for j in range(1, 15):
         bone = joints[:, :, j] - joints[:, :, PARENTS[j]]
@@ -107,7 +109,7 @@ def stretch_bones(joints: Tensor, factor: Tensor) -> Tensor:
 
 
 def rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
-    """(N, 3, 3) for row vectors: about y, then x, then z."""
+    """Rotation matrices (N, 3, 3) for row vectors: about y, then x, then z."""
 
     def about(angle: Tensor, i: int, k: int) -> Tensor:
         m = torch.eye(3).repeat(len(angle), 1, 1)
@@ -118,7 +120,7 @@ def rotation(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
     return about(yaw, 0, 2) @ about(pitch, 1, 2) @ about(roll, 0, 1)
 
 
-def spells(start: Tensor, length: Tensor, frames: int) -> Tensor:
+def hidden_stretches(start: Tensor, length: Tensor, frames: int) -> Tensor:
     """One hidden stretch per joint, up to half the window: start, length (N, 15) in [0, 1] → (N, T, 15) bool."""
     t = torch.arange(frames)[:, None]
     begin = (start * frames)[:, None]

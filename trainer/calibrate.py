@@ -1,11 +1,11 @@
-"""What a bundle knows about distances: a cohort, how limits follow from clips, and what alarms they give.
+"""Measures what a bundle states about distances: a cohort, how limits follow from clips, and the false-alarm rates.
 
     people held out ─► streams of uninterrupted normal activity ─► scores against supports of the other people
                         ├─► regression: the level of normal distances, from what enrolment knows of a support
-                        └─► the alert logic as it is, at many thresholds ─► false alarms per camera-hour
+                        └─► the real alert logic, at many thresholds ─► false alarms per camera-hour
 
 The margin between level and limit is then chosen, for each number of clips, so that a score of 1 gives TARGET false
-alarms an hour. `edge.score` applies it all: `level_of`, `margin_of`, and `threshold_of` for another rate.
+alarms an hour. `edge.score` applies the results: `level_of`, `margin_of`, and `threshold_of` for another rate.
 """
 
 from __future__ import annotations
@@ -39,20 +39,22 @@ TARGET = SENSITIVITY["default"]
 SHOTS = (1, 3, 5, 10)
 PLAN = StreamPlan(clean=60.0, anomalies=0)
 TRIMMED = 0.15
-GUESS = 1.5
-"""The margin of a bundle that nothing could be measured for."""
+DEFAULT_MARGIN = 1.5
+"""The margin of a bundle for which nothing could be measured."""
 THRESHOLDS = np.arange(0.0, 1.5, 0.05)
-NEAR = np.arange(-0.5, 0.55, 0.05)
-"""Logarithms of scores, over the level of normal and over the limit, at which false alarms are counted."""
-LEAST = 0.25
-"""No rate below this is believed: streams of some hours cannot show it."""
+"""Logarithms of scores relative to the level of normal, at which false alarms are counted."""
+NEAR_LIMIT = np.arange(-0.5, 0.55, 0.05)
+"""Logarithms of scores relative to the limit, at which false alarms are counted."""
+LOWEST_RATE = 0.25
+"""Rates below this are raised to it: a few hours of streams cannot show so low a rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One take against one draw of support: what enrolment knew of it (see `spreads`), and the take's distances.
+    """One take against one draw of support: what enrolment knows of the support (see `spreads`), and the distances.
 
-    `between` is both of what lies between a clip of the support and the next, which the engine matches too.
+    `between` holds the same two things for the transitions from one support clip to the next, which the engine matches
+    too.
     """
 
     shots: int
@@ -62,21 +64,24 @@ class Episode:
 
     @property
     def level(self) -> float:
-        """Where the take's normal distances lie, as a logarithm."""
+        """The level of the take's normal distances, as a logarithm."""
         return float(np.log(np.median(self.run.score) + 1e-3))
 
 
 def calibrate(
     sets: list[ClipSet], test: list[np.ndarray], embed: Embed, config: TrainConfig
 ) -> tuple[bytes, dict[str, Any]]:
-    """The bytes of calibration.npz, and figures for the manifest. `test[i]` marks the held-out clips of sets[i]."""
+    """Return the bytes of calibration.npz, and figures for the manifest.
+
+    `test[i]` marks the held-out clips of sets[i].
+    """
     rng = np.random.default_rng(config.seed)
     c = config.encoder
     windows = [[embed(*clip_windows(clip, c.frames, c.seconds)) for clip in s.clips] for s in sets]
-    # Without held-out subjects the training clips must do; the manifest says so.
-    honest = any(bool(t.any()) for t in test)
-    support_of = [~t if honest else np.ones_like(t) for t in test]
-    test_of = [t if honest else np.ones_like(t) for t in test]
+    # Without held-out subjects the training clips have to serve; the manifest says so.
+    any_held_out = any(bool(t.any()) for t in test)
+    support_of = [~t if any_held_out else np.ones_like(t) for t in test]
+    test_of = [t if any_held_out else np.ones_like(t) for t in test]
     cohort = _cohort(sets, support_of, windows, rng)
     episodes: list[Episode] = []
     for s, mine, theirs, embedded in zip(sets, support_of, test_of, windows, strict=True):
@@ -87,25 +92,25 @@ def calibrate(
         between = cache(partial(_between, s.clips, embed, c))
         for take, w in zip(takes, watched, strict=True):
             pool = np.flatnonzero(mine & (s.label == s.names.index(take.normal[0])))
-            if not honest:  # the person's own clips would be judged by themselves
+            if not any_held_out:  # else the person would be judged by their own clips
                 pool = pool[s.subjects[pool] != take.person]
             episodes += _episodes(w, pool, embedded, between, cohort, c.temperature, rng)
     out, figures = fit(episodes)
     out["cohort"] = cohort.astype(np.float16)
     buffer = io.BytesIO()
     np.savez(buffer, **out)
-    return buffer.getvalue(), {"subjects": "held out" if honest else "training (none were held out)", **figures}
+    return buffer.getvalue(), {"subjects": "held out" if any_held_out else "training (none were held out)", **figures}
 
 
 def _between(clips: Sequence[Clip], embed: Embed, c: EncoderConfig, i: int, j: int) -> Float:
-    """Features of what lies between two clips, (N, D)."""
+    """Features (N, D) of the transition between two clips."""
     return embed(*turn_windows(clips[i], clips[j], c.frames, c.seconds))
 
 
 def _cohort(
     sets: list[ClipSet], support_of: list[np.ndarray], windows: list[list[Float]], rng: np.random.Generator
 ) -> Float:
-    """Windows of the training subjects, as many of each category as of any other."""
+    """Draw windows of the training subjects, equally many from each category."""
     groups = [
         (i, np.flatnonzero(keep & (s.label == g)))
         for i, (s, keep) in enumerate(zip(sets, support_of, strict=True))
@@ -129,7 +134,7 @@ def _episodes(
     temperature: float,
     rng: np.random.Generator,
 ) -> list[Episode]:
-    """The take against a draw of each number of shots that the pool allows."""
+    """Match the take with one draw for each number of shots that the pool allows."""
     out = []
     for shots in SHOTS:
         if len(pool) < shots or not len(watched.end):
@@ -146,27 +151,30 @@ def _episodes(
 
 
 def fit(episodes: Sequence[Episode]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The constants of level and margin and the rates, and figures about them. Without episodes, a guess, no rates."""
+    """Fit the constants of level and margin, and the rates; return them, and figures about them.
+
+    Without episodes: default constants, and no rates.
+    """
     weights: dict[str, Any] = {}
     figures: dict[str, Any] = {}
     for several, key in ((True, "level"), (False, "level_one")):
         mine = [e for e in episodes if (e.shots > 1) == several]
         weights[key], figures[key] = _level(mine, 3 if several else 2)
     if not episodes:
-        return {**weights, "margin": np.array([[1.0, GUESS]])}, figures
+        return {**weights, "margin": np.array([[1.0, DEFAULT_MARGIN]])}, figures
     runs = [replace(e.run, score=_relative(e, weights)) for e in episodes]
     usual = follow(runs, [1.0] * len(runs))
     shots = [e.shots for e in episodes]
     offset = {}
     for k in sorted(set(shots)):
         some = [r for r, s in zip(usual, shots, strict=True) if s == k]
-        grid, rate = _falling(some, THRESHOLDS)
+        grid, rate = _falling_rates(some, THRESHOLDS)
         offset[k] = float(np.interp(-np.log(TARGET), -np.log(rate), grid))
     # From here on thresholds are relative to each run's own limit, for all numbers of clips together.
     own = [
         replace(r, score=(r.score / np.exp(offset[s])).astype(np.float32)) for r, s in zip(usual, shots, strict=True)
     ]
-    grid, rate = _falling(own, NEAR)
+    grid, rate = _falling_rates(own, NEAR_LIMIT)
     kept = np.append(True, np.diff(rate) < 0)
     alarms, hours = _count(own, 0.0), _hours(own)
     figures |= {
@@ -184,9 +192,10 @@ def fit(episodes: Sequence[Episode]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _relative(e: Episode, weights: Mapping[str, NDArray[np.float64]]) -> Float:
-    """Distances (W,) over the level that enrolment expects, of the category or of what lies between, the less.
+    """Divide distances (W,) by the level that enrolment expects, of the category or of its transitions: the lesser.
 
-    How long the latter may count, `edge.score.TurnTimer`, is left out: normal windows keep coming within the limit.
+    That transitions count only for some time (`edge.score.TurnTimer`) is left out: normal windows keep coming within
+    the limit.
     """
     out = np.full(len(e.run.score), np.inf, np.float32)
     for known, distance in ((e.known, e.run.score), e.between):
@@ -196,9 +205,9 @@ def _relative(e: Episode, weights: Mapping[str, NDArray[np.float64]]) -> Float:
 
 
 def _level(episodes: Sequence[Episode], size: int) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Weights (1 + size,) of the logarithm of a take's level, none of them negative but the first.
+    """Fit weights (1 + size,) that predict the logarithm of a take's level; only the first may be negative.
 
-    Without episodes the distances among the support's own windows, doubled.
+    Without episodes the level is twice the distances among the support's own windows.
     """
     if not episodes:
         return np.array([np.log(2.0), 0.0, 1.0, *[0.0] * (size - 2)]), {"episodes": 0}
@@ -221,26 +230,26 @@ def _hours(runs: Sequence[Run]) -> NDArray[np.float64]:
 
 
 def _count(runs: Sequence[Run], threshold: float) -> NDArray[np.intp]:
-    """How often each run raises an alert at the logarithm of a threshold."""
+    """Count each run's alerts at a threshold, given as a logarithm."""
     return np.array([len(a) for a in alerts(runs, DEFAULTS, float(np.exp(threshold)))])
 
 
-def _falling(runs: Sequence[Run], grid: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logarithms of thresholds and false alarms per hour at them, from where these fall on, and never rising.
+def _falling_rates(runs: Sequence[Run], grid: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Logarithms of thresholds, and false alarms per hour at them: from the highest rate on, and made never to rise.
 
-    Below that alerts hardly ever end, and there are few for that reason.
+    Below the threshold with the highest rate, alerts hardly ever end, so there are few of them.
     """
     hours = _hours(runs)
     rate = np.array([_rate(_count(runs, x), hours) for x in grid])
     first = int(rate.argmax())
-    return grid[first:], np.maximum(np.minimum.accumulate(rate[first:]), LEAST)
+    return grid[first:], np.maximum(np.minimum.accumulate(rate[first:]), LOWEST_RATE)
 
 
 def _rate(alarms: NDArray[np.intp], hours: NDArray[np.float64]) -> float:
-    """False alarms per hour, without the TRIMMED share of runs that have most.
+    """False alarms per hour, without the TRIMMED share of runs that have the most.
 
-    Where a person does something else than the others under the same name no threshold helps, and such runs would
-    decide it for all.
+    Where a person does something different from the others under the same name, no threshold helps, and such runs would
+    decide the threshold for all.
     """
     keep = np.argsort(alarms / hours, kind="stable")[: max(1, round(len(alarms) * (1 - TRIMMED)))]
     return float(alarms[keep].sum() / hours[keep].sum())

@@ -15,14 +15,14 @@ from edge.commands.console import need, number, out, say
 from edge.outputs import ready_file, ready_folder, save_text
 
 
-def one_of(option: str, given: str, *known: str) -> None:
-    """Refuse a value that is not among the known ones."""
+def require_one_of(option: str, given: str, *known: str) -> None:
+    """Raises BadParameter if the value is none of the known ones."""
     if given not in known:
         raise typer.BadParameter(f"use {' or '.join(repr(k) for k in known)}", param_hint=option)
 
 
-def numbers(option: str, given: str) -> list[int]:
-    """'1,3,5' as numbers, each once, in order."""
+def parse_numbers(option: str, given: str) -> list[int]:
+    """Parse '1,3,5' into numbers, sorted, each once. Raises BadParameter for anything else."""
     try:
         found = sorted({int(part) for part in given.split(",")})
     except ValueError:
@@ -33,42 +33,42 @@ def numbers(option: str, given: str) -> list[int]:
 
 
 @contextlib.contextmanager
-def on_signal(checkpoint: Path, heed: bool = True) -> Iterator[Callable[[], bool]]:
-    """Whether to stop; a training that did is said to go on from its checkpoint, and the command ends with 130."""
-    from trainer.progress import Stopped, stopping
+def exit_when_stopped(checkpoint: Path, enabled: bool = True) -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether to stop. A training that stopped exits with 130, and says how to go on."""
+    from trainer.progress import Stopped, stop_on_signal
 
     try:
-        with stopping(heed) as stop:
+        with stop_on_signal(enabled) as stop:
             yield stop
     except Stopped as e:
-        say(f"stopped at step {e}: {checkpoint} is written, and the same command goes on from it")
+        say(f"stopped at step {e}: {checkpoint} is written; run the same command again to go on from it")
         raise typer.Exit(130) from None
 
 
 def register(app: typer.Typer) -> None:
-    """Add this house's commands."""
+    """Add the commands that train and evaluate models, and that convert data sets."""
 
     @app.command(rich_help_panel="Make a model")
     def train(
         data: Annotated[Path, typer.Option(help="DIR/<category>/*.npz, or DIR/<set>/<category>/*.npz")],
-        output: Annotated[Path, typer.Option("--out", help="the bundle to write")],
+        output: Annotated[Path, typer.Option("--out", help="folder to write the bundle to")],
         config: Annotated[Path | None, typer.Option(help="YAML with training settings")] = None,
-        steps: Annotated[int | None, typer.Option(help="steps of the optimiser")] = None,
+        steps: Annotated[int | None, typer.Option(help="optimiser steps")] = None,
         seed: Annotated[int | None, typer.Option(help="random seed")] = None,
     ) -> None:
-        """Train an encoder on folders of clips. Run it again to go on after an interruption."""
+        """Train an encoder on folders of clips. After an interruption, run the same command again to go on."""
         need("train", "torch", "safetensors", "sklearn", "lightning_fabric")
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from edge.bundle import MANIFEST, measured
         from edge.ingest.posture import of_clips
         from trainer.config import load_config
-        from trainer.fit import Trainer, load_sets, make_bundle, unseen
-        from trainer.parallel import together
-        from trainer.progress import new_place
+        from trainer.fit import Trainer, load_sets, make_bundle, not_validated
+        from trainer.parallel import explain_lost_process
+        from trainer.progress import checkpoint_path
 
         ready_folder(output)
-        checkpoint = new_place(output, MANIFEST)
+        checkpoint = checkpoint_path(output, MANIFEST)
         settings = load_config(config, steps=steps, seed=seed)
         hints: list[str] = []
         sets = load_sets(data, settings, hints.append)
@@ -80,7 +80,7 @@ def register(app: typer.Typer) -> None:
                 say(f"{s.name}: {len(s.clips)} clips, {len(s.names)} categories, {len(set(s.subjects))} subjects")
                 if why := of_clips(s.clips):
                     say(f"{s.name}: {why}")
-            for line in unseen(sets, settings.hold_out):
+            for line in not_validated(sets, settings.hold_out):
                 say(line)
             if checkpoint.exists():
                 say(f"going on from {checkpoint}")
@@ -95,7 +95,7 @@ def register(app: typer.Typer) -> None:
                 if news:
                     bar.console.print(f"step {step}: AUROC on held-out subjects  {news}")
 
-            with on_signal(checkpoint, heed=trainer.fabric.world_size == 1) as stop:
+            with exit_when_stopped(checkpoint, enabled=trainer.fabric.world_size == 1) as stop:
                 trainer.run(report, checkpoint, stop)
         if trainer.chief:
             say("calibrating, which takes seconds to minutes …")
@@ -106,44 +106,51 @@ def register(app: typer.Typer) -> None:
             for line in measured(bundle.manifest):
                 say(line)
             say(f"next: haad-edge build {output} --target onnx")
-        with together(trainer.fabric):
+        with explain_lost_process(trainer.fabric):
             trainer.fabric.barrier()
 
     @app.command(rich_help_panel="Make a model")
     def evaluate(
         data: Annotated[Path, typer.Option(help="DIR/<category>/*.npz, or a data set as released")],
         protocol: Annotated[
-            str, typer.Option(help="clips, humanact12 or utd_mhad: who is support, who judged")
+            str, typer.Option(help="clips, humanact12 or utd_mhad: which clips are support, which are judged")
         ] = "clips",
-        shots: Annotated[str, typer.Option(help="support clips per category; several as in 1,3,5,10")] = "3",
-        split: Annotated[str, typer.Option(help="subject: support and test from different people; random")] = "subject",
+        shots: Annotated[str, typer.Option(help="support clips per category; or several numbers: 1,3,5,10")] = "3",
+        split: Annotated[
+            str, typer.Option(help="subject: support and judged clips from different people; or random")
+        ] = "subject",
         people: Annotated[
-            str | None, typer.Option(help="judge these subjects, as in 4,8; support from the rest")
+            str | None, typer.Option(help="judge only these subjects, for instance 4,8; the rest are support")
         ] = None,
         fold: Annotated[
-            int | None, typer.Option(min=0, max=3, help="every 4th category from here on is unseen")
+            int | None, typer.Option(min=0, max=3, help="treat every 4th category, from this one on, as unseen")
         ] = None,
-        draws: Annotated[int, typer.Option(min=2, help="support draws; they give the interval")] = 20,
+        draws: Annotated[int, typer.Option(min=2, help="support draws, over which the intervals are taken")] = 20,
         seed: Annotated[int, typer.Option(min=0, help="random seed of the draws")] = 0,
-        bundle: Annotated[Path | None, typer.Option(help="the bundle to evaluate; none: base")] = None,
-        floor: Annotated[bool, typer.Option(help="also measure what no learning at all would do")] = True,
+        bundle: Annotated[Path | None, typer.Option(help="the bundle to evaluate; default: base")] = None,
+        floor: Annotated[bool, typer.Option(help="also measure the floor: no learning at all")] = True,
         streaming: Annotated[
             bool,
-            typer.Option("--streaming", help="long streams with anomalies in them, through the device's own logic"),
+            typer.Option("--streaming", help="instead: long streams with anomalies, through the device's own logic"),
         ] = False,
-        minutes: Annotated[float, number("--streaming: of normal activity before anomalies", min=0.2, max=1440)] = 2.0,
+        minutes: Annotated[
+            float, number("--streaming: minutes of normal activity before the anomalies", min=0.2, max=1440)
+        ] = 2.0,
         normals: Annotated[int, typer.Option(min=1, help="--streaming: categories that are normal at a time")] = 1,
         faults: Annotated[
-            bool, typer.Option("--faults", help="--streaming: lost frames, changing rates, noise, hidden limbs")
+            bool, typer.Option("--faults", help="--streaming: add lost frames, changing rates, noise, hidden limbs")
         ] = False,
-        recipe: Annotated[str | None, typer.Option(help="paper: also train the published recipe here")] = None,
+        recipe: Annotated[str | None, typer.Option(help="paper: also train and measure the published recipe")] = None,
         to_json: Annotated[Path | None, typer.Option("--json", help="also write the figures to this file")] = None,
-        report: Annotated[Path | None, typer.Option(help="also write DIR/index.html to look at")] = None,
+        report: Annotated[Path | None, typer.Option(help="also write a report: DIR/index.html")] = None,
     ) -> None:
-        """How well K clips of each category tell it from the others: AUROC per category and mean, beside the floor."""
+        """Measure how well K clips of each category tell it from the others, beside the floor.
+
+        Prints the AUROC of each category, and the mean.
+        """
         need("train", "sklearn", *["torch"] * (floor or recipe is not None))
-        one_of("--split", split, "subject", "random")
-        one_of("--recipe", recipe or "paper", "paper")
+        require_one_of("--split", split, "subject", "random")
+        require_one_of("--recipe", recipe or "paper", "paper")
         ready_file(to_json, "--json")
         ready_folder(report, "--report")
         import numpy as np
@@ -156,14 +163,17 @@ def register(app: typer.Typer) -> None:
         from trainer.evaluate import evaluate as measure
         from trainer.protocols import PROTOCOLS, make_protocol, paper_clips, read_clips, trained_on
 
-        one_of("--protocol", protocol, *PROTOCOLS)
+        require_one_of("--protocol", protocol, *PROTOCOLS)
         if protocol == "humanact12" and (split != "subject" or people or fold is not None):
-            raise typer.BadParameter("humanact12 has a split and unseen categories of its own", param_hint="--protocol")
+            raise typer.BadParameter(
+                "humanact12 fixes the split and the unseen categories: leave out --split, --people and --fold",
+                param_hint="--protocol",
+            )
         if protocol == "utd_mhad" and split != "subject":
-            raise typer.BadParameter("utd_mhad is split by subject", param_hint="--split")
+            raise typer.BadParameter("utd_mhad is always split by subject", param_hint="--split")
         if people and split != "subject":
-            raise typer.BadParameter("names who is judged, which a random split does not heed", param_hint="--people")
-        several = numbers("--shots", shots)
+            raise typer.BadParameter("a random split ignores it: leave out --people or --split", param_hint="--people")
+        several = parse_numbers("--shots", shots)
         judged = [name.strip() for name in people.split(",")] if people else None
         model = open_bundle(bundle)
         clips, problems = read_clips(data, protocol)
@@ -237,11 +247,11 @@ def register(app: typer.Typer) -> None:
 
     @app.command(rich_help_panel="Make a model")
     def convert(
-        source: Annotated[Path, typer.Argument(help="the data set as its authors released it")],
-        form: Annotated[str, typer.Option("--from", help="humanact12 (folder or ACTOR's pickle) or utd_mhad")],
-        output: Annotated[Path, typer.Option("--out", help="folder to write DIR/<category>/*.npz into")],
+        source: Annotated[Path, typer.Argument(help="the data set, as its authors released it")],
+        form: Annotated[str, typer.Option("--from", help="humanact12 (folder or ACTOR's pickle), or utd_mhad")],
+        output: Annotated[Path, typer.Option("--out", help="folder to write <category>/*.npz into")],
     ) -> None:
-        """Turn a released data set into clip files."""
+        """Convert a released data set into clip files."""
         need("train", "scipy")
         from edge.clip import save_clip
         from trainer.released import read_humanact12, read_utd_mhad

@@ -1,4 +1,4 @@
-"""What a training run is told: one YAML file, every field checked."""
+"""Reads the settings of a training run: one YAML file, every field checked."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class TrainConfig(BaseModel):
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.02, ge=0)
     temperature: float = Field(0.1, gt=0, description="of the loss")
-    average: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are what is kept")
-    hold_out: int = Field(4, ge=0, description="every n-th subject of a set is kept for validation; 0: none")
+    average: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which become the model")
+    hold_out: int = Field(4, ge=0, description="every n-th subject of a set is held out for validation; 0: none")
     validate_every: int = Field(500, ge=1)
     threads: int = Field(0, ge=0, description="0: all cores")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    motion: Path | None = Field(None, description="a motion model: generated clips widen the training set")
-    generated: int = Field(1, ge=1, description="clips it makes of each training clip")
-    strength: float = Field(0.15, gt=0, le=1, description="of what it changes")
+    motion: Path | None = Field(None, description="a motion model: clips it generates are added to the training set")
+    generated: int = Field(1, ge=1, description="clips that the motion model generates from each training clip")
+    strength: float = Field(0.15, gt=0, le=1, description="how much generated clips differ from their originals")
     exclude: list[str] = []
     merge: dict[str, str] = {}
     terms: dict[str, str] = {}
@@ -46,7 +46,7 @@ class TrainConfig(BaseModel):
     @field_validator("encoder")
     @classmethod
     def _fits_a_bundle(cls, e: EncoderConfig) -> EncoderConfig:
-        """What a bundle's manifest will refuse is refused before the training, not after it."""
+        """Refuse before the training, not after it, what a bundle's manifest would refuse."""
         for name, low, high in (("frames", 8, 512), ("coefficients", 1, e.frames), ("embedding", 8, 4096)):
             if not low <= getattr(e, name) <= high:
                 raise ValueError(f"{name} is {getattr(e, name)}, not between {low} and {high}")
@@ -71,7 +71,10 @@ class TrainConfig(BaseModel):
 
 
 def load_config(path: Path | None, **given: Any) -> TrainConfig:
-    """The file's values, then those `given` that are not None. Raises SettingsError that names the field."""
+    """Read the file's values, overridden by those `given` that are not None.
+
+    Raises SettingsError, which names the field, if one is invalid.
+    """
     return from_yaml(TrainConfig, "training", path, given)
 
 
@@ -79,7 +82,7 @@ Config = TypeVar("Config", bound=BaseModel)
 
 
 def from_yaml(kind: type[Config], name: str, path: Path | None, given: dict[str, Any]) -> Config:
-    """Settings of any kind, as `load_config` reads them; `name` is theirs in an error."""
+    """Read settings of any kind as `load_config` does; `name` is what an error calls them."""
     values = read_yaml(path) if path is not None else {}
     values.update({k: v for k, v in given.items() if v is not None})
     try:

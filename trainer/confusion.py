@@ -1,4 +1,4 @@
-"""What the episodes of an evaluation show beyond one number: ROC curves, and which categories are taken for which."""
+"""Computes from an evaluation's episodes the ROC curves, and which categories are mistaken for which."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GRID = np.linspace(0, 1, 401)
 
 
 def roc_curves(found: Sequence[Episode]) -> dict[str, NDArray[np.float64]]:
-    """Each category's ROC, averaged over its draws at equal false-alarm rates: detection at each rate of GRID.
+    """Average each category's ROC over its draws at equal false-alarm rates: the detection rate at each rate of GRID.
 
     Anomalous is the positive class: detection is the share of other categories' clips beyond a limit, the false-alarm
     rate the share of the category's own clips beyond it.
@@ -32,10 +32,10 @@ def roc_curves(found: Sequence[Episode]) -> dict[str, NDArray[np.float64]]:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """Clips of `other` that look like `normal`: the AUROC between the two alone, and the clips that show it.
+    """Clips of `other` that look like `normal`: the AUROC between these two categories, and two clips that show it.
 
-    `clip` is the judged clip of `other` that comes nearest on average; `like` the clip of `normal`, among those drawn
-    as its support, that it lies nearest to.
+    `clip` is the judged clip of `other` that comes nearest on average. `like` is the clip of `normal` nearest to it,
+    among those drawn as support.
     """
 
     normal: str
@@ -48,7 +48,7 @@ class Confusion:
 def confusions(
     embedding: Float, category: NDArray[np.str_], found: Sequence[Episode], distance: Distance, most: int = 6
 ) -> list[Confusion]:
-    """The pairs of categories told apart worst, worst first; a pair is named once, in its worse direction."""
+    """Find the pairs of categories told apart worst, worst first; a pair is listed once, in its worse direction."""
     by_name: dict[str, list[Episode]] = {}
     for e in found:
         by_name.setdefault(e.category, []).append(e)

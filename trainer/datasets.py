@@ -1,4 +1,4 @@
-"""Folders of clips as training sets, and the sampler that draws balanced batches from them.
+"""Loads folders of clips as training sets, and samples balanced batches from them.
 
 DIR/<category>/*.npz            one set
 DIR/<set>/<category>/*.npz      several sets: a batch is drawn mostly from one, so that negatives share the sensor
@@ -48,7 +48,10 @@ class ClipSet:
 
 
 def find_sets(root: Path | str) -> list[Path]:
-    """The set folders under `root`: itself when its sub-folders hold clips, else those of its children that do."""
+    """Find the sets under `root`: itself if its sub-folders hold clips, else those of its sub-folders that are sets.
+
+    Raises ClipError if there is no such folder, or there are no clips in it.
+    """
     root = Path(root)
     if not root.is_dir():
         raise ClipError(
@@ -58,18 +61,18 @@ def find_sets(root: Path | str) -> list[Path]:
         return [root]
     sets = sorted({p.parent.parent for p in root.glob("*/*/*.npz")})
     if not sets:
-        raise ClipError(f"{root}: no clips", why="neither */*.npz nor */*/*.npz is there")
+        raise ClipError(f"{root}: no clips", why="it has neither */*.npz nor */*/*.npz")
     return sets
 
 
 def load_set(
     root: Path, *, exclude: Sequence[str] = (), merge: Mapping[str, str] | None = None, strict: bool = True
 ) -> ClipSet:
-    """Read a set. `exclude` are globs on `<set>/<category>`; `merge` maps such globs to a coarser category name.
+    """Read a set. `exclude` lists globs on `<set>/<category>`; `merge` maps such globs to a coarser category name.
 
-    Clips that cannot be read raise one ClipError, or are left out with `strict=False`.
+    Raises one ClipError if any clips cannot be read; with `strict=False` they are left out instead.
     """
-    merge, called = merge or {}, root.resolve().name  # also where it is called `.`
+    merge, called = merge or {}, root.resolve().name  # resolved, since `.` has no name
     clips: list[Clip] = []
     paths: list[Path] = []
     label: list[int] = []
@@ -105,23 +108,24 @@ def load_set(
     return ClipSet(called, clips, paths, np.array(label, np.int64), names, sha.hexdigest())
 
 
-def unmatched(data: Path, *options: Iterable[str]) -> Iterator[str]:
-    """Of globs on `<set>/<category>` that match nothing under `data`, a line each."""
+def unmatched_globs(data: Path, *options: Iterable[str]) -> Iterator[str]:
+    """Yield a message for each glob on `<set>/<category>` that matches nothing under `data`."""
     keys = [f"{root.resolve().name}/{folder}" for root in find_sets(data) for folder in categories(root)]
     for glob in (g for globs in options for g in globs):
         if not any(fnmatch(key, glob) for key in keys):
-            yield f"'{glob}' matches nothing; what there is is named as {', '.join(keys[:3])}"
+            yield f"'{glob}' matches nothing; it must match names such as {', '.join(keys[:3])}"
 
 
 def subject_split(subjects: NDArray[np.str_]) -> NDArray[np.bool_]:
-    """True for the subjects whose clips describe normal (and train): every other one in natural order.
+    """Mark the clips of every other subject in natural order: those that describe normal (and train).
 
-    On UTD-MHAD that is the customary split, subjects 1 3 5 7 against 2 4 6 8. Raises ClipError for a lone subject.
+    On UTD-MHAD this is the customary split, subjects 1 3 5 7 against 2 4 6 8. Raises ClipError if there are fewer than
+    two subjects.
     """
     order = sorted(set(subjects.tolist()), key=natural)
     if len(order) < 2:
         raise ClipError(
-            f"a split by subject needs two subjects, found {order or 'none'}",
+            f"a split by subject needs two subjects or more, found {order or 'none'}",
             why="the clips' 'subject' field tells people apart",
             fix="use --split random",
         )
@@ -129,15 +133,18 @@ def subject_split(subjects: NDArray[np.str_]) -> NDArray[np.bool_]:
 
 
 def held_out(subjects: NDArray[np.str_], every: int) -> NDArray[np.bool_]:
-    """True for every `every`-th subject in natural order, from the last of the first `every` on; none for 0."""
+    """Mark the clips of every `every`-th subject in natural order, beginning with the `every`-th; none for 0."""
     order = sorted(set(subjects.tolist()), key=natural)
     return np.isin(subjects, order[every - 1 :: every] if every else [])
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Of the whole batch label (N,), unique across sets, and group (N,), the set's number; of the rows that were asked
-    for (n of them) joints (n, T, 15, 3) and visible (n, T, 15)."""
+    """A batch of training samples, or the n rows of it that were asked for.
+
+    joints (n, T, 15, 3) and visible (n, T, 15) hold those rows only; label (N,), unique across sets, and group (N,),
+    the number of the set, describe the whole batch.
+    """
 
     joints: Float
     visible: Float
@@ -146,11 +153,12 @@ class Batch:
 
 
 class Sampler:
-    """Endless batches of `size` samples: `share` of each from one set, the rest from another.
+    """Draws endless batches of `size` samples: `share` of each from one set, the rest from another.
 
-    Per category in a batch `per_category` samples; a share `whole` are whole clips (cropped, time-warped, resampled),
-    the others windows cut at any phase of the looped clip, as the device cuts them. Deterministic in (seed, step), and
-    each sample in (seed, step, its row): a process that wants only some rows makes only those.
+    A batch has `per_category` samples of each of its categories. A share `whole` are whole clips (cropped, time-warped,
+    resampled); the others are windows cut at any phase of the looped clip, as the device cuts them. A batch depends
+    only on (seed, step), and a sample only on (seed, step, row), so a process that needs only some rows makes only
+    those.
     """
 
     def __init__(
@@ -179,7 +187,7 @@ class Sampler:
             step += 1
 
     def plan(self, rng: np.random.Generator) -> list[tuple[int, int]]:
-        """(set, category) of each row."""
+        """Draw the (set, category) of each row."""
         plan: list[tuple[int, int]] = []
         main = int(rng.choice(len(self.sets), p=self.weight))
         wanted = [(main, round(self.size * (self.share if len(self.sets) > 1 else 1)))]
@@ -194,20 +202,20 @@ class Sampler:
         return plan
 
     def draw(self, rng: np.random.Generator, rows: slice = slice(None)) -> Batch:
-        """One batch, of which only `rows` are sampled."""
+        """Draw one batch, of which only `rows` are made."""
         plan, key = self.plan(rng), int(rng.integers(2**63))
         wanted = range(len(plan))[rows]
         joints = np.empty((len(wanted), self.frames, 15, 3), np.float32)
         visible = np.empty((len(wanted), self.frames, 15), np.float32)
         for n, i in enumerate(wanted):
             s, c = plan[i]
-            own = np.random.Generator(np.random.Philox(key=(key, i)))  # a third of what default_rng costs to make
+            own = np.random.Generator(np.random.Philox(key=(key, i)))  # a third of default_rng's cost
             joints[n], visible[n] = self.sample(self.sets[s].clips[own.choice(self.members[s][c])], own)
         label = np.array([self.offset[s] + c for s, c in plan], np.int64)
         return Batch(joints, visible, label, np.array([s for s, _ in plan], np.int64))
 
     def sample(self, clip: Clip, rng: np.random.Generator) -> tuple[Float, Float]:
-        """One training view of a clip: cropped or cut, warped in time, at times through a slow camera."""
+        """Make one training view of a clip: cropped or cut, warped in time, sometimes as a slow camera sees it."""
         if rng.random() < 0.3 and clip.fps > 12:
             fps = rng.uniform(10, clip.fps)
             j, v = clip.at(np.arange(0, clip.seconds + 1e-9, 1 / fps))

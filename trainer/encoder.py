@@ -1,4 +1,4 @@
-"""The encoder as it is exported: raw joints in, embedding and distances out. The graph is the model.
+"""Defines the model as one graph, as it is exported: raw joints in, embedding and distances out.
 
     joints (B, T, 15, 3) ─┐
     visible (B, T, 15)  ──┴► Normalise ─► DCT ─► graph convolutions ─► condense ─► embedding (B, D), unit length
@@ -21,15 +21,15 @@ from edge.skeleton import CORE15, PARENTS, J
 
 EPS = 1e-6
 PRIOR = 1e-3
-"""The weight, in bones, of the belief that joints come in metres."""
+"""The weight, in bones, of the prior assumption that joints come in metres."""
 NARROW = 32
-"""Features of a joint that the embedding is condensed from, and that the head looks at."""
+"""Features per joint from which the embedding is condensed, and which the head gets."""
 HEAD = 128
-"""Numbers that the loss compares."""
+"""Width of the head's output, which the loss compares."""
 SLOW = 4
-"""Coefficients of each joint, from the slowest on, that stand in the embedding as they are."""
+"""Coefficients of each joint, from the slowest on, that make up the slow pose in the embedding."""
 LIMIT = 10.0
-"""Nothing lies farther from the middle of the window, in metres of the reference body."""
+"""Coordinates are clamped to this distance from the middle of the window, in metres of the reference body."""
 _LEFT = [CORE15.index(n) for n in ("l_shoulder", "l_hip")]
 _RIGHT = [CORE15.index(n) for n in ("r_shoulder", "r_hip")]
 _PARENT = list(PARENTS[1:])
@@ -49,11 +49,11 @@ class EncoderConfig:
     blocks: int = 4
     embedding: int = 128
     head: float = 0.5
-    """Share of the head in what is learnt: 0 for categories all new, more for those that were trained on."""
+    """Share of the head in the learned parts: 0 if all categories will be new, more if they were trained on."""
     slow: float = 0.4
-    """Share of the slow pose, which nothing is learnt about, in the embedding's cosine."""
+    """Share of the slow pose, which is not learned, in the embedding's cosine."""
     temperature: float = 0.07
-    """Softness of the match: how far the nearest support windows outweigh the rest."""
+    """Softness of the match: the lower, the more the nearest support windows outweigh the rest."""
 
 
 def dct_matrix(n: int, k: int) -> Tensor:
@@ -68,10 +68,10 @@ def dct_matrix(n: int, k: int) -> Tensor:
 class Sized(nn.Module):
     """Fill hidden joints, then remove the camera's place and the body's size: the first half of `Normalise`.
 
-    joints (B, T, 15, 3), visible (B, T, 15) → (B, 3, 15, T) of x, y and z in body units; in how many frames each joint
-    was seen; and whether it was at all, nearly 1 or 0: both (B, 1, 15, 1). Frames last: whatever mixes frames is one
-    large product, where windows would have small ones of their own. x, y and z apart: what adds over them goes number
-    by number, as all else does.
+    joints (B, T, 15, 3), visible (B, T, 15) → (B, 3, 15, T) of x, y and z in body units; the number of frames in which
+    each joint was seen; and whether it was seen at all, nearly 1 or 0: both (B, 1, 15, 1). Frames come last, so that
+    whatever mixes frames is one large product instead of a small one per window. x, y and z come before the joints, so
+    that sums over them are elementwise, like everything else.
     """
 
     fill: Tensor
@@ -84,7 +84,7 @@ class Sized(nn.Module):
         t = torch.arange(frames, dtype=torch.float32)
         # Kernel regression over time; the floor lets a joint seen only far away still give its mean.
         kernel = torch.exp(-0.5 * ((t[:, None] - t) / 1.5) ** 2) + 1e-4
-        # All but the first two have as many axes as what they meet: windows, x y z, joints, frames.
+        # All but the first two have the axes of what they are combined with: windows, x y z, joints, frames.
         for name, value in (
             ("fill", kernel),
             ("sum", torch.ones(frames, 1)),
@@ -96,12 +96,12 @@ class Sized(nn.Module):
     def forward(self, joints: Tensor, visible: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, v = joints.permute(0, 3, 2, 1), visible.transpose(1, 2)[:, None]
         seen = v.sum(3, keepdim=True)
-        # Origin at the mean of what is seen: keeps the sums small (float16) whatever the camera's origin.
+        # Origin at the mean of the joints seen: keeps the sums small (float16) whatever the camera's origin.
         x = (x - (x * v).sum((2, 3), keepdim=True) / (seen.sum(2, keepdim=True) + EPS)) * v
         near, share = over_frames(x, self.fill, 3), over_frames(v, self.fill, 1)
         known = seen / (seen + 1e-3)
         x = x + near * ((1 - v) * known / (share + EPS))
-        # A joint never seen stands at the centre of the others in its frame.
+        # A joint that is never seen is put at the centre of the others in its frame.
         x = x + (x * known).sum(2, keepdim=True) / (known.sum(2, keepdim=True) + EPS) * (1 - known)
 
         # Size: mean ratio of the bones seen to the reference body.
@@ -110,18 +110,18 @@ class Sized(nn.Module):
         long = torch.sqrt(square[:, :1] + square[:, 1:2] + square[:, 2:] + 1e-10)
         length = over_frames(long, self.sum, 1, J - 1) * self.bones
         weight = known[:, :, 1:] * known[:, :, _PARENT]
-        # With no bone seen the unit stays what it was; a stray joint must not outweigh a body in the batch statistics.
+        # With no bone seen the scale stays 1. The limit keeps a stray joint from dominating the batch statistics.
         scale = (weight.sum(2, keepdim=True) + PRIOR) / ((length * weight).sum(2, keepdim=True) + PRIOR)
-        # Not `clamp`: TensorRT 8.6 takes the graph as one, but over that (builder/operations.py, `check_whole`).
+        # Not `clamp`: with it TensorRT 8.6 does not compile the graph as one (builder/operations.py, `check_whole`).
         return torch.maximum(torch.minimum(x * scale, self.limit), -self.limit), seen, known
 
 
 class Turned(nn.Module):
-    """Joints relative to the pelvis, and the body turned to face the camera: the second half of `Normalise`.
+    """Make joints relative to the pelvis, and turn the body to face the camera: the second half of `Normalise`.
 
-    x (B, 3, 15, n), its mean over the frames (B, 3, 15, 1), whether each joint was seen (B, 1, 15, 1) → as x. Linear in
-    x, which may be frames or what any linear map made of them, as the DCT; `one` (1, 1, 1, n) is then what that map
-    makes of 1 in every frame.
+    x (B, 3, 15, n), its mean over the frames (B, 3, 15, 1), whether each joint was seen (B, 1, 15, 1) → as x. This is
+    linear in x, so x may be frames, or the result of any linear map over them, such as the DCT; `one` (1, 1, 1, n) is
+    then what that map makes of a 1 in every frame.
     """
 
     root: Tensor
@@ -133,7 +133,7 @@ class Turned(nn.Module):
         super().__init__()
         for name, value in (
             ("root", torch.eye(J)[:1].reshape(1, 1, J, 1)),
-            # A turn about y: (x, y, z) times its cosine, or 1, plus (z, y, x) times its sine, −sine or 0.
+            # A turn about y is (x, y, z) · (cos, 1, cos) + (z, y, x) · (sin, 0, −sin).
             ("level", torch.tensor([1.0, 0.0, 1.0]).reshape(1, 3, 1, 1)),
             ("upright", torch.tensor([0.0, 1.0, 0.0]).reshape(1, 3, 1, 1)),
             ("crossed", torch.tensor([1.0, 0.0, -1.0]).reshape(1, 3, 1, 1)),
@@ -141,7 +141,7 @@ class Turned(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor, mean: Tensor, known: Tensor, one: Tensor) -> Tensor:
-        # The mean right-to-left line of shoulders and hips comes to lie on −x.
+        # Turn so that the mean line of shoulders and hips, from right to left, points along −x.
         across = (mean[:, :, _RIGHT] - mean[:, :, _LEFT]) * (known[:, :, _RIGHT] * known[:, :, _LEFT])
         across = across.sum(2, keepdim=True)
         cos, sin = across[:, :1], across[:, 2:]
@@ -151,10 +151,11 @@ class Turned(nn.Module):
 
 
 class Normalise(nn.Module):
-    """Fill hidden joints, then remove place, heading and body size. The only implementation of it anywhere.
+    """Fill hidden joints, then remove place, heading and body size. There is no other implementation of this.
 
-    joints (B, T, 15, 3), visible (B, T, 15) → (B, 3, 15, T) of x, y and z in body units, and how much of each joint was
-    seen (B, 1, 15, 1). Joint 0 (pelvis) holds the path of the body relative to its mean; the others are relative to it.
+    joints (B, T, 15, 3), visible (B, T, 15) → (B, 3, 15, T) of x, y and z in body units, and the share of frames in
+    which each joint was seen (B, 1, 15, 1). Joint 0 (pelvis) holds the path of the body relative to its mean; the
+    others are relative to joint 0.
     """
 
     one: Tensor
@@ -171,9 +172,9 @@ class Normalise(nn.Module):
 
 
 def over_frames(x: Tensor, weight: Tensor, parts: int, joints: int = J) -> Tensor:
-    """x (B, parts, joints, T) · weight (T, n), as one product of two matrices: (B, parts, joints, n).
+    """Multiply x (B, parts, joints, T) by weight (T, n), as one product of two matrices: (B, parts, joints, n).
 
-    The sizes are given, and not asked for: no shape is worked out while an engine runs.
+    The sizes are arguments, not read from x, so that no shape is computed while an engine runs.
     """
     return torch.matmul(x.reshape(-1, weight.shape[0]), weight).reshape(-1, parts, joints, weight.shape[1])
 
@@ -191,7 +192,7 @@ class GraphConv(nn.Module):
 
 
 class Norm(nn.Module):
-    """Batch normalisation per joint and feature on (B, 15, F); a scale and a shift when exported (builder/slim.py)."""
+    """Batch normalisation per joint and feature on (B, 15, F); exported as a scale and a shift (builder/slim.py)."""
 
     def __init__(self, joints: int, features: int) -> None:
         super().__init__()
@@ -218,7 +219,7 @@ class Block(nn.Module):
 
 
 class Head(nn.Module):
-    """Features of the joints (B, 15, W) → what the loss of the training compares (B, 128)."""
+    """Projects the joints' features (B, 15, W) to what the training loss compares (B, 128)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -234,11 +235,12 @@ class Head(nn.Module):
 class Encoder(nn.Module):
     """joints (B, T, 15, 3), visible (B, T, 15) → embedding (B, D) of unit length.
 
-    Three parts side by side, each of unit length before it is weighed: what the joints' features hold, condensed by a
-    fixed linear map; what the loss sees behind them, the head; and the slow pose itself, the first coefficients before
-    anything learnt. The head tells trained categories apart best, and forgets what they have no use for; a category
-    that nobody trained on is told apart better before it (Chen et al., arXiv 2002.05709, section 4.2), and how somebody
-    holds themselves, which training makes little of, better still by the pose. `trainer.head` fits the fixed maps.
+    Three parts side by side, each scaled to unit length and then weighted: the joints' features, condensed by a fixed
+    linear map; the output of the head behind them, which the loss compares; and the slow pose, the first DCT
+    coefficients before anything learned. The head separates trained categories best, and discards what they do not
+    need. Categories that were not trained on are separated better by the features before it (Chen et al., arXiv
+    2002.05709, section 4.2). Posture, of which training keeps little, is separated better still by the slow pose.
+    `trainer.head` fits the fixed maps.
     """
 
     dct: Tensor
@@ -248,7 +250,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = c = config or EncoderConfig()
         self.normalise = Normalise(c.frames)
-        # Among the weights, whose hash names the model in every result: with other shares it is another model.
+        # Stored with the weights, because their hash names the model in every result: other shares, another model.
         self.register_buffer("share", shares(c.head, c.slow))
         self.register_buffer("dct", dct_matrix(c.frames, c.coefficients) / math.sqrt(c.frames), persistent=False)
         features = c.coefficients * 3 + 1
@@ -264,18 +266,18 @@ class Encoder(nn.Module):
         self.leave_slow = nn.Linear(J * 3 * min(SLOW, c.coefficients), slow, bias=False).requires_grad_(False)
 
     def spectrum(self, joints: Tensor, visible: Tensor) -> Tensor:
-        """Each joint's DCT coefficients and how much of it was seen: (B, 15, 3·coefficients + 1)."""
+        """Each joint's DCT coefficients, and the share of frames in which it was seen: (B, 15, 3·coefficients + 1)."""
         x, seen = self.normalise(joints, visible)
         rows = over_frames(x, self.dct.T, 3).permute(0, 2, 3, 1)
         return torch.cat([rows.reshape(-1, J, self.dct.shape[0] * 3), seen.reshape(-1, J, 1)], -1)
 
     def features(self, spectrum: Tensor) -> Tensor:
-        """What the graph convolutions make of each joint: (B, 15, width)."""
+        """Each joint's features after the graph convolutions: (B, 15, width)."""
         h: Tensor = self.blocks(self.enter(self.scale_in(spectrum)))
         return h
 
     def slow(self, spectrum: Tensor) -> Tensor:
-        """The first coefficients of all joints, (B, 15·3·SLOW)."""
+        """The slow pose: the first coefficients of all joints, (B, 15·3·SLOW)."""
         size = self.leave_slow.in_features
         return spectrum[:, :, : size // J].reshape(-1, size)
 
@@ -289,12 +291,12 @@ class Encoder(nn.Module):
         )
         weight = torch.sqrt(self.share)
         weighed = [_unit(z) * weight[i] for i, z in enumerate(parts)]
-        # Of somebody who cannot be seen there is no pose, and the rest is all.
+        # Without any visible joint the slow pose is all zeros, so only the other parts count.
         return _unit(torch.cat(weighed, -1))
 
 
 def shares(head: float, slow: float) -> Tensor:
-    """What each of the embedding's parts contributes to the cosine: features, head, slow pose; their sum is 1."""
+    """The shares (3,) of features, head and slow pose in the embedding's cosine; they sum to 1."""
     return torch.tensor([(1 - slow) * (1 - head), (1 - slow) * head, slow])
 
 
@@ -303,7 +305,7 @@ def _unit(z: Tensor) -> Tensor:
 
 
 class Match(nn.Module):
-    """Cosine distance of each embedding to each category: a mean over its support, weighted to the nearest.
+    """Cosine distance of each embedding to each category: a mean over its support that favours the nearest rows.
 
     embedding (B, D), support (G, K, D) unit rows, support_mask (G, K) in {0, 1} → distance (B, G) in [0, 2].
     With d_k = 1 − cos, distance = Σ w_k d_k, w = softmax(−d / τ) over the rows that the mask keeps.
@@ -317,18 +319,18 @@ class Match(nn.Module):
         self.register_buffer("zero", torch.zeros(1, 1, 1), persistent=False)
 
     def forward(self, embedding: Tensor, support: Tensor, mask: Tensor) -> Tensor:
-        # (G, K, B) throughout: so no shape has to be worked out from another while it runs.
+        # (G, K, B) throughout, so that no shape has to be computed while an engine runs.
         cosine = torch.matmul(support, embedding.transpose(0, 1))
         kept = mask[..., None]
         # The softmax relative to the greatest kept cosine: exact in float16 too, where exp(−1/τ) would vanish.
         nearest = (cosine * kept - 2 * (1 - kept)).amax(1, keepdim=True)
         weight = torch.exp(torch.minimum(cosine - nearest, self.zero) / self.temperature) * kept
-        # Turned last: TensorRT 8 may turn in float16, in which a small distance is finer than a cosine near 1.
+        # Transposed last: TensorRT 8 may do so in float16, which resolves small distances finer than cosines near 1.
         return (1 - (cosine * weight).sum(1) / (weight.sum(1) + 1e-6)).transpose(0, 1)
 
 
 class Graph(nn.Module):
-    """Encoder and match in one: what `haad-edge build` exports."""
+    """Encoder and match as one graph, which `haad-edge build` exports."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Few-shot evaluation: how well K clips of a category tell it from all others.
+"""Measures few-shot accuracy: how well K clips of a category tell it from all others.
 
 protocol (who is support, who is judged) ─► episodes (category, draw, distances) ─┬─► AUROC with intervals
                                                                                   ├─► ROC curves
@@ -26,15 +26,15 @@ Distance = Callable[[Float, Float], NDArray[np.floating]]
 def mean_cosine(judged: Float, support: Float) -> NDArray[np.floating]:
     """The mean cosine distance of each whole clip (M, D) to the clips of the support (K, D): (M,).
 
-    As published (arXiv 2508.17726), where clips are described by one embedding each. The graph's own match, which
-    weighs the nearest more, is for windows: of a clip's many, few lie at the phase of the window judged.
+    As published (arXiv 2508.17726), with one embedding per clip. The graph's own match, which weights the nearest more,
+    is for windows: a clip has many, and few of them are at the phase of the window judged.
     """
     return np.asarray(1 - judged @ support.mean(0))
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A mean over categories, and between which two values 95 % of the support draws have it."""
+    """A mean over categories, and the two values between which it lies in 95 % of the support draws."""
 
     mean: float
     low: float
@@ -46,8 +46,8 @@ class Mean:
 class FewShot:
     """AUROC per category, its mean over categories and the 95 % interval of that mean over support draws.
 
-    `left_out` holds the categories that cannot be measured with so many shots, each with the reason; `parts` the mean
-    over seen and over unseen categories, where the protocol tells them apart.
+    `left_out` holds the categories that cannot be measured with this number of shots, each with the reason. `parts`
+    holds the means over seen and over unseen categories, where the protocol distinguishes them.
     """
 
     shots: int
@@ -69,7 +69,7 @@ class FewShot:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One draw for one category: clips that are its support (K,), clips judged (M,), and their distances (M,)."""
+    """One draw for one category: its support clips (K,), the clips judged (M,), and their distances (M,)."""
 
     category: str
     support: NDArray[np.intp]
@@ -79,7 +79,7 @@ class Episode:
 
 
 def impossible(category: NDArray[np.str_], protocol: Protocol, shots: int) -> dict[str, str]:
-    """The categories that cannot be measured, each with the reason."""
+    """Return the categories that cannot be measured, each with the reason."""
     out = {}
     for name in sorted(set(category.tolist())):
         mine = category == name
@@ -87,14 +87,16 @@ def impossible(category: NDArray[np.str_], protocol: Protocol, shots: int) -> di
         if members < shots:
             out[name] = f"it has {members} clips to draw a support of {shots} from"
         elif not judged:
-            out[name] = "it has no clips of the test subjects" if protocol.name == "subject" else "none of it is judged"
+            out[name] = (
+                "it has no clips of the test subjects" if protocol.name == "subject" else "none of its clips is judged"
+            )
         elif not (protocol.test & mine & ~protocol.pool).any() and members <= shots:
-            out[name] = f"it has {members} clips, and with {shots} as support none is left to judge"
+            out[name] = f"it has {members} clips; with {shots} of them as support, none is left to judge"
     return out
 
 
 def remedy(names: Iterable[str], category: NDArray[np.str_], protocol: Protocol) -> str:
-    """What to do where these categories cannot be measured: lower --shots only where that helps one of them."""
+    """What to do if these categories cannot be measured; suggests a lower --shots only if that helps one of them."""
     never = impossible(category, protocol, 1)
     return "lower --shots, or " * any(name not in never for name in names) + protocol.fix
 
@@ -109,14 +111,18 @@ def episodes(
     seed: int,
     distance: Distance,
 ) -> Iterator[Episode]:
-    """Every draw of every category that can be measured, in order of category; the same draws for every embedding."""
+    """Yield every draw of every category that can be measured, by category; the same draws for every embedding.
+
+    Raises ClipError for fewer than two categories, if no clip of another category is judged, or if a distance is not
+    finite.
+    """
     rng = np.random.default_rng(seed)
     names = sorted(set(category.tolist()))
     if len(names) < 2:
         raise ClipError("evaluation needs two categories or more", why=f"found {names}")
-    no = impossible(category, protocol, shots)
+    unmeasurable = impossible(category, protocol, shots)
     for name in names:
-        if name in no:
+        if name in unmeasurable:
             continue
         members = np.flatnonzero(protocol.pool & (category == name))
         for _ in range(draws):
@@ -126,19 +132,21 @@ def episodes(
             judged = np.flatnonzero(free)
             anomalous = category[judged] != name
             if not anomalous.any():
-                raise ClipError(f"no clip of another category than '{name}' is judged", fix="add clips of others")
+                raise ClipError(
+                    f"no clip of any category other than '{name}' is judged", fix="add clips of other categories"
+                )
             found = distance(embedding[judged], embedding[chosen])
             if not np.isfinite(found).all():
                 raise ClipError(
                     f"the distances to '{name}' are not all finite",
-                    why="a diverged training, or a clip with absurd coordinates",
+                    why="the model's training has diverged, or a clip has absurd coordinates",
                     fix="look at the clips with haad-edge embed, or train with another seed",
                 )
             yield Episode(name, chosen, judged, anomalous, found)
 
 
 def auroc(normal: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """The share of pairs in which the other clip lies farther off than the normal one; a tie is half a pair."""
+    """The share of pairs in which the other clip is at a greater distance than the normal one; a tie counts half."""
     ordered = np.sort(normal)
     below = np.searchsorted(ordered, other, "left") + np.searchsorted(ordered, other, "right")
     return float(below.mean() / (2 * len(ordered)))
@@ -159,19 +167,20 @@ def few_shot(
 ) -> FewShot:
     """For every category: draw `shots` support clips, score all judged clips by distance, take the AUROC.
 
-    embedding (N, D); `distance` takes judged rows (M, D) and support rows (shots, D) to (M,). Without a `protocol`,
-    `split='subject'`: support from every other subject, the rest judged; `'random'`: support from anywhere, all clips
-    but those judged. Normal is the negative class. Raises ClipError for a category with too few clips; with
-    `strict=False` it is left out with the reason, and only an evaluation without any category raises.
+    embedding (N, D); `distance` maps judged rows (M, D) and support rows (shots, D) to (M,). Without a `protocol`,
+    `split='subject'` takes support from every other subject and judges the rest; `'random'` takes support from anywhere
+    and judges all other clips. Normal is the negative class. Raises ClipError for a category with too few clips; with
+    `strict=False` such a category is left out with the reason, and ClipError is raised only if none is left.
     """
     if protocol is None:
         protocol = by_subject(subject) if split == "subject" else at_random(len(category))
-    no = impossible(category, protocol, shots)
-    if no and (strict or len(no) == len(set(category.tolist()))):
+    unmeasurable = impossible(category, protocol, shots)
+    if unmeasurable and (strict or len(unmeasurable) == len(set(category.tolist()))):
         never = impossible(category, protocol, 1)
-        name = next((n for n in no if n not in never), next(iter(no)))  # one that fewer shots would help, if any
+        # Name one that fewer shots would help, if there is one.
+        name = next((n for n in unmeasurable if n not in never), next(iter(unmeasurable)))
         fix = remedy([name], category, protocol)
-        raise ClipError(f"category '{name}' cannot be measured", why=no[name], fix=fix)
+        raise ClipError(f"category '{name}' cannot be measured", why=unmeasurable[name], fix=fix)
     found: dict[str, list[float]] = {}
     for e in episodes(embedding, category, protocol, shots=shots, draws=draws, seed=seed, distance=distance):
         found.setdefault(e.category, []).append(auroc(e.distance[~e.anomalous], e.distance[e.anomalous]))
@@ -194,13 +203,13 @@ def few_shot(
         whole.mean,
         (whole.low, whole.high),
         len(category),
-        no,
+        unmeasurable,
         parts,
     )
 
 
 def mean_of(figures: NDArray[np.floating]) -> Mean:
-    """Of figures (draws, categories)."""
+    """The mean of figures (draws, categories), with its 95 % interval over the draws."""
     means = figures.mean(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return Mean(float(means.mean()), float(low), float(high), figures.shape[1])
@@ -208,7 +217,7 @@ def mean_of(figures: NDArray[np.floating]) -> Mean:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """What is compared: an embedding of every clip (N, D), and the distance that goes with it."""
+    """A method to compare: its embedding of every clip (N, D), and the distance that goes with it."""
 
     name: str
     embedding: Float
@@ -217,8 +226,9 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All figures of one run: results[shots][method]; `impossible` the numbers of shots that no category allows.
+    """All figures of one run: results[shots][method].
 
+    `impossible` holds the numbers of shots with which no category can be measured, each with the reason.
     `episodes[method]` are the draws with `main` shots, which the pictures show.
     """
 
@@ -241,14 +251,20 @@ def evaluate(
     draws: int,
     seed: int,
 ) -> Evaluation:
-    """Measure every method with every number of shots, all on the same draws. Raises ClipError if none is possible."""
+    """Measure every method with every number of shots, all on the same draws.
+
+    Raises ClipError if no number of shots is possible.
+    """
     names = sorted(set(category.tolist()))
     results: dict[int, dict[str, FewShot]] = {}
-    no: dict[int, str] = {}
+    impossible_shots: dict[int, str] = {}
     for k in shots:
         if len(shots) > 1 and len(impossible(category, protocol, k)) == len(names):
             most = max(int((protocol.pool & (category == name)).sum()) for name in names)
-            no[k] = f"no category has so many clips to draw a support from and others to judge; the largest has {most}"
+            impossible_shots[k] = (
+                "no category has enough clips to draw such a support from, and others to judge; "
+                f"the largest has {most} to draw from"
+            )
             continue
         results[k] = {
             m.name: few_shot(
@@ -266,18 +282,18 @@ def evaluate(
         }
     if not results:
         fix = remedy(names, category, protocol)
-        raise ClipError("no category can be measured", why=next(iter(no.values())), fix=fix)
+        raise ClipError("no category can be measured", why=next(iter(impossible_shots.values())), fix=fix)
     main = 3 if 3 in results else min(results)
     found = {
         m.name: list(episodes(m.embedding, category, protocol, shots=main, draws=draws, seed=seed, distance=m.distance))
         for m in methods
     }
     unseen = set() if protocol.seen is None else set(category.tolist()) - set(category[protocol.seen].tolist())
-    return Evaluation(protocol, list(methods), results, no, main, found, unseen)
+    return Evaluation(protocol, list(methods), results, impossible_shots, main, found, unseen)
 
 
 def as_json(found: Evaluation) -> dict[str, object]:
-    """The figures for a file: those of the first method with `main` shots on top, the rest in `runs`."""
+    """The figures for a file: at the top level those of the first method with `main` shots, in `runs` all of them."""
     p = found.protocol
     main = list(found.results[found.main].values())
     out: dict[str, object] = dict(main[0].as_dict())
@@ -296,7 +312,7 @@ def as_json(found: Evaluation) -> dict[str, object]:
 
 
 def report_table(results: Mapping[str, FewShot], title: str) -> Table:
-    """Categories down, methods across, the means with their intervals at the end."""
+    """A table of categories (rows) and methods (columns), with the means and their intervals at the end."""
     table = Table("category", *results, title=title)
     first = next(iter(results.values()))
     for name in first.categories:
@@ -310,7 +326,7 @@ def report_table(results: Mapping[str, FewShot], title: str) -> Table:
 
 
 def shots_table(found: Evaluation, title: str) -> Table:
-    """Numbers of shots down, methods across: the means alone."""
+    """A table of the means alone: numbers of shots (rows) and methods (columns)."""
     table = Table("shots", *[m.name for m in found.methods], title=title)
     for k, results in found.results.items():
         add_means(table, results, str(k))
@@ -318,7 +334,7 @@ def shots_table(found: Evaluation, title: str) -> Table:
 
 
 def add_means(table: Table, results: Mapping[str, FewShot], label: str) -> None:
-    """The rows of the means over seen, unseen and all categories."""
+    """Add the rows of the means over seen, unseen and all categories."""
     first = next(iter(results.values()))
     for part in first.parts:
         parts = (r.parts[part] for r in results.values())

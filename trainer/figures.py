@@ -1,7 +1,7 @@
-"""The pictures of an evaluation report as SVG text, without a plotting library.
+"""Draws the pictures of an evaluation report as SVG text, without a plotting library.
 
 Each function gives a whole `<svg>` or, for `strip`, a `<g>` to place in one. Colours are CSS classes and variables of
-the page (`trainer/report.py`), so that one picture serves light and dark. All names are escaped here.
+the page (`trainer/report.py`), so that one picture suits light and dark mode. All names are escaped here.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from edge.clip import Clip
 from edge.skeleton import CORE15, PARENTS, Float
 
 TURN = np.radians(25)
-"""A person is drawn facing the reader and turned by so much, so that a step forward shows."""
+"""A person is drawn facing the reader but turned by this angle, so that a step forward shows."""
 GOLDEN = 0.618034
 POSE_WIDTH, POSE_HEIGHT = 56.0, 92.0
 Points = NDArray[np.floating]
 
 
 def svg(width: float, height: float, body: str, label: str, kind: str = "") -> str:
-    """A whole picture in its own units; the page decides how large it appears. `label` is read out aloud."""
+    """A whole picture in its own units; the page decides how large it appears. `label` is for screen readers."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img" '
         f'class="{kind}" aria-label="{escape(label)}">{body}</svg>'
@@ -45,10 +45,10 @@ def path(points: Points, kind: str) -> str:
 
 
 def facing(joints: Float, visible: Float) -> Float:
-    """Poses (T, 15, 3) turned as a whole so that the person, on average, faces the reader: (T, 15, 2), y down, metres.
+    """Turn poses (T, 15, 3) as a whole so that the person, on average, faces the reader: (T, 15, 2), y down, metres.
 
-    The pelvis, or what is seen of the body's middle, stands at x = 0 in each pose. For the eye only: the model has
-    its own normalisation.
+    In each pose the pelvis, or if it is hidden the mean of the joints seen, is at x = 0. For pictures only: the model
+    has its own normalisation.
     """
     index = {n: CORE15.index(n) for n in ("l_shoulder", "r_shoulder", "l_hip", "r_hip")}
     across = np.zeros(3)
@@ -57,7 +57,7 @@ def facing(joints: Float, visible: Float) -> Float:
         both = (visible[:, left] > 0) & (visible[:, right] > 0)
         if both.any():
             across += (joints[both, right] - joints[both, left]).sum(0)
-    # From left to right is +x for one who faces −z; seen from there, +x lies on the reader's left.
+    # For a person who faces −z, left to right is +x; to a reader who stands there, +x is on the left.
     turn = np.arctan2(across[2], across[0]) + TURN
     x = -(joints[..., 0] * np.cos(turn) + joints[..., 2] * np.sin(turn))
     weight = visible / np.maximum(visible.sum(1, keepdims=True), 1e-9)
@@ -67,10 +67,10 @@ def facing(joints: Float, visible: Float) -> Float:
 
 
 def strip(clip: Clip, *, poses: int = 8, width: float = POSE_WIDTH, height: float = POSE_HEIGHT) -> str:
-    """A clip as a row of stick figures at equal times: a `<g>` of (poses · width) × height, its top left at 0, 0.
+    """A clip as a row of stick figures at equal time steps: a `<g>` of (poses · width) × height, its top left at 0, 0.
 
-    Left limbs have class `l`, right limbs `r`, trunk and head `m`; hidden joints and their bones are not drawn. One
-    scale for the whole clip, so that a crouch is low and a jump high.
+    Left limbs have class `l`, right limbs `r`, trunk and head `m`; hidden joints and their bones are not drawn. The
+    whole clip has one scale, so that a crouch is low and a jump high.
     """
     joints, visible = clip.resampled(poses)
     flat, seen = facing(joints, visible), visible > 0
@@ -97,7 +97,7 @@ def strip(clip: Clip, *, poses: int = 8, width: float = POSE_WIDTH, height: floa
 
 
 def strip_picture(clip: Clip, label: str, poses: int = 8) -> str:
-    """A strip as a picture of its own, with the clip's first and last time below."""
+    """A strip as a picture of its own, with the times of the clip's start and end below."""
     width = poses * POSE_WIDTH
     body = strip(clip, poses=poses) + text(2, POSE_HEIGHT + 11, "0 s", "small")
     body += text(width - 2, POSE_HEIGHT + 11, f"{clip.seconds:.1f} s", "small", "end")
@@ -105,9 +105,10 @@ def strip_picture(clip: Clip, label: str, poses: int = 8) -> str:
 
 
 def roc(curves: Mapping[str, Points], grid: Points, *, corner: float | None = None) -> str:
-    """Detection over false alarms: one line per curve, in classes c0, c1, …; the first is drawn on top.
+    """Plot detection over false alarms: one line per curve, in classes c0, c1, …; the first is drawn on top.
 
-    curves hold detection (N,) at the rates grid (N,). `corner` shows only rates up to it and detection from 1 − it.
+    curves hold detection (N,) at the false-alarm rates grid (N,). `corner` limits the plot to false-alarm rates up to
+    it, and to detection from 1 − corner on.
     """
     size, left, bottom = 300.0, 46.0, 40.0
     span = corner or 1.0
@@ -130,7 +131,7 @@ def roc(curves: Mapping[str, Points], grid: Points, *, corner: float | None = No
     for n, name in reversed(list(enumerate(curves))):
         points = np.stack([grid, curves[name]], 1)
         if corner is not None:
-            # Down to the corner's edge and no further: a line is cut where it enters.
+            # Each line is cut where it enters the corner.
             rates = np.union1d(grid[grid <= span], [span])
             points = np.stack([rates, np.interp(rates, grid, curves[name])], 1)
             points = points[points[:, 1] >= 1 - span] if (points[:, 1] >= 1 - span).any() else points[:0]
@@ -142,7 +143,7 @@ def roc(curves: Mapping[str, Points], grid: Points, *, corner: float | None = No
 
 
 def small_roc(curves: Sequence[Points], grid: Points, label: str) -> str:
-    """One category's ROC in small: a square of 100; curves (N,) in classes c0, c1, …"""
+    """A small ROC plot of one category, 100 × 100; curves (N,) in classes c0, c1, …"""
     out = ['<rect x="0" y="0" width="100" height="100" class="frame"/>', line(0, 100, 100, 0, "chance")]
     for n in reversed(range(len(curves))):
         points = np.stack([grid * 100, 100 - curves[n] * 100], 1)[::4]
@@ -151,10 +152,10 @@ def small_roc(curves: Sequence[Points], grid: Points, label: str) -> str:
 
 
 def bars(rows: Sequence[tuple[str, Sequence[float], float, float, bool]], methods: Sequence[str]) -> str:
-    """Horizontal bars, one row per category: (name, AUROC of each method, low, high, unseen).
+    """Draw horizontal bars, one row per category: (name, AUROC of each method, low, high, unseen).
 
-    The first method is the bar, with its interval [low, high] as a whisker; the others are marks over it. The axis
-    begins at 0.5, a coin's toss, or lower where a figure does.
+    The first method is the bar, with its interval [low, high] as a whisker; the others are marks on it. The axis begins
+    at 0.5, which is chance, or lower if a figure is lower.
     """
     least = min([0.5] + [v for _, values, low, _, _ in rows for v in (*values, low)])
     zero = math.floor(least * 10) / 10
@@ -189,9 +190,9 @@ def bars(rows: Sequence[tuple[str, Sequence[float], float, float, bool]], method
 
 
 def colour(n: int) -> str:
-    """The n-th of endlessly many colours: hue by the golden ratio, two strengths; lightness is the page's.
+    """The n-th of an endless series of colours: hue by the golden ratio, two chromas; the page sets the lightness.
 
-    OKLCH, because in it equal lightness looks equal: in HSL a yellow would vanish on white.
+    In OKLCH, because there equal lightness looks equal: in HSL a yellow would vanish on white.
     """
     return f"oklch(var(--l{n // 2 % 2}) {(0.16, 0.1)[n % 2]} {(n * GOLDEN % 1) * 360:.0f})"
 
@@ -199,10 +200,10 @@ def colour(n: int) -> str:
 def place_labels(
     anchors: Points, widths: Sequence[float], dots: Points, size: tuple[float, float], height: float = 15.0
 ) -> Points:
-    """Places (N, 2) for labels, the middle of each, near their anchors (N, 2): none over another, few dots below.
+    """Find places (N, 2) for the middles of labels near their anchors (N, 2): no overlaps, and few dots covered.
 
-    Tries rings of places around each anchor, in order of the anchors, and takes the cheapest: what it covers counts,
-    and how far off it lies. Deterministic.
+    Tries rings of places around each anchor, in the order of the anchors, and takes the cheapest: covering labels and
+    dots costs, and so does distance. Deterministic.
     """
     angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     rings = np.array([(0.0, 0.0)] + [(r * np.cos(a), 0.7 * r * np.sin(a)) for r in range(16, 180, 16) for a in angles])
@@ -229,7 +230,7 @@ def embedding_map(
     unseen: NDArray[np.bool_],
     titles: Sequence[str],
 ) -> str:
-    """Clips as dots at places (N, 2), coloured by category, each category's name at its densest spot.
+    """Draw clips as dots at places (N, 2), coloured by category, with each category's name at its densest spot.
 
     Filled: judged; a ring: support may be drawn from it (pool, (N,)); a diamond: of an unseen category (unseen, (N,)).
     """
@@ -255,7 +256,8 @@ def embedding_map(
     centres = []
     for n in range(len(names)):
         mine = at[rows == n]
-        # The clip with the least distance to its nearer half: in the densest cluster, where a mean may lie outside.
+        # The clip with the least mean distance to the nearer half of the clips: it is in the densest cluster, whereas
+        # the mean of all might be outside of any.
         apart = np.sort(np.linalg.norm(mine[:, None] - mine[None], axis=-1), 1)
         centres.append(mine[apart[:, : len(mine) // 2 + 1].mean(1).argmin()])
     shown = [name if len(name) <= 26 else name[:25] + "…" for name in names]

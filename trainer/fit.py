@@ -1,7 +1,7 @@
-"""Training: sampler → augmentation → encoder → contrastive loss, and the bundle that comes of it.
+"""Trains an encoder (sampler → augmentation → encoder → contrastive loss), and writes the bundle.
 
-Every step depends on (seed, step) and the weights alone, so that a run which was killed and resumed ends where an
-uninterrupted one does. Under `torchrun` each process takes its rows of every batch; see `trainer.parallel`.
+A step depends only on (seed, step) and the weights, so a run that was killed and resumed ends where an uninterrupted
+one does. Under `torchrun` each process takes its rows of every batch; see `trainer.parallel`.
 """
 
 from __future__ import annotations
@@ -33,67 +33,70 @@ from edge.skeleton import Float
 from trainer.augment import augment
 from trainer.calibrate import calibrate
 from trainer.config import TrainConfig
-from trainer.datasets import Batch, ClipSet, Sampler, find_sets, held_out, load_set, unmatched
+from trainer.datasets import Batch, ClipSet, Sampler, find_sets, held_out, load_set, unmatched_globs
 from trainer.encoder import Encoder, Graph
 from trainer.evaluate import few_shot, mean_cosine
 from trainer.head import Learner, condense
 from trainer.losses import supervised_contrastive
 from trainer.motion.generate import Recipe, widen
 from trainer.motion.model import open_motion
-from trainer.parallel import agree, gather, join, prepare, rows, together
-from trainer.progress import Stopped, learning_rate, never, of_this_run, read_checkpoint, sets_record, write_checkpoint
+from trainer.parallel import explain_lost_process, gather, own_rows, prepare, require_agreement, start_fabric
+from trainer.progress import Stopped, check_state, learning_rate, never, read_checkpoint, sets_record, write_checkpoint
 
-CONDENSED = 12
-"""Batches of training windows that the embedding is fitted to."""
+CONDENSE_BATCHES = 12
+"""Batches of training windows to which the embedding's fixed maps are fitted."""
 Report = Callable[[int, float, str], None]
-"""Called with (step, loss, news); news is empty but for a validation figure."""
+"""Called with (step, loss, news); news is empty except after a validation."""
 
 
 def load_sets(data: Path, config: TrainConfig, say: Callable[[str], object] = lambda text: None) -> list[ClipSet]:
-    """All sets under `data` but for what the configuration excludes; what is left out besides is said."""
+    """Load all sets under `data` that the configuration does not exclude and that have two categories or more.
+
+    Tells `say` of sets with fewer, and of globs that match nothing. Raises ClipError if no set remains.
+    """
     found = [load_set(p, exclude=config.exclude, merge=config.merge) for p in find_sets(data)]
     sets = [s for s in found if len(s.names) >= 2]
     if not sets:
         raise ClipError(f"{data}: nothing to train on", why="a set needs two categories or more")
     for s in found:
         if len(s.names) < 2:
-            say(f"left out: {s.name}, since a set needs two categories or more")
-    for line in unmatched(data, config.exclude, config.merge):
+            say(f"left out: {s.name}, because a set needs two categories or more")
+    for line in unmatched_globs(data, config.exclude, config.merge):
         say(line)
     return sets
 
 
-def sides(s: ClipSet, every: int) -> NDArray[np.int64]:
-    """Clips of each category (2, C): of the people trained on, and of those held out."""
+def count_by_side(s: ClipSet, every: int) -> NDArray[np.int64]:
+    """Count the clips of each category (2, C): of the people trained on, and of those held out."""
     test = held_out(s.subjects, every)
     return np.array([np.bincount(s.label[m], minlength=len(s.names)) for m in (~test, test)])
 
 
-def unseen(sets: Sequence[ClipSet], every: int) -> Iterator[str]:
-    """Of each set for which `validate` has no figure, why, in words."""
+def not_validated(sets: Sequence[ClipSet], every: int) -> Iterator[str]:
+    """Yield for each set that `validate` cannot measure a message that says why."""
     for s in sets:
-        counts = sides(s, every)
+        counts = count_by_side(s, every)
         missing = [n for n, least in zip(s.names, counts.min(0), strict=True) if not least]
         if not every:
             why = "hold_out is 0"
         elif not counts[1].any():
             why = f"hold_out {every} takes every {every}th person, and its clips name {len(set(s.subjects) - {''})}"
         elif missing:
-            why = f"both they and the others need {', '.join(missing[:3])}"
+            why = f"both these people and the others need clips of {', '.join(missing[:3])}"
         else:
             continue
         yield f"no AUROC on people held out of {s.name}: {why}"
 
 
-NOTHING = "nothing to validate on: held-out subjects must have every category, and so must the others"
+NO_VALIDATION = "nothing to validate on: the held-out subjects and the others both need clips of every category"
 
 
 def prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The same batches, made ahead in a thread; what it raises is raised here."""
+    """Make the batches ahead in a thread; an exception raised there is raised here."""
     ready: queue.Queue[Batch | BaseException] = queue.Queue(4)
     stop = threading.Event()
 
-    def hand(item: Batch | BaseException) -> None:
+    def put(item: Batch | BaseException) -> None:
         while not stop.is_set():
             with contextlib.suppress(queue.Full):
                 return ready.put(item, timeout=0.5)
@@ -101,11 +104,11 @@ def prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
     def work() -> None:
         try:
             for b in batches:
-                hand(b)
+                put(b)
                 if stop.is_set():
                     return
         except BaseException as e:
-            hand(e)
+            put(e)
 
     threading.Thread(target=work, daemon=True).start()
     try:
@@ -120,15 +123,15 @@ def prefetched(batches: Iterator[Batch]) -> Iterator[Batch]:
 
 @torch.no_grad()
 def embed_arrays(encoder: Encoder, joints: Float, visible: Float, batch: int = 512) -> Float:
-    """Embeddings (N, D) of windows, in evaluation mode, wherever the encoder is."""
+    """Embed windows, in evaluation mode and on the encoder's device: (N, D)."""
     encoder.eval()
     device = next(encoder.parameters()).device
 
-    def there(x: Float) -> Tensor:
+    def on_device(x: Float) -> Tensor:
         return torch.from_numpy(x).to(device)
 
     spans = [slice(i, i + batch) for i in range(0, len(joints), batch)]
-    return np.concatenate([encoder(there(joints[s]), there(visible[s])).cpu().numpy() for s in spans])
+    return np.concatenate([encoder(on_device(joints[s]), on_device(visible[s])).cpu().numpy() for s in spans])
 
 
 def embed_clips(encoder: Encoder, clips: list[Clip]) -> Float:
@@ -137,19 +140,19 @@ def embed_clips(encoder: Encoder, clips: list[Clip]) -> Float:
 
 
 def validate(encoder: Encoder, sets: list[ClipSet], every: int, draws: int = 5, least: int = 1) -> dict[str, float]:
-    """Mean few-shot AUROC of each set: support from the training subjects, three clips, test on those held out.
+    """Mean few-shot AUROC of each set: three support clips from the training subjects, tested on those held out.
 
-    Of sets whose smallest category has fewer clips as many as it has, but no figure with fewer than `least`; nor where
-    a category has none of them, or none to test.
+    With fewer clips in a set's smallest category, as many as it has. A set is left out if that is fewer than `least`,
+    or if a category has no clips of the training subjects or none to test.
     """
     out = {}
     for s in sets:
         test = held_out(s.subjects, every)
-        counts = sides(s, every)
+        counts = count_by_side(s, every)
         if counts.min() < 1 or counts[0].min() < least:
             continue
         names = np.array(s.names)[s.label]
-        # few_shot splits by subject itself; two made-up subjects say which clips are which.
+        # few_shot splits by subject itself, so the two sides are given as two made-up subjects.
         side = np.where(test, "2", "1")
         shots = int(min(3, counts[0].min()))
         out[s.name] = few_shot(
@@ -159,25 +162,25 @@ def validate(encoder: Encoder, sets: list[ClipSet], every: int, draws: int = 5, 
 
 
 class Trainer:
-    """One run: weights, their running average, the optimiser, and the step they have reached.
+    """One training run: weights, their running average, the optimiser, and the step they have reached.
 
-    `model` is the encoder up to its head, as Fabric wraps it: on its device, its precision, with the other processes.
+    `model` is the encoder up to its head, wrapped by Fabric for its device, its precision and the other processes.
     """
 
     def __init__(self, sets: list[ClipSet], config: TrainConfig) -> None:
         self.config, self.sets = config, sets
         torch.set_num_threads(config.threads or torch.get_num_threads())
-        self.fabric = join(config)
+        self.fabric = start_fabric(config)
         self.chief = self.fabric.is_global_zero
-        with together(self.fabric):
-            agree(self.fabric, self.identity())
+        with explain_lost_process(self.fabric):
+            require_agreement(self.fabric, self.identity())
         torch.manual_seed(config.seed)
         self.encoder = Encoder(config.encoder)
         self.average = copy.deepcopy(self.encoder).eval().to(self.fabric.device)
         weights = [w for w in self.encoder.parameters() if w.requires_grad]
         optimiser = torch.optim.AdamW(weights, config.learning_rate, weight_decay=config.weight_decay)
         self.model, self.optimiser = prepare(self.fabric, Learner(self.encoder), optimiser, config.precision)
-        self.rows = rows(self.fabric, config.batch)
+        self.rows = own_rows(self.fabric, config.batch)
         self.step, self.seconds = 0, 0.0
         train = [s.subset(~held_out(s.subjects, config.hold_out)) for s in sets]
         for s in train:
@@ -203,17 +206,17 @@ class Trainer:
         return learning_rate(self.step, self.config.steps, self.config.learning_rate)
 
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint and the other processes must have in common with this one."""
+        """What must be the same in a checkpoint, and in the other processes."""
         return {
             "config": self.config.model_dump(mode="json", exclude={"device"}),
             "data": [s.digest for s in self.sets],
         }
 
     def train_step(self, batch: Batch) -> Tensor:
-        """One step of the optimiser with this process' rows; returns the loss of the whole batch."""
+        """Do one optimiser step with this process' rows; returns the loss of the whole batch."""
         seed = self.config.seed * 1_000_003 + self.step
         rng = torch.Generator().manual_seed(seed)
-        torch.manual_seed(seed + self.fabric.global_rank * 15_485_863)  # dropout: each process its own
+        torch.manual_seed(seed + self.fabric.global_rank * 15_485_863)  # for dropout: different in each process
         joints, visible, label, group = map(torch.from_numpy, (batch.joints, batch.visible, batch.label, batch.group))
         part = (self.rows, len(label))
         joints, visible = augment(joints, visible, self.config.augment, rng, part)
@@ -235,11 +238,12 @@ class Trainer:
         return loss.detach()
 
     def run(self, report: Report, checkpoint: Path | None = None, stop: Callable[[], bool] = never) -> None:
-        """Train to the last step, from where a checkpoint left off if there is one. Process 0 alone reports.
+        """Train to the last step, from the checkpoint if there is one. Only process 0 reports.
 
-        Once `stop` says so, which all processes must agree on, the checkpoint is written and Stopped raised.
+        Once `stop` returns True, which it must in all processes alike, the checkpoint is written and Stopped is raised.
+        Raises SettingsError if the loss is not finite.
         """
-        with together(self.fabric):
+        with explain_lost_process(self.fabric):
             if checkpoint is not None and self.fabric.broadcast(checkpoint.exists()):
                 self.load(checkpoint)
             batches = prefetched(self.sampler.batches(self.step, self.rows))
@@ -255,35 +259,36 @@ class Trainer:
                     raise SettingsError(f"the loss is {loss} at step {self.step}", fix="lower learning_rate")
                 news, self.seconds = "", before + time.monotonic() - began
                 if self.step % self.config.validate_every == 0:
-                    news = self.pause(checkpoint) if self.chief else ""
+                    news = self.checkpoint_and_validate(checkpoint) if self.chief else ""
                     self.fabric.barrier()
                 if self.chief:
                     report(self.step, loss, news)
             batches.close()  # type: ignore[attr-defined]
             if checkpoint is not None and self.chief:
-                self.save(checkpoint)  # what follows takes minutes too
+                self.save(checkpoint)  # condensing and calibration take minutes too
         self.condense()
 
     def condense(self) -> None:
-        """Fit the averaged encoder's embedding to its features of the training clips."""
+        """Fit the averaged encoder's fixed maps to its features of the training clips."""
         device = self.fabric.device
-        # Steps that no training reaches, so that these windows do not depend on when it is asked.
-        draws = (self.sampler.draw(np.random.default_rng((self.config.seed, 2**32 + i))) for i in range(CONDENSED))
+        # Seeds from steps that no training reaches, so that the windows are the same whenever this is called.
+        seeds = [(self.config.seed, 2**32 + i) for i in range(CONDENSE_BATCHES)]
+        draws = (self.sampler.draw(np.random.default_rng(seed)) for seed in seeds)
         condense(
             self.average,
             ((torch.from_numpy(b.joints).to(device), torch.from_numpy(b.visible).to(device)) for b in draws),
         )
 
-    def pause(self, checkpoint: Path | None) -> str:
-        """Write a checkpoint and validate; returns the figures in words."""
+    def checkpoint_and_validate(self, checkpoint: Path | None) -> str:
+        """Write a checkpoint and validate; returns the figures as text."""
         if checkpoint is not None:
             self.save(checkpoint)
         self.condense()
         figures = validate(self.average, self.sets, self.config.hold_out)
-        return "  ".join(f"{k} {v:.4f}" for k, v in figures.items()) or NOTHING
+        return "  ".join(f"{k} {v:.4f}" for k, v in figures.items()) or NO_VALIDATION
 
     def save(self, path: Path) -> None:
-        """Write everything needed to go on, in one atomic step."""
+        """Write everything needed to resume, in one atomic step."""
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -294,12 +299,12 @@ class Trainer:
         write_checkpoint(path, self.identity() | state)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint, which process 0 reads for all: only its machine has it.
+        """Resume from a checkpoint, which process 0 reads for all, since only its machine has it.
 
         Raises SettingsError if it belongs to another configuration or other data.
         """
         found = self.fabric.broadcast(read_checkpoint(path) if self.chief else None)
-        state = of_this_run(found, self.identity(), path)
+        state = check_state(found, self.identity(), path)
         self.encoder.load_state_dict(state["encoder"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -307,7 +312,7 @@ class Trainer:
 
 
 def make_bundle(trainer: Trainer, out: Path) -> Bundle:
-    """Calibrate the trained encoder and write it, with all that is known about it. The graph is built afterwards."""
+    """Calibrate the trained encoder and write its bundle with a full record; `haad-edge build` adds the graph later."""
     config, encoder = trainer.config, trainer.average
     weights = save_tensors({k: v.cpu().contiguous() for k, v in Graph(encoder).state_dict().items()})
     test = [held_out(s.subjects, config.hold_out) for s in trainer.sets]
@@ -330,7 +335,7 @@ def make_bundle(trainer: Trainer, out: Path) -> Bundle:
 
 
 def training_record(trainer: Trainer) -> dict[str, Any]:
-    """Data, terms, seed and configuration, for the manifest."""
+    """The manifest's record of the training: data, terms, seed, configuration and circumstances."""
     config = trainer.config
     return {
         "sets": sets_record(trainer.sets, config.hold_out, config.terms),

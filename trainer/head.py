@@ -1,4 +1,4 @@
-"""What stands between the encoder and the loss, and the maps that the embedding is made with afterwards.
+"""Connects the encoder with the training loss, and fits the embedding's fixed maps after training.
 
 joints ─► spectrum ─┬─► Encoder.features ─┬─────────────────► condensed ─┬─► embedding, on the device
                     │                     └─► Encoder.head ─► condensed ─┤
@@ -18,7 +18,7 @@ from trainer.encoder import Encoder
 
 
 class Learner(nn.Module):
-    """joints (B, T, 15, 3), visible (B, T, 15) → rows of unit length (B, 128), which the loss compares."""
+    """The encoder up to its head: joints (B, T, 15, 3), visible (B, T, 15) → unit rows (B, 128) for the loss."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -31,12 +31,12 @@ class Learner(nn.Module):
 
 @torch.no_grad()
 def condense(encoder: Encoder, windows: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Set the encoder's fixed maps so that they keep most of what these windows' features hold, in place.
+    """Set the encoder's fixed maps, in place, so that they keep as much as possible of these windows' features.
 
-    `windows` are batches of joints (n, T, 15, 3) and visible (n, T, 15). First the directions that hold most of all
-    joints' features alike, then of what remains of all joints together, then of what the head says, and of the slow
-    pose, whose k-th coefficient counts 1/(k + 1): the greatest eigenvectors of the second moments. These are not
-    centred, since the cosine that embeddings are compared by is not.
+    `windows` are batches of joints (n, T, 15, 3) and visible (n, T, 15). Each map projects to the eigenvectors of the
+    second moments with the greatest eigenvalues: first one map shared by all joints' features, then one of its result
+    for all joints together, one of the head's output, and one of the slow pose, whose k-th coefficient (from 0) has
+    weight 1/(k + 1). The moments are not centred, since the cosine that compares embeddings is not either.
     """
     encoder.eval()
     spectrum = torch.cat([encoder.spectrum(j, v) for j, v in windows])
@@ -44,7 +44,7 @@ def condense(encoder: Encoder, windows: Iterable[tuple[Tensor, Tensor]]) -> None
     first = _directions(h.reshape(-1, h.shape[-1]), encoder.narrow.out_features)
     encoder.narrow.weight.copy_(first)
     encoder.leave.weight.copy_(_directions(encoder.narrow(h).flatten(1), encoder.leave.out_features))
-    # Rows of unit length, as the loss compares them.
+    # Unit rows, as the loss compares them.
     z = nn.functional.normalize(encoder.head(h), dim=-1)
     encoder.leave_head.weight.copy_(_directions(z, encoder.leave_head.out_features))
     slow = encoder.slow(spectrum)
@@ -55,10 +55,10 @@ def condense(encoder: Encoder, windows: Iterable[tuple[Tensor, Tensor]]) -> None
 
 
 def _directions(x: Tensor, count: int) -> Tensor:
-    """(count, F): orthonormal rows that hold most of x (N, F); zero rows where `count` is more than F."""
+    """Orthonormal rows (count, F) that keep most of x (N, F); padded with zero rows if `count` is more than F."""
     x = x.double()
     _, vectors = torch.linalg.eigh(x.T @ x / len(x))
     kept = vectors.flip(1).T[:count]
-    # An eigenvector's sign is anybody's guess; fixed, a model is the same wherever it is made.
+    # The sign of an eigenvector is arbitrary; it is fixed so that the model is the same wherever it is made.
     kept = kept * kept.gather(1, kept.abs().argmax(1, keepdim=True)).sign()
     return nn.functional.pad(kept, (0, 0, 0, count - len(kept)))

@@ -1,4 +1,4 @@
-"""The supervised contrastive loss."""
+"""Computes the supervised contrastive loss."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 def supervised_contrastive(embedding: Tensor, label: Tensor, temperature: float, group: Tensor | None = None) -> Tensor:
     """−log softmax of each positive among all others, averaged over an anchor's positives, then over anchors.
 
-    embedding (N, D) of unit rows, label (N,). With `group` (N,), negatives of another group are left out: a clip
-    of the same action from another data set may carry another label. (Khosla et al., arXiv 2004.11362, eq. 2.)
-    Anchors without a positive do not count; with none at all the loss is 0.
+    embedding (N, D) of unit rows, label (N,). With `group` (N,), negatives of another group are left out: a clip of the
+    same action from another data set may have another label. (Khosla et al., arXiv 2004.11362, eq. 2.) Anchors without
+    a positive do not count; if there are no others, the loss is 0.
     """
     same = label[:, None] == label
     other = ~torch.eye(len(label), dtype=torch.bool, device=label.device)

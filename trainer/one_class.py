@@ -1,23 +1,23 @@
-"""One model per category, to be compared with: a Gaussian, a normalising flow, deep support vector data description.
+"""Fits one model per category, for comparison: a Gaussian, a normalising flow, deep support vector data description.
 
     all training clips ─► raw DCT (N, 900) ─► Basis: the P main directions ─┬─► Gaussian … ─► distance to its mean
                                                                             ├─► Flow  of category 1 ─► −log likelihood
                                                                             ├─► Flow  of category 2 ─► …
                                                                             └─► DeepSvdd … ─► distance to a centre
 
-Each learns its category's normal clips alone and is trained anew for every new category; the device runs neither.
-The features are those of `trainer.baselines.raw_dct`, so place, heading and size are dealt with as everywhere.
+Each learns from its category's normal clips alone and is trained anew for every new category; the device runs none of
+them. The features are those of `trainer.baselines.raw_dct`, so place, heading and size are dealt with as everywhere.
 
-The basis is fitted once, without labels, on the training clips of all categories: a category's own clips span as many
-directions as there are clips less one (two, for three clips), and everything abnormal that lies outside them would go
-unseen. It is not whitened: whitening blows up directions that hold nothing but noise.
+The basis is fitted once, without labels, on the training clips of all categories. A category's own clips span only one
+direction less than there are clips (two, for three clips), and anything abnormal outside these would go unseen. The
+basis is not whitened: whitening amplifies directions that hold nothing but noise.
 
 The defaults were chosen on UTD-MHAD's training subjects alone (1 3 5 7: fitted on all clips of three, judged on the
 fourth, every third category). Tried for the flow, mean AUROC: autoregressive 0.948 to 0.983, spline 0.976 and coupling
 transforms 0.975 to 0.985; 1 or 3 of them; 32 and 64 directions; 100 and 300 steps; noise of 0.1 to 1 of the spread,
-which mattered most: without it a flow remembers its few clips. For the description: 50 steps 0.981, 300 steps 0.980,
-with noise 0.926 to 0.979. Nothing was chosen for three clips apart. The Gaussian, with nothing
-to choose, had 0.988 in the same trials: with 16 clips a category there is little for a flow to learn beyond it.
+which mattered most: without it a flow memorises its few clips. For deep SVDD: 50 steps 0.981, 300 steps 0.980, with
+noise 0.926 to 0.979. Nothing was chosen separately for three clips. The Gaussian, which has nothing to choose, reached
+0.988 in the same trials: with 16 clips per category a flow has little to learn beyond it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from edge.errors import ClipError
 from edge.skeleton import Float
 
 FEWEST = 2
-"""With a single clip there is no spread to take the unit from."""
+"""A single clip has no spread that could serve as the unit."""
 
 
 class OneClass(Protocol):
@@ -43,7 +43,7 @@ class OneClass(Protocol):
 
     @property
     def numbers(self) -> int:
-        """How many numbers it is made of: trained parameters, or stored features."""
+        """How many numbers the model consists of: trained parameters, or stored features."""
 
     def score(self, features: Float) -> NDArray[np.float64]:
         """How anomalous each row (N, P) is: (N,), higher is worse, always finite."""
@@ -93,7 +93,7 @@ class FlowConfig:
 
 @dataclass(frozen=True, slots=True)
 class SvddConfig:
-    """The network of the description and its training, which is short: it shrinks all movement when it is long."""
+    """The network of deep SVDD and its training, which is short: a long one collapses all movement onto the centre."""
 
     hidden: int = 64
     out: int = 32
@@ -106,7 +106,7 @@ class SvddConfig:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A category's centre (P,) and its spread, one number: directions keep their proportions."""
+    """A category's centre (P,) and its spread: a single number, so that directions keep their proportions."""
 
     mean: Float
     spread: float
@@ -153,7 +153,7 @@ class Flow:
 
 
 class DeepSvdd:
-    """A fitted one-class description: the squared distance to a fixed centre in a learned space."""
+    """A fitted deep support vector data description: the squared distance to a fixed centre in a learned space."""
 
     def __init__(self, unit: Unit, network: nn.Module, centre: Tensor) -> None:
         self._unit, self._network, self._centre = unit, network, centre
@@ -168,8 +168,8 @@ class DeepSvdd:
 def fit_gaussian(features: Float) -> Gaussian:
     """Fit a Gaussian to the normal clips of one category: features (N, P). Nothing in it is random.
 
-    The covariance is shrunk towards a sphere by as much as Ledoit and Wolf (2004) find best for so few rows. Raises
-    ClipError for fewer than two clips.
+    The covariance is shrunk towards a sphere by the amount that Ledoit and Wolf (2004) find best for so few rows.
+    Raises ClipError for fewer than two clips.
     """
     from sklearn.covariance import LedoitWolf
 
@@ -182,8 +182,8 @@ def fit_gaussian(features: Float) -> Gaussian:
 def fit_flow(features: Float, config: FlowConfig | None = None) -> Flow:
     """Fit a flow to the normal clips of one category: features (N, P), P ≥ 2. The same seed gives the same flow.
 
-    Every batch draws clips with replacement and adds Gaussian noise: a dozen points in 64 dimensions have no density
-    of their own, and a flow without noise puts an endless one on each. Raises ClipError for fewer than two clips,
+    Every batch draws clips with replacement and adds Gaussian noise: a dozen points in 64 dimensions have no density of
+    their own, and without noise a flow puts an infinite one on each of them. Raises ClipError for fewer than two clips,
     MissingExtra without zuko.
     """
     need("dev", "zuko")
@@ -192,7 +192,9 @@ def fit_flow(features: Float, config: FlowConfig | None = None) -> Flow:
     c = config or FlowConfig()
     check(features)
     if features.shape[1] < 2:
-        raise ClipError("a flow couples two features or more, and these clips span one", fix="give more clips")
+        raise ClipError(
+            "a flow needs two features or more", why="these clips span only one direction", fix="give more clips"
+        )
     unit = Unit.of(features)
     x = unit(features)
     with torch.random.fork_rng(devices=[]):
@@ -210,10 +212,11 @@ def fit_flow(features: Float, config: FlowConfig | None = None) -> Flow:
 
 
 def fit_svdd(features: Float, config: SvddConfig | None = None) -> DeepSvdd:
-    """Fit a description to the normal clips of one category: features (N, P). The same seed gives the same one.
+    """Fit deep SVDD to the normal clips of one category: features (N, P). The same seed gives the same model.
 
-    The one-class objective of Ruff et al. 2018 (Deep One-Class Classification, ICML), eq. 4: no biases and a centre
-    away from zero, so that mapping everything onto it is not a solution. Raises ClipError for fewer than two clips.
+    The one-class objective of Ruff et al. 2018 (Deep One-Class Classification, ICML), eq. 4: no biases, and a centre
+    away from zero, so that mapping everything to the centre is not a solution. Raises ClipError for fewer than two
+    clips.
     """
     c = config or SvddConfig()
     check(features)
@@ -237,19 +240,19 @@ def fit_svdd(features: Float, config: SvddConfig | None = None) -> DeepSvdd:
 
 
 def check(features: Float) -> None:
-    """Raises ClipError when there are too few rows, or one that is not finite."""
+    """Raises ClipError if there are too few rows, or one is not finite."""
     if len(features) < FEWEST:
         raise ClipError(
             f"a model of a category needs {FEWEST} clips or more, found {len(features)}",
             why="a single clip has no spread",
-            fix="record more clips of it",
+            fix="record more clips of this category",
         )
     if not np.isfinite(features).all():
         raise ClipError("the features of a clip are not all finite", fix="look at the clips with haad-edge embed")
 
 
 def drawn(x: Tensor, batch: int) -> Tensor:
-    """`batch` rows of x (N, P), with replacement."""
+    """Draw `batch` rows of x (N, P), with replacement."""
     return x[torch.randint(len(x), (batch,))]
 
 
@@ -258,6 +261,6 @@ def parameters(network: nn.Module) -> int:
 
 
 def finite(score: Tensor) -> NDArray[np.float64]:
-    """A row so far off that its score overflows is as anomalous as can be."""
+    """Replace what is not finite by the largest float32: a row whose score overflows is as anomalous as can be."""
     most = float(np.finfo(np.float32).max)
     return np.nan_to_num(score.numpy().astype(np.float64), nan=most, posinf=most, neginf=-most)

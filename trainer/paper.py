@@ -1,10 +1,10 @@
-"""Recipe `paper`: the method of arXiv 2508.17726 as published, to be compared with. The device does not run it.
+"""Trains recipe `paper`, the method of arXiv 2508.17726 as published, for comparison. The device does not run it.
 
     first 60 frames, pelvis of frame 0 at the origin, last pose repeated ─► DCT, 10 coefficients ─► graph
     convolutions ─► the greatest of each joint's 30 features ─► one number per joint; score: mean Euclidean distance
 
-Two clips of each seen category in a batch, cosine similarity at temperature 1, every other clip of the category a
-positive. What it lacks against `trainer.encoder`: any invariance to view, body size, duration or hidden joints.
+A batch has two clips of each seen category; the loss uses cosine similarity at temperature 1, with every other clip of
+the category as a positive. Unlike `trainer.encoder`, it is not invariant to view, body size, duration or hidden joints.
 """
 
 from __future__ import annotations
@@ -95,7 +95,10 @@ class PaperEncoder(nn.Module):
 
 
 def prepare(clips: list[Clip]) -> Float:
-    """(N, 60, 15, 3): the first 60 frames, the last repeated, frame 0's pelvis at the origin, the path kept."""
+    """Prepare clips as published: the first 60 frames, or the last one repeated, frame 0's pelvis at the origin.
+
+    Returns (N, 60, 15, 3); the path is kept.
+    """
     out = np.empty((len(clips), FRAMES, *clips[0].joints.shape[1:]), np.float32)
     for i, clip in enumerate(clips):
         part = clip.joints[np.minimum(np.arange(FRAMES), len(clip.joints) - 1)]
@@ -114,13 +117,13 @@ def train_paper(
     config: PaperConfig | None = None,
     report: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> PaperEncoder:
-    """Train on prepared clips (N, 60, J, 3) and labels (N,). Raises ClipError where a category has one clip only."""
+    """Train on prepared clips (N, 60, J, 3) and labels (N,). Raises ClipError if a category has too few clips."""
     c = config or PaperConfig()
     torch.manual_seed(c.seed)
     rng = np.random.default_rng(c.seed)
     members = [np.flatnonzero(label == g) for g in np.unique(label)]
     if min(map(len, members)) < c.clips:
-        raise ClipError(f"recipe paper draws {c.clips} clips of each category, and one has fewer")
+        raise ClipError(f"recipe paper draws {c.clips} clips of each category, and one category has fewer")
     encoder = PaperEncoder(joints.shape[2])
     optimiser = torch.optim.AdamW(encoder.parameters(), c.learning_rate, weight_decay=c.weight_decay)
     encoder.train()
@@ -142,7 +145,7 @@ def train_paper(
 
 @torch.no_grad()
 def embed_paper(encoder: PaperEncoder, joints: Float) -> Float:
-    """Embeddings (N, J) of prepared clips, in evaluation mode."""
+    """Embed prepared clips, in evaluation mode: (N, J)."""
     encoder.eval()
     out: Float = torch.cat([encoder(torch.from_numpy(joints[i : i + 256])) for i in range(0, len(joints), 256)]).numpy()
     return out

@@ -1,4 +1,6 @@
-"""One run in several processes: `torchrun` starts them, Lightning Fabric joins them, the result is that of one process.
+"""Spreads one training over several processes, with the result of a single one.
+
+`torchrun` starts the processes, and Lightning Fabric joins them:
 
     each process:  (seed, step) ─► plan of the whole batch ─► its own rows ─► encoder ─► embeddings of its rows
                                                                                  │                 │
@@ -6,9 +8,9 @@
                                                                                                    ▼
     each process:                                                        embeddings of the batch ─► loss
 
-Every process computes the loss of the whole batch. Going back, `gather` adds up what all of them ask of a row, so the
-gradients of the processes sum to W times that of one process; DistributedDataParallel takes their mean. Only process 0
-validates, reports and writes.
+Every process computes the loss of the whole batch. In the backward pass, `gather` adds up all processes' gradients of a
+row, so the gradients of the W processes sum to W times that of a single process; DistributedDataParallel takes their
+mean. Only process 0 validates, reports and writes.
 """
 
 from __future__ import annotations
@@ -33,21 +35,21 @@ from trainer.head import Learner
 
 
 class _Mixed(MixedPrecision):
-    """bfloat16 inside the encoder only: it takes joints as they are, since a bfloat16 rounds 5 m to 2 cm."""
+    """Uses bfloat16 inside the encoder only: joints stay as they are, since bfloat16 rounds 5 m to 2 cm."""
 
     def convert_input(self, data: Any) -> Any:
         return data
 
 
-def join(config: TrainConfig) -> Fabric:
-    """This process' place among those that torchrun started; alone without torchrun.
+def start_fabric(config: TrainConfig) -> Fabric:
+    """Join the processes that torchrun started; without torchrun, run alone.
 
-    Raises SettingsError when the device is not there or the batch cannot be shared out evenly.
+    Raises SettingsError if the device is not there, or the batch cannot be divided evenly.
     """
     elastic = TorchElasticEnvironment.detect()
     world, local = (int(os.environ[k]) if elastic else 1 for k in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if config.batch % world:
-        raise SettingsError(f"batch {config.batch} cannot be shared evenly by {world} processes")
+        raise SettingsError(f"batch {config.batch} cannot be divided evenly among {world} processes")
     found = torch.cuda.device_count()
     device = config.device if config.device != "auto" else "cuda" if found else "cpu"
     if device == "cuda" and found < local:
@@ -56,7 +58,7 @@ def join(config: TrainConfig) -> Fabric:
             why=f"device is {config.device}, and each process needs a GPU of its own",
             fix="give torchrun a smaller --nproc-per-node, or set device: cpu",
         )
-    # Named, so that Fabric does not take a job's own variables (Slurm's, MPI's) for processes of this run.
+    # Given explicitly, so that Fabric does not mistake the variables of a Slurm or MPI job for processes of this run.
     plugins: list[Any] = [TorchElasticEnvironment() if elastic else LightningEnvironment()]
     if config.precision != "32-true":
         plugins.append(_Mixed(config.precision, device))
@@ -72,24 +74,24 @@ def join(config: TrainConfig) -> Fabric:
     return fabric
 
 
-def rows(fabric: Fabric, batch: int) -> slice:
-    """This process' share of a batch, which the number of processes divides."""
+def own_rows(fabric: Fabric, batch: int) -> slice:
+    """This process' rows of a batch, whose size the number of processes divides."""
     each = batch // fabric.world_size
     return slice(each * fabric.global_rank, each * (fabric.global_rank + 1))
 
 
-def agree(fabric: Fabric, state: object) -> None:
-    """Raises SettingsError where `state` is not that of process 0: two machines may hold other data or settings."""
+def require_agreement(fabric: Fabric, state: object) -> None:
+    """Raises SettingsError if `state` differs from process 0's, since machines may have different data or settings."""
     if fabric.broadcast(state) != state:
         raise SettingsError(
-            f"process {fabric.global_rank} has other data or another configuration than process 0",
+            f"process {fabric.global_rank} has different data or a different configuration from process 0",
             fix="give every machine the same clips and the same configuration",
         )
 
 
 @contextmanager
-def together(fabric: Fabric) -> Iterator[None]:
-    """Says plainly that another process is gone, where a collective operation fails for want of it."""
+def explain_lost_process(fabric: Fabric) -> Iterator[None]:
+    """Raises HaadError, which says so plainly, if a collective operation fails because another process has ended."""
     try:
         yield
     except RuntimeError as e:
@@ -98,12 +100,12 @@ def together(fabric: Fabric) -> Iterator[None]:
         raise HaadError(
             "another process of this run has ended",
             why=str(e).splitlines()[0].split(". ")[0][:160],
-            fix="see what it said; the same command goes on from the last checkpoint",
+            fix="see what that process printed, then run the same command again: it goes on from the last checkpoint",
         ) from None
 
 
 class _Gather(torch.autograd.Function):
-    """`gather`. torch.distributed.nn has such an operation, but it is deprecated and slow without NCCL."""
+    """Implements `gather`. torch.distributed.nn has such an operation, but deprecated, and slow without NCCL."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -119,7 +121,7 @@ class _Gather(torch.autograd.Function):
 
 
 def gather(x: Tensor) -> Tensor:
-    """(n, …) of each process → (W·n, …) in the order of the processes, differentiable; as it is without others."""
+    """Gather (n, …) of each of W processes → (W·n, …) in their order, differentiably. A process alone gets x back."""
     if not (dist.is_available() and dist.is_initialized()):
         return x
     out: Tensor = _Gather.apply(x.contiguous())  # type: ignore[no-untyped-call]
@@ -127,9 +129,9 @@ def gather(x: Tensor) -> Tensor:
 
 
 class SharedNorm(nn.BatchNorm1d):
-    """Batch normalisation over the rows of all processes, which are equally many in each.
+    """Batch normalisation over the rows of all processes, each of which has the same number of rows.
 
-    torch.nn.SyncBatchNorm does the same on GPUs only; this runs anywhere, so that what is tested is what is used.
+    torch.nn.SyncBatchNorm does the same on GPUs only; this runs anywhere, so that the tests test what is used.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -156,7 +158,7 @@ class SharedNorm(nn.BatchNorm1d):
 def prepare(
     fabric: Fabric, learner: Learner, optimiser: torch.optim.Optimizer, precision: str = "32-true"
 ) -> tuple[Any, Any]:
-    """The learner and its optimiser as the training loop calls them. `learner` itself keeps its names and weights."""
+    """Wrap the learner and its optimiser for the training loop. `learner` itself keeps its names and weights."""
     if fabric.world_size > 1:
         for m in learner.modules():
             if type(m) is nn.BatchNorm1d:

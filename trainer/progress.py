@@ -1,4 +1,4 @@
-"""What the trainings of the encoder and of the motion model have in common: pace, checkpoints, and their record."""
+"""Shared by the trainings of the encoder and of the motion model: stopping, learning rate, checkpoints, record."""
 
 from __future__ import annotations
 
@@ -20,55 +20,61 @@ CHECKPOINT = "checkpoint.pt"
 
 
 class Stopped(Exception):
-    """A training was told to stop, at this step, and its checkpoint is written."""
+    """A training was stopped by a signal at this step, and its checkpoint is written."""
 
 
 @contextlib.contextmanager
-def stopping(heed: bool = True) -> Iterator[Callable[[], bool]]:
-    """Whether SIGINT or SIGTERM came: the step under way is finished first. The second one ends the process as ever."""
-    came = False
+def stop_on_signal(enabled: bool = True) -> Iterator[Callable[[], bool]]:
+    """Yield a function that says whether SIGINT or SIGTERM has come, so that the step in progress can be finished.
+
+    A second signal of the same kind has its usual effect. Signals can be caught only in the main thread.
+    """
+    received = False
 
     def note(number: int, frame: object) -> None:
-        nonlocal came
-        came = True
+        nonlocal received
+        received = True
         signal.signal(number, before[signal.Signals(number)])
 
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    heed = heed and threading.current_thread() is threading.main_thread()
+    enabled = enabled and threading.current_thread() is threading.main_thread()
     try:
-        for n in before if heed else ():
+        for n in before if enabled else ():
             signal.signal(n, note)
-        yield lambda: came
+        yield lambda: received
     finally:
-        for n, was in before.items() if heed else ():
-            signal.signal(n, was)
+        for n, handler in before.items() if enabled else ():
+            signal.signal(n, handler)
 
 
 def never() -> bool:
-    """Nobody stops it."""
+    """For a training that nothing stops."""
     return False
 
 
-def new_place(folder: Path, made: str) -> Path:
-    """The folder's checkpoint. Raises OutputError where none is, but what a training of this kind makes in the end."""
+def checkpoint_path(folder: Path, made: str) -> Path:
+    """The path of the folder's checkpoint, whether there is one or not.
+
+    Raises OutputError if there is none, but the file `made` of a finished training.
+    """
     checkpoint = folder / CHECKPOINT
     if (folder / made).exists() and not checkpoint.exists():
         raise OutputError(
-            f"--out {folder}: holds what an earlier training made",
-            why="it would be overwritten",
+            f"--out {folder}: holds the result of an earlier training",
+            why="this training would overwrite it",
             fix="name another folder, or remove this one",
         )
     return checkpoint
 
 
 def learning_rate(step: int, steps: int, highest: float) -> float:
-    """The learning rate of a step: a short rise, then half a cosine to zero."""
+    """The learning rate of a step: a short linear rise, then half a cosine down to zero."""
     rise = min(1.0, (step + 1) / min(200, max(1, steps // 10)))
     return highest * rise * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write everything needed to go on, in one atomic step."""
+    """Write a checkpoint in one atomic step."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     torch.save(dict(state), temporary)
@@ -76,7 +82,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> Any:
-    """What `write_checkpoint` wrote, on the CPU. Raises SettingsError for a file that is no checkpoint."""
+    """Read what `write_checkpoint` wrote, onto the CPU. Raises SettingsError if the file is no readable checkpoint."""
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as e:
@@ -85,8 +91,8 @@ def read_checkpoint(path: Path) -> Any:
         ) from None
 
 
-def of_this_run(state: Any, identity: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """A checkpoint's state, if it has all of this run's identity. Raises SettingsError."""
+def check_state(state: Any, identity: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Check a checkpoint's state and return it. Raises SettingsError, with the differences, if it is of another run."""
     found: dict[str, Any] = state if isinstance(state, dict) else {}
     differ = []
     for k, v in identity.items():
@@ -96,14 +102,14 @@ def of_this_run(state: Any, identity: Mapping[str, Any], path: Path) -> dict[str
     if differ:
         raise SettingsError(
             f"{path}: the checkpoint of another run",
-            why=f"what differs is its {' and its '.join(differ)}",
+            why=f"it differs in its {' and its '.join(differ)}",
             fix="delete it to start anew",
         )
     return found
 
 
 def sets_record(sets: Sequence[ClipSet], hold_out: int, terms: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The sets of a training, who was held out of each, and under what terms they are, for a manifest."""
+    """A manifest's record of the sets trained on: who was held out of each, and the terms of its use."""
     return [
         {
             "name": s.name,

@@ -1,10 +1,11 @@
-"""Who plays which part in an evaluation: the clips that support is drawn from, those judged, the categories seen.
+"""Decides which clips of an evaluation support is drawn from, which are judged, and which categories are seen.
 
     clips        support from every other person, the rest judged; or from anywhere, all others judged
     utd_mhad     the same by person, which on UTD-MHAD is the customary 1 3 5 7 against 2 4 6 8
     humanact12   the first 80 % of each category's clips, the rest judged; the first nine categories are the seen ones
 
-The last is that of arXiv 2508.17726; on the full release it gives its 716 clips to train on and 243 to judge.
+humanact12 is the protocol of arXiv 2508.17726; on the full release it gives, as there, 716 clips to train on and 243 to
+judge.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from trainer.released import HUMANACT12, HUMANACT12_FPS, load_plain_pickle, read
 
 PROTOCOLS = ("clips", "humanact12", "utd_mhad")
 SEEN = 9
-"""How many of HumanAct12's categories the paper trains on: the first ones in its order."""
+"""How many of HumanAct12's categories the paper trains on: the first ones in the data set's order."""
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """Masks over the clips (N,). A clip drawn as support is never judged in the same draw, also where masks overlap.
+    """Masks over the clips (N,). A clip drawn as support is not judged in the same draw, even if the masks overlap.
 
-    `seen` marks the clips of the categories that a recipe may train on, and None makes no difference between
-    categories. `about` is one sentence for a reader, `fix` what to try, beside fewer shots, where a category has too
+    `seen` marks the clips of the categories that a recipe may train on; None if categories are not distinguished.
+    `about` describes the protocol in one sentence, `fix` says what to try, besides fewer shots, if a category has too
     few clips.
     """
 
@@ -53,21 +54,25 @@ class Protocol:
 
 
 def by_subject(subject: NDArray[np.str_]) -> Protocol:
-    """Support from every other person, all clips of the rest judged. Raises ClipError for a lone person."""
+    """Support from every other person, all clips of the rest judged. Raises ClipError for fewer than two people."""
     pool = subject_split(subject)
     about = "support clips from every other person; all clips of the other people judged"
     return Protocol("subject", about, pool, ~pool, fix="use --split random, or add clips of it by other people")
 
 
 def by_people(subject: NDArray[np.str_], judged: list[str]) -> Protocol:
-    """The named people's clips judged, support from all others. Raises ClipError for a person who is not there."""
+    """The named people's clips judged, support from all others.
+
+    Raises ClipError if there is no clip of a person named, or nobody is left to be support.
+    """
     known = sorted(set(subject.tolist()), key=natural)
     strangers = [name for name in judged if name not in known]
     if strangers or len(set(judged)) == len(known):
         raise ClipError(
             f"people {', '.join(judged)} cannot be the ones judged",
-            why=f"the clips' subjects are {', '.join(known)}" + ("" if strangers else ", and someone must be support"),
-            fix="name some of them with --people",
+            why=f"the clips' subjects are {', '.join(known)}"
+            + ("" if strangers else ", and at least one must be left for support"),
+            fix="name some of these subjects with --people, not all",
         )
     test = np.isin(subject, judged)
     about = f"support clips from all people but {', '.join(judged)}; all clips of those judged"
@@ -75,14 +80,14 @@ def by_people(subject: NDArray[np.str_], judged: list[str]) -> Protocol:
 
 
 def at_random(clips: int) -> Protocol:
-    """Support from anywhere, all other clips judged. Flatters: two clips of one person are near copies."""
+    """Support from anywhere, all other clips judged. This flatters: two clips of one person are near copies."""
     everything = np.ones(clips, bool)
-    about = "support clips from anywhere, so that the same person may be in support and be judged; flattering"
+    about = "support clips from anywhere, so the same person may be both support and judged, which flatters"
     return Protocol("random", about, everything, everything)
 
 
 def first_part(category: NDArray[np.str_], seen: list[str]) -> Protocol:
-    """Of each category the first 80 % of the clips, in the order given and rounded down, may be support."""
+    """Support from the first 80 % of each category's clips, in the order given and rounded down; the rest judged."""
     pool = np.zeros(len(category), bool)
     for name in set(category.tolist()):
         members = np.flatnonzero(category == name)
@@ -95,15 +100,15 @@ def first_part(category: NDArray[np.str_], seen: list[str]) -> Protocol:
 
 
 def leave_out(protocol: Protocol, label: NDArray[np.int64], fold: int, folds: int = 4) -> Protocol:
-    """The same with every fourth category unseen, counted from `fold` (0 to 3): label (N,) numbers categories."""
-    about = f"{protocol.about}; a recipe trained here does without every {folds}th category (fold {fold})"
+    """The same with every `folds`-th category unseen, counted from `fold` (from 0); label (N,) numbers categories."""
+    about = f"{protocol.about}; a recipe trained here does not see every {folds}th category (fold {fold})"
     return replace(protocol, about=about, seen=label % folds != fold)
 
 
 def read_clips(data: Path, protocol: str) -> tuple[ClipSet, list[ClipError]]:
-    """The clips to evaluate on, and those that could not be read. Raises ClipError when none can.
+    """Read the clips to evaluate on; returns them, and the errors of those that could not be read.
 
-    Released data sets have to be whole, so there a file that cannot be read raises.
+    Raises ClipError if none can be read, or if any file of a released data set cannot, since those must be complete.
     """
     if protocol == "humanact12":
         return read_humanact12(data), []
@@ -125,7 +130,7 @@ def read_clips(data: Path, protocol: str) -> tuple[ClipSet, list[ClipError]]:
 def make_protocol(
     name: str, clips: ClipSet, *, split: str = "subject", people: list[str] | None = None, fold: int | None = None
 ) -> Protocol:
-    """The protocol of that name over these clips. `split`, `people` and `fold` are for those that do not fix them."""
+    """Make the protocol of that name for these clips; `split`, `people` and `fold` are used if it does not fix them."""
     if name == "humanact12":
         return first_part(np.array(clips.names)[clips.label], HUMANACT12[:SEEN])
     if people:
@@ -136,7 +141,7 @@ def make_protocol(
 
 
 def paper_clips(data: Path, protocol: str, clips: ClipSet) -> list[Clip]:
-    """What recipe `paper` is given: HumanAct12 with its 24 joints, as published; else the 15 that all sets share."""
+    """The clips for recipe `paper`: HumanAct12 with its 24 joints, as published; else the 15 that all sets share."""
     if protocol != "humanact12":
         return clips.clips
     if data.is_file():
@@ -145,15 +150,15 @@ def paper_clips(data: Path, protocol: str, clips: ClipSet) -> list[Clip]:
     else:
         arrays = [np.load(p, allow_pickle=False) for p in clips.paths]
     joints: list[Float] = [np.nan_to_num(np.asarray(a, np.float32)) for a in arrays]
-    # A Clip only carries them to the recipe, which reads `joints` alone.
+    # A Clip is only a container here: the recipe reads nothing but `joints`.
     return [Clip(j, np.ones(j.shape[:2], np.float32), HUMANACT12_FPS) for j in joints]
 
 
 def trained_on(training: dict[str, Any], clips: ClipSet, protocol: Protocol, name: str) -> str:
-    """What a bundle's manifest (its `training`) says of these clips, as a sentence; empty where it names no such set.
+    """What a manifest's `training` says about these clips, in a few sentences; empty if it names no such set.
 
-    `name` is what the set is called: its folder's name, or the released set's own. The manifest names no categories
-    but those left out, so the same action in a set of another name is not noticed.
+    `name` is the set's name: its folder's, or that of the released set. The manifest names no categories except those
+    left out, so the same action in a set of another name goes unnoticed.
     """
     for known in training.get("sets", []):
         same = known.get("sha256") == clips.digest
@@ -168,10 +173,11 @@ def trained_on(training: dict[str, Any], clips: ClipSet, protocol: Protocol, nam
         judged = set(clips.subjects[protocol.test].tolist())
         if judged <= set(held):
             who = (
-                "knows these categories, but not the people judged. The figures do not say how it does on new actions."
+                "knows these categories, but not the people judged. The figures do not say how good it is on new "
+                "actions."
             )
         else:
             but = f" but {', '.join(held)} (--people {','.join(held)} judges those alone)" if held else ""
-            who = f"knows these categories and these people{but}. The figures do not say how it does on new ones."
+            who = f"knows these categories and these people{but}. The figures do not say how good it is on new ones."
         return f"the model was trained {what}: it {who}{without}"
     return ""

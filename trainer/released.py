@@ -1,4 +1,4 @@
-"""Data sets as their authors released them, read into clips.
+"""Reads data sets, as their authors released them, into clips.
 
     HumanAct12   a folder of P<subject>G<group>R<repeat>F<from>T<to>A<action>.npy, each (T, 24, 3), SMPL's joints
                  or the ACTOR release: one pickle with `joints3D` (a list of (T, 24, 3)) and `y`
@@ -43,12 +43,12 @@ _SAFE = {
 
 
 def read_humanact12(path: Path) -> ClipSet:
-    """HumanAct12 in either form; subjects are known only from the folder's. Raises ClipError naming the file."""
+    """Read HumanAct12 in either form; only the folder tells the subjects. Raises ClipError, which names the file."""
     return _actor_pickle(path) if path.is_file() else _humanact12_folder(path)
 
 
 def read_utd_mhad(path: Path) -> ClipSet:
-    """UTD-MHAD's skeleton files. Raises ClipError naming the file."""
+    """Read UTD-MHAD's skeleton files. Raises ClipError, which names the file."""
     from scipy.io import loadmat
 
     rows = []
@@ -92,25 +92,25 @@ def _actor_pickle(path: Path) -> ClipSet:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds lists, dicts, numbers, texts and numpy arrays; refuses every other name before it is looked up."""
+    """Builds lists, dicts, numbers, strings and numpy arrays; refuses any other name before it is looked up."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _SAFE:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which data has no need of")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which plain data does not need")
         return super().find_class(module, name)
 
 
 def load_plain_pickle(file: IO[bytes], where: str) -> Any:
-    """The content of a pickle of plain data. Raises ClipError for one that would run anything."""
+    """Load a pickle of plain data. Raises ClipError for one that would run anything."""
     try:
         return _PlainUnpickler(file).load()
     except Exception as e:
-        raise ClipError(f"{where}: not a pickle of plain data", why=str(e)[:200], fix="get the file anew") from None
+        raise ClipError(f"{where}: not a pickle of plain data", why=str(e)[:200], fix="get the file again") from None
 
 
 def _humanact12_name(action: int, where: Path) -> str:
     if not 0 <= action < len(HUMANACT12):
-        raise ClipError(f"{where}: action {action + 1}", why=f"HumanAct12 has {len(HUMANACT12)}")
+        raise ClipError(f"{where}: action {action + 1}", why=f"HumanAct12 has only actions 1 to {len(HUMANACT12)}")
     return HUMANACT12[action]
 
 
@@ -126,7 +126,7 @@ def _clip(joints: np.ndarray, fps: float, layout: str, subject: str, source: str
 def _matching(path: Path, name: re.Pattern[str], form: str) -> list[Path]:
     found = sorted((p for p in path.glob("*") if name.fullmatch(p.name)), key=lambda p: natural(p.name))
     if not found:
-        raise ClipError(f"{path}: no file named like {form}", fix="name the folder with the files as released")
+        raise ClipError(f"{path}: no file named like {form}", fix="name the folder that has the files as released")
     return found
 
 

@@ -1,6 +1,6 @@
-"""The report of an evaluation: one HTML file with everything in it, for a person to look at.
+"""Writes the report of an evaluation: one self-contained HTML file for a person to look at.
 
-No script and nothing from the network; light or dark as the reader has it; figures that are wide scroll on a phone.
+No script, and nothing from the network; light or dark mode, as the reader has set; wide figures scroll on a phone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from trainer.datasets import ClipSet
 from trainer.evaluate import Evaluation, FewShot
 
 MOST_ON_MAP = 1500
-"""The map shows this many clips at most: more are a blur, and take minutes to arrange."""
+"""The map shows at most this many clips: more would be a blur, and take minutes to arrange."""
 
 STYLE = """
 :root{color-scheme:light dark;--bg:#fbfbfa;--fg:#1c2127;--soft:#5c6670;--rule:#dde1e5;--card:#fff;--warn:#fff3d6;
@@ -65,7 +65,7 @@ svg .name{fill:currentColor;font-weight:600;paint-order:stroke;stroke:var(--bg);
 
 
 def arrange(embedding: Float) -> NDArray[np.float64]:
-    """Places (N, 2) in which near clips stay near: t-SNE, or for a few clips the two main directions."""
+    """Find places (N, 2) in which near clips stay near: by t-SNE, or for a few clips by PCA."""
     if len(embedding) < 12:
         flat = PCA(min(2, *embedding.shape)).fit_transform(embedding)
         return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
@@ -75,12 +75,12 @@ def arrange(embedding: Float) -> NDArray[np.float64]:
 
 
 def rate(value: float) -> str:
-    """A share as so many of a hundred."""
+    """A share as a number out of 100."""
     return f"{100 * value:.1f} of 100"
 
 
 def breakable(name: str) -> str:
-    """A name that may be broken after its underscores."""
+    """A name in which lines may be broken after underscores."""
     return escape(name).replace("_", "_<wbr>")
 
 
@@ -96,7 +96,7 @@ def keys(names: Sequence[str]) -> str:
 
 
 def write_report(folder: Path, found: Evaluation, clips: ClipSet, *, model: str, data: str, note: str) -> Path:
-    """Write `folder/index.html` and return its path. `note` is what the manifest says of these clips, or empty."""
+    """Write `folder/index.html` and return its path. `note` is what the manifest says about these clips, or empty."""
     category = np.array(clips.names)[clips.label]
     main = found.results[found.main]
     names = list(main)
@@ -126,12 +126,12 @@ def write_report(folder: Path, found: Evaluation, clips: ClipSet, *, model: str,
 def headline(
     found: Evaluation, curves: dict[str, NDArray[np.float64]], clips: ClipSet, *, model: str, data: str, note: str
 ) -> str:
-    """What came out, in words."""
+    """The results in words."""
     main = found.results[found.main]
     (_, own), *others = main.items()
     flagged = float(np.mean([GRID[np.argmax(c >= 0.95)] for c in curves.values()]))
     what = (
-        "pairs told apart: a clip of another action lies farther off than one of the action itself "
+        "pairs told apart: a clip of another action is at a greater distance than one of the action itself "
         f"(mean AUROC {own.mean:.4f}, 95 % of the draws {own.interval[0]:.4f} to {own.interval[1]:.4f})"
     )
     tiles = [(rate(own.mean), what)]
@@ -147,20 +147,20 @@ def headline(
     shots = f"{found.main} clip" + "s" * (found.main > 1)
     return (
         f"<h1>{escape(model)} on {escape(data)}</h1>"
-        f"<p>Shown {shots} of an action, how well are other clips of it told from all other actions? Each of "
+        f"<p>Given {shots} of an action, how well are its other clips told from those of all other actions? Each of "
         f"{len(own.categories)} categories was in turn the normal one, with {own.draws} draws of its {shots}.</p>"
         + (f'<p class="warn"><b>Read with care:</b> {escape(note)}</p>' if note else "")
         + f'<div class="tiles">{cards}</div>'
         f'<p class="soft">{len(clips.clips)} clips, {len(set(clips.label.tolist()))} categories, '
         f"{f'{people} people' if people else 'people not named'}. {escape(about[:1].upper() + about[1:])}. "
         f"{int(found.protocol.test.sum())} clips can be judged, {int(found.protocol.pool.sum())} can be support. "
-        f"Seed {own.seed}. Whole clips; the windows of a stream are harder. 50 of 100 is a coin's toss. The intervals "
-        "say how much hangs on which clips are the support, not how other people would do.</p>"
+        f"Seed {own.seed}. Whole clips are judged; the windows of a stream are harder. 50 of 100 is chance. The "
+        "intervals say how much depends on which clips are the support, not how other people would do.</p>"
     )
 
 
 def shots_table(found: Evaluation) -> str:
-    """Each number of shots with the means of each method, and what was not possible."""
+    """A table of each number of shots with the means of each method, and what was not possible."""
     parts = list(next(iter(next(iter(found.results.values())).values())).parts)
     rows = []
     for k, results in found.results.items():
@@ -177,17 +177,21 @@ def shots_table(found: Evaluation) -> str:
     for k, results in found.results.items():
         out = next(iter(results.values())).left_out
         notes += [f"<li>{k} clips, {escape(name)}: {escape(why)}</li>" for name, why in out.items()]
-    seen = " Seen and unseen: what recipe paper may and may not train on; the bundle had its own." if parts else ""
+    seen = (
+        " Seen and unseen: what recipe paper may and may not train on; the bundle was trained on its own data."
+        if parts
+        else ""
+    )
     missing = f'<p>Not possible:</p><ul class="soft">{"".join(notes)}</ul>' if notes else ""
     return (
         f'<h2>How many clips to show</h2><div class="wide"><table>{table}</table></div>{missing}'
-        '<p class="soft">Small: between these two lie 95 % of the draws. Means over different numbers of categories '
-        f"do not compare.{seen}</p>"
+        '<p class="soft">In small type: 95 % of the draws lie between these two. Means over different numbers of '
+        f"categories cannot be compared.{seen}</p>"
     )
 
 
 def roc_part(curves: dict[str, dict[str, NDArray[np.float64]]], main: dict[str, FewShot]) -> str:
-    """The mean ROC of each method, its corner enlarged, and one small ROC per category."""
+    """The mean ROC of each method, its upper left corner enlarged, and one small ROC per category."""
     mean = {name: np.mean(list(c.values()), 0) for name, c in curves.items()}
     own = next(iter(main.values()))
     order = sorted(own.categories, key=own.categories.__getitem__)
@@ -207,7 +211,7 @@ def roc_part(curves: dict[str, dict[str, NDArray[np.float64]]], main: dict[str, 
         "Each point of a curve is one limit; the nearer to the upper left, the better.</p>"
         f'{keys(list(curves))}<div class="two"><figure>{figures.roc(mean, GRID)}'
         f"<figcaption>Mean over categories</figcaption></figure>{enlarged}</div>"
-        f'<p>Each category, the worst first, with its AUROC:</p><div class="many">{"".join(minis)}</div>'
+        f'<p>Each category with its AUROC, the worst first:</p><div class="many">{"".join(minis)}</div>'
     )
 
 
@@ -227,7 +231,7 @@ def bars_part(main: dict[str, FewShot], found: Evaluation) -> str:
 
 
 def map_part(embedding: Float, category: NDArray[np.str_], clips: ClipSet, found: Evaluation) -> str:
-    """The embeddings in two dimensions."""
+    """The map of the embeddings in two dimensions."""
     chosen = np.unique(np.linspace(0, len(embedding) - 1, min(len(embedding), MOST_ON_MAP)).astype(int))
     protocol = found.protocol
     unseen = ~protocol.seen if protocol.seen is not None else np.zeros(len(category), bool)
@@ -237,7 +241,7 @@ def map_part(embedding: Float, category: NDArray[np.str_], clips: ClipSet, found
         arrange(embedding[chosen]), category[chosen].tolist(), only_pool[chosen], unseen[chosen], titles
     )
     said = [
-        "Each mark is a clip; near marks are clips that the model finds alike. Distances across the map mean little."
+        "Each mark is a clip; marks near each other are clips that the model finds alike. Large distances mean little."
     ]
     if only_pool.any():
         said.append("Filled: a clip that was judged. Hollow: one that support is drawn from.")
@@ -251,7 +255,10 @@ def map_part(embedding: Float, category: NDArray[np.str_], clips: ClipSet, found
 def confusion_part(worst: Sequence[Confusion], clips: ClipSet) -> str:
     """The worst pairs, each as two rows of stick figures."""
     if not worst:
-        return "<h2>Worst confusions</h2><p>None: no clip of another category lay nearer than one of the category.</p>"
+        return (
+            "<h2>Worst confusions</h2><p>None: no clip of another category was nearer than one of the category's own."
+            "</p>"
+        )
     cards = []
     for c in worst:
         sides = []
@@ -265,7 +272,7 @@ def confusion_part(worst: Sequence[Confusion], clips: ClipSet) -> str:
         )
     return (
         "<h2>Worst confusions</h2><p>With one action as normal, clips of another come near. Shown are the clip "
-        "that came nearest and what it was taken for, at eight equal times. "
+        "that came nearest and what it was taken for, at eight equal time steps. "
         '<span style="color:var(--left)">Left</span> and <span style="color:var(--right)">right</span> limbs.</p>'
         + "".join(cards)
     )

@@ -1,1 +1,1 @@
-"""`haad-edge bench`: made cameras in a process of their own, the real engine in another, and what was measured."""
+"""Measures the engine (`haad-edge bench`): simulated cameras in one process, the real engine in another."""

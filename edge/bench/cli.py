@@ -1,4 +1,4 @@
-"""`haad-edge bench`: how fast the engine is on this machine."""
+"""The command `haad-edge bench`: measures how fast the engine is on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge.outputs import ready_file, save_text
 
 SECTIONS = ("start", "sustained", "ceiling", "stages", "tracks")
 NAMED = ("soak",)
-"""Sections that are measured only when they are asked for: they take long."""
+"""Sections that are measured only if named, since they take long."""
 
 
 def register(app: typer.Typer) -> None:
@@ -24,31 +24,31 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    cameras: Annotated[int, typer.Option(min=1, max=65536, help="cameras of the made site")] = 64,
-    people: Annotated[int, typer.Option(min=1, max=200, help="people that each camera sees all the time")] = 4,
+    cameras: Annotated[int, typer.Option(min=1, max=65536, help="simulated cameras")] = 64,
+    people: Annotated[int, typer.Option(min=1, max=200, help="people in view of each camera at all times")] = 4,
     fps: Annotated[float, number("frames a second of each camera", min=1, max=240)] = 30.0,
-    seconds: Annotated[float, number("how long the paced load lasts", min=1)] = 30.0,
+    seconds: Annotated[float, number("duration of the paced load", min=1)] = 30.0,
     stride: Annotated[float, number("seconds between two windows of a person", min=0.01, max=10)] = 0.25,
-    max_batch: Annotated[int, typer.Option(min=1, max=4096, help="windows per inference at most")] = 64,
+    max_batch: Annotated[int, typer.Option(min=1, max=4096, help="most windows per inference")] = 64,
     engine: Annotated[str, typer.Option(help="inference back end")] = "onnx",
     threads: Annotated[int, typer.Option(min=1, max=64, help="threads of the back end")] = 1,
-    rounds: Annotated[int, typer.Option(min=1, max=20, help="rounds of ceiling, and of tracks")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, max=20, help="rounds of ceiling and of tracks")] = 3,
     most_tracks: Annotated[
-        int, typer.Option(min=10, max=100_000, help="tracks are counted from 10 up to so many")
+        int, typer.Option(min=10, max=100_000, help="tracks: measure from 10 tracks up to this many")
     ] = 10_000,
-    scores: Annotated[bool, typer.Option(help="listen to every window's score; if not, to alerts alone")] = True,
-    only: Annotated[str, typer.Option(help="sections, with commas between: " + ", ".join((*SECTIONS, *NAMED)))] = "",
-    capture: Annotated[float, number("seconds of the cameras' time that soak sends", min=1)] = 3600.0,
-    seed: Annotated[int, typer.Option(min=0, help="of the made people")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures here")] = None,
-    plot: Annotated[Path | None, typer.Option(help="write a picture here, SVG")] = None,
+    scores: Annotated[bool, typer.Option(help="listen to every window's score, or to alerts alone")] = True,
+    only: Annotated[str, typer.Option(help="sections, separated by commas: " + ", ".join((*SECTIONS, *NAMED)))] = "",
+    capture: Annotated[float, number("soak: seconds of camera time to send", min=1)] = 3600.0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the simulated people")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="write the figures to this file")] = None,
+    plot: Annotated[Path | None, typer.Option(help="write a picture to this file, SVG")] = None,
     bundle: BundleOption = None,
 ) -> None:
-    """Measure the engine here: made cameras in one process, a real engine in another.
+    """Measure the engine on this machine: simulated cameras in one process, a real engine in another.
 
     start: seconds to the first score. sustained: the load at its own pace, what is lost and how late results come.
-    ceiling: the highest rate end to end beside the bare engine's. stages: CPU by station. tracks: cost and memory
-    from 10 tracks on. soak, only when it is named: an hour of the cameras' time as fast as it goes, and memory.
+    ceiling: the highest rate end to end, beside that of the engine alone. stages: CPU by stage. tracks: cost and memory
+    from 10 tracks on. soak, only if named: an hour of camera time as fast as possible, and memory.
     """
     import json
 

@@ -1,4 +1,4 @@
-"""The first three stations alone: what one core receives, decodes and cuts into windows, and nothing else.
+"""Measures the first three stages alone: what one core receives, decodes and cuts into windows.
 
     cameras (a process) ── poses, flat out ──► ZmqSource ─► Decoder ─► Arrivals ─► Windows ─► copies of due windows
 
@@ -28,11 +28,11 @@ from edge.wire import Limits
 
 FRAMES, WINDOW_S = 48, 2.0
 GATHER_S = 0.005
-"""One process of cameras may send less than this one takes. It then lets messages gather, as they do at its limit."""
+"""One camera process may send less than this one can take. Then wait so that messages gather, as at full load."""
 
 
 class Front:
-    """The stations, as the loop joins them; `step` takes messages through, `windows` counts those that were copied."""
+    """The three stages, joined as in the loop. `step` passes messages through; `windows` counts the copied windows."""
 
     def __init__(self, s: Settings) -> None:
         spec = WindowSpec.of(FRAMES, WINDOW_S, s.stride, s.max_gap, s.track_timeout)
@@ -54,7 +54,7 @@ class Front:
 
 
 def front(root: Path, load: Load, settings: Settings, seconds: float) -> dict[str, Any]:
-    """Person-frames a CPU second over real ZeroMQ, once every track has had two windows; and what was dropped."""
+    """Person-frames per CPU second over real ZeroMQ, once every track has had two windows; and what was dropped."""
     import zmq
 
     from edge.bench.generator import sending
@@ -62,17 +62,17 @@ def front(root: Path, load: Load, settings: Settings, seconds: float) -> dict[st
     from edge.network.endpoint import Endpoint
 
     address, context = f"ipc://{root}/front{time.monotonic_ns():x}", zmq.Context()
-    source, stations = ZmqSource(context, [Endpoint.parse(f"pull+bind:{address}")], settings.max_queue), Front(settings)
+    source, stages = ZmqSource(context, [Endpoint.parse(f"pull+bind:{address}")], settings.max_queue), Front(settings)
     try:
         with sending(load, f"push+connect:{address}", paced=False) as poses:
             poses.started()
-            while stations.windows < 2 * load.cameras * load.people:
-                stations.step(source.receive(0.1))
-            people, windows, messages = stations.ledger.people, stations.windows, stations.ledger.frames
+            while stages.windows < 2 * load.cameras * load.people:
+                stages.step(source.receive(0.1))
+            people, windows, messages = stages.ledger.people, stages.windows, stages.ledger.frames
             wall, cpu, drains = time.perf_counter(), time.process_time(), 0
             while time.perf_counter() - wall < seconds:
                 drained = source.receive(0.1)
-                stations.step(drained)
+                stages.step(drained)
                 drains += 1
                 if len(drained) < DRAIN:
                     time.sleep(GATHER_S)
@@ -80,11 +80,11 @@ def front(root: Path, load: Load, settings: Settings, seconds: float) -> dict[st
     finally:
         source.close()
         context.term()
-    people = stations.ledger.people - people
+    people = stages.ledger.people - people
     return {
         "person_frames": people,
-        "windows": stations.windows - windows,
-        "messages_a_drain": (stations.ledger.frames - messages) / drains,
+        "windows": stages.windows - windows,
+        "messages_a_drain": (stages.ledger.frames - messages) / drains,
         "cpu_person_frames_s": people / cpu,
-        "dropped": dict(stations.ledger.dropped) | {k: v for k, v in stations._arena.fate.items() if v},
+        "dropped": dict(stages.ledger.dropped) | {k: v for k, v in stages._arena.fate.items() if v},
     }

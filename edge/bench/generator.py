@@ -1,4 +1,4 @@
-"""The cameras' process: messages over real ZeroMQ, at the wall clock's pace or as fast as they are taken.
+"""Runs the simulated cameras in a process: messages over real ZeroMQ, at the wall clock's pace or flat out.
 
 bench ──spawn──► cameras ── pose/… ──► haad-edge run
   └── pipe: started, stop, what was sent ──┘
@@ -24,12 +24,12 @@ from edge.network.endpoint import Endpoint
 
 CHUNK_S = 0.5
 QUANTUM_S = 0.0005
-"""Sleeping for less costs more than it gains."""
+"""Shorter sleeps cost more than they gain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a cameras' process did: messages, its CPU seconds, and how late it was, in seconds behind its schedule."""
+    """What the camera process did: messages, wall and CPU seconds, and how many seconds it was behind its schedule."""
 
     messages: int
     seconds: float
@@ -39,7 +39,7 @@ class Sent:
 
 
 def _paced(seen: list[Camera], send: Any, stop: Any) -> tuple[int, list[float]]:
-    """Send each frame when it is due, with the time now as its capture time."""
+    """Send each frame when it is due, with the current time as its capture time."""
     start, first, count = time.perf_counter(), 0.0, 0
     late: list[float] = []
     while not stop():
@@ -56,7 +56,7 @@ def _paced(seen: list[Camera], send: Any, stop: Any) -> tuple[int, list[float]]:
 
 
 def _flat_out(seen: list[Camera], send: Any, stop: Any) -> tuple[int, list[float]]:
-    """Send as fast as the socket takes it; capture times are those of the schedule."""
+    """Send as fast as the socket accepts; capture times are those of the schedule."""
     epoch, first, count = time.time_ns(), 0.0, 0
     while True:
         times, who = schedule(seen, CHUNK_S, first)
@@ -70,7 +70,7 @@ def _flat_out(seen: list[Camera], send: Any, stop: Any) -> tuple[int, list[float
 
 
 def run(load: Load, endpoint: str, paced: bool, pipe: Connection) -> None:
-    """The process: make the traces, say so, wait for an engine, send until told to stop."""
+    """The process's main: make the traces and report it, wait for an engine, send until told to stop."""
     import zmq
 
     seen = cameras(load)
@@ -90,7 +90,7 @@ def run(load: Load, endpoint: str, paced: bool, pipe: Connection) -> None:
                 try:
                     socket.send(message)
                     return
-                except zmq.Again:  # the engine is slow, or gone: then somebody says stop
+                except zmq.Again:  # the engine is slow; or it is gone, and then a stop follows
                     if pipe.poll():
                         return
 
@@ -112,8 +112,8 @@ def run(load: Load, endpoint: str, paced: bool, pipe: Connection) -> None:
 
 
 @contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """A process that is started meanwhile does not hear Ctrl-C, which goes to all: who started it stops it."""
+def _ignoring_interrupts() -> Iterator[None]:
+    """Processes started inside the block ignore Ctrl-C, which the terminal sends to all: their parent stops them."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
@@ -122,13 +122,13 @@ def _deaf() -> Iterator[None]:
 
 
 class Cameras:
-    """A running cameras' process."""
+    """The running camera process."""
 
     def __init__(self, load: Load, endpoint: str, *, paced: bool) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
         self._process = spawn.Process(target=run, args=(load, endpoint, paced, theirs), daemon=True)
-        with _deaf():
+        with _ignoring_interrupts():
             self._process.start()
         theirs.close()
         self._expect("made", 60)
@@ -139,17 +139,19 @@ class Cameras:
         except EOFError:
             said = None
         if said != word:
-            raise HaadError("the made cameras do not send", why=f"waited {seconds:g} s for them to say '{word}'")
+            raise HaadError(
+                "the simulated cameras do not send", why=f"waited {seconds:g} s for them to report '{word}'"
+            )
 
     def started(self, seconds: float = 60) -> None:
-        """Wait until an engine takes what they send."""
+        """Wait until an engine receives what they send."""
         self._expect("started", seconds)
 
     def stop(self) -> Sent:
-        """Stop sending; what was sent."""
+        """Stop sending, and return what was sent."""
         self._pipe.send("stop")
         if not self._pipe.poll(20):
-            raise HaadError("the made cameras do not stop")
+            raise HaadError("the simulated cameras do not stop", why="they have not answered for 20 s")
         sent: Sent = self._pipe.recv()
         return sent
 
@@ -166,7 +168,7 @@ class Cameras:
 
 @contextlib.contextmanager
 def sending(load: Load, endpoint: str, *, paced: bool) -> Iterator[Cameras]:
-    """Cameras for a while."""
+    """Run cameras inside the block."""
     found = Cameras(load, endpoint, paced=paced)
     try:
         yield found

@@ -1,8 +1,8 @@
-"""What the loop's time goes into, measured from within, without changing it: the engine's own loop in this process.
+"""Profiles the engine's loop in this process, unchanged: which stage its CPU time goes into.
 
-A timer looks at the loop's thread a thousand times a second, and gives the CPU time since its last look to the
-station whose code is running, by the file that code is in. Python looks only between two steps of its own, and the
-inference is one long step: its time is taken by a clock around it. Here it runs in turn with the loop, not beside it.
+A timer samples the loop's thread a thousand times a second, and adds the CPU time since the last sample to the stage
+whose code is running, by the file of that code. Python handles signals only between bytecodes, and the inference is one
+long call, so it is timed with a clock instead. Here inference takes turns with the loop, and does not run beside it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from edge.support.enrol import load_support
 from edge.support.turns import TurnPlan
 
 EVERY_S = 0.001
-STATIONS: Mapping[str, str] = {
+STAGE_OF_FILE: Mapping[str, str] = {
     "ingest/source.py": "receive", "events.py": "publish", "alerts/announce.py": "publish",
     **dict.fromkeys(("wire.py", "ingest/drain.py", "ingest/template.py", "ingest/mapping.py", "skeleton.py"), "decode"),
     **dict.fromkeys(("ingest/arrivals.py", "windows.py", "inference/batch.py"), "window"),
@@ -40,33 +40,33 @@ STATIONS: Mapping[str, str] = {
     **dict.fromkeys(("inference/dispatch.py", "inference/overload.py", "inference/backlog.py"), "loop"),
     **dict.fromkeys(("inference/counts.py", "runtime.py"), "loop"),
 }  # fmt: skip
-"""Innermost module of ours on the stack → station. What is in none of them counts as the caller's."""
+"""Innermost module of ours on the stack → stage. Code in any other file counts for its caller."""
 PUBLISHING = ("send", "newcomers", "wanted", "encode_event", "join")
-"""Functions of the other stations' files that publish."""
+"""Functions that count as publishing, whichever stage their file belongs to."""
 STAGES = ("receive", "decode", "window", "engine", "score", "publish", "loop")
 _HERE = str(Path(__file__).parents[1])
 
 
 class Stages:
-    """CPU seconds of the main thread by station, while `watching`; those of an engine that is `timed`."""
+    """CPU seconds of the main thread by stage, while `watching`; and those of an engine whose `run` is `timed`."""
 
-    def __init__(self, stations: Mapping[str, str] = STATIONS, root: str = _HERE) -> None:
+    def __init__(self, stage_of_file: Mapping[str, str] = STAGE_OF_FILE, root: str = _HERE) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self._stations, self._root, self._last = stations, f"{root}/", 0.0
+        self._stage_of_file, self._root, self._last = stage_of_file, f"{root}/", 0.0
         self.inferred = 0
-        """Windows that a timed engine ran, those that explain an alert included."""
+        """Windows that a timed engine ran, including those that explain alerts."""
         self._inference = False
 
-    def _station(self, frame: FrameType | None) -> str:
+    def _stage(self, frame: FrameType | None) -> str:
         while frame is not None:
             code = frame.f_code
-            if found := self._stations.get(code.co_filename.removeprefix(self._root)):
+            if found := self._stage_of_file.get(code.co_filename.removeprefix(self._root)):
                 return "publish" if code.co_name in PUBLISHING else found
             frame = frame.f_back
         return "loop"
 
     def timed(self, run: Callable[[int], Any]) -> Callable[[int], Any]:
-        """An engine's `run`, with its time taken exactly."""
+        """Wrap an engine's `run` to measure its CPU time exactly."""
 
         def inference(n: int) -> Any:
             self._inference, before = True, time.thread_time()
@@ -76,7 +76,7 @@ class Stages:
                 took = time.thread_time() - before
                 self.seconds["engine"] += took
                 self.inferred += n
-                self._last += took  # what came before it is still for the next look to give
+                self._last += took  # time before the inference is left for the next sample
                 self._inference = False
 
         return inference
@@ -85,12 +85,12 @@ class Stages:
         if self._inference:
             return
         now = time.thread_time()
-        self.seconds[self._station(frame)] += now - self._last
-        self._last = time.thread_time()  # looking costs nobody
+        self.seconds[self._stage(frame)] += now - self._last
+        self._last = time.thread_time()  # the time taken by sampling is not charged
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Only in the main thread: Python hands signals to no other."""
+        """Sample inside the block. Main thread only: Python handles signals in no other."""
         before = signal.signal(signal.SIGALRM, self._look)
         self._last = time.thread_time()
         signal.setitimer(signal.ITIMER_REAL, EVERY_S, EVERY_S)
@@ -102,7 +102,7 @@ class Stages:
 
 
 class Replay:
-    """A source that hands out ready messages, `chunk` at a time."""
+    """A source that returns prepared messages, `chunk` at a time."""
 
     def __init__(self, messages: list[bytes], chunk: int = 256) -> None:
         self.messages, self.chunk, self.at = messages, chunk, 0
@@ -115,7 +115,7 @@ class Replay:
 
 
 class Silent:
-    """A sink that nobody listens to."""
+    """A sink without subscribers."""
 
     def send(self, message: bytes) -> None: ...
 
@@ -128,10 +128,10 @@ class Silent:
     def close(self) -> None: ...
 
 
-class InTurn:
-    """An engine that computes where a batch is submitted, in the loop's own thread, so that its time can be taken.
+class SynchronousEngine:
+    """An engine that computes each batch in `submit`, in the loop's own thread, so that its time can be measured.
 
-    One that `repeats` computes each batch size once and then repeats itself: everything else is what is measured.
+    With `repeats` it computes each batch size once and then returns that result again, to measure everything else.
     """
 
     def __init__(self, engine: Engine, *, repeats: bool) -> None:
@@ -164,17 +164,17 @@ class InTurn:
 
 
 def runtime(root: Path, settings: Settings, source: Any, *, inference: bool, bundle: Bundle | None = None) -> Runtime:
-    """The loop between a source and a sink that is silent; without `inference` the engine repeats itself."""
+    """The loop between a source and a silent sink; without `inference` the engine repeats its first results."""
     model = bundle or open_bundle(settings.bundle)
     engine: Any = open_engine(model, settings.engines[0], max_batch=settings.max_batch, threads=settings.threads)
-    engine = InTurn(engine, repeats=not inference)
+    engine = SynchronousEngine(engine, repeats=not inference)
     turns = TurnPlan(settings.normal, settings.max_turns, engine.categories)
     support = load_support(root / "support", model, engine, FeatureCache(root / "cache"), turns=turns)
     return Runtime(settings, model, engine, support, source, Silent())
 
 
 def stages(root: Path, load: Load, settings: Settings, seconds: float) -> dict[str, Any]:
-    """CPU by station over real ZeroMQ, flat out; `front` is what one core does of the first three stations alone."""
+    """CPU by stage over real ZeroMQ, flat out. `front` is what one core could do of the first three stages alone."""
     import zmq
 
     from edge.bench.generator import sending
@@ -217,7 +217,7 @@ def stages(root: Path, load: Load, settings: Settings, seconds: float) -> dict[s
 
 
 def array_bytes(loop: Runtime) -> int:
-    """Bytes a track takes in the arena and in what judges: of all arrays with a row, or a row of rows, for each."""
+    """Bytes per track in the windows and the judge: of all arrays with one row, or several, for each track."""
     n, found = loop.settings.max_tracks, 0
     for owner in (loop.windows, *loop.judge.columns):
         for value in vars(owner).values():
@@ -227,7 +227,7 @@ def array_bytes(loop: Runtime) -> int:
 
 
 def _tracks(root: Path, tracks: int, people: int, fps: float, seconds: float, pipe: Any) -> None:
-    """A process of its own, so that memory is its own: fill so many tracks, then count CPU and bytes."""
+    """Fill so many tracks, then measure CPU and bytes. Runs in a process of its own, to have memory of its own."""
     load = Load(cameras=tracks // people, people=people, fps=fps, passers=0, stay=1e9)
     bundle = open_bundle()
     given: dict[str, Any] = {"max_tracks": tracks + 64, "max_streams": max(256, load.cameras), "raise_after": 1000}
@@ -240,13 +240,13 @@ def _tracks(root: Path, tracks: int, people: int, fps: float, seconds: float, pi
         for c in range(load.cameras)
     ]
     at, step = 0.0, min(0.5, 4000 / load.messages)
-    spare = recorded(seen, step)  # what the messages take is not the engine's
+    spare = recorded(seen, step)  # so that memory for the messages is not counted as the engine's
     before = resident()
     del spare
     for camera in seen:
         camera.sent = 0
     used, done = 0.0, 0
-    # The window's length fills the ring, and as much again lets every array be touched.
+    # A window's length fills the ring, and half a second more touches every array.
     while at < bundle.manifest.seconds + 0.5 or used < seconds:
         messages = recorded(seen, step, at)
         source.messages, source.at = messages, 0
@@ -271,12 +271,12 @@ def _tracks(root: Path, tracks: int, people: int, fps: float, seconds: float, pi
 
 
 def tracks(root: Path, counts: list[int], *, rounds: int = 3, people: int = 5, fps: float = 30.0) -> dict[str, Any]:
-    """Cost of a person-frame without the inference, and memory, by how many tracks are live. In turns, the median."""
+    """Cost of a person-frame without inference, and memory, by number of live tracks: medians of rounds in turns."""
     spawn = multiprocessing.get_context("spawn")
     rows: dict[int, list[dict[str, float]]] = {n: [] for n in counts}
     for k in range(rounds):
         for n in counts:
-            if k and n > 1000:  # takes long; once is enough for so many person-frames
+            if k and n > 1000:  # takes long, and one round has enough person-frames
                 continue
             mine, theirs = spawn.Pipe()
             child = spawn.Process(target=_tracks, args=(root, n, people, fps, 0.4, theirs), daemon=True)

@@ -1,4 +1,4 @@
-"""Latencies: what a listener heard, and what the engine's own histogram says."""
+"""Computes latencies: from what a listener received, and from the engine's own histogram."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ EDGES_MS = np.array([0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 70, 80, 1
 
 
 @dataclass(slots=True)
-class Heard:
-    """Seconds from a window's end (capture time) to its arrival here, and when that was; windows and alerts apart."""
+class Latencies:
+    """Seconds from a window's end (capture time) to its arrival, for scores and alerts; and when scores arrived."""
 
     score: list[float] = field(default_factory=list)
     score_at: list[float] = field(default_factory=list)
     alert: list[float] = field(default_factory=list)
 
     def take(self, event: Event, now: int) -> None:
-        """Note an event that arrived at `now`, ns of the same clock as the capture times.
+        """Record an event that arrived at `now`, in ns of the same clock as the capture times.
 
-        An alert that ends because its track is gone has waited for that, not for the engine: it does not count.
+        The end of an alert does not count: it may have waited until its track was gone, and not for the engine.
         """
         if isinstance(event, Scores):
             self.score += [(now - end) / SECOND for end in event.end]
@@ -44,7 +44,7 @@ def summary(seconds: list[float]) -> dict[str, object]:
 
 
 def by_second(seconds: list[float], at: list[float]) -> list[tuple[float, float, float]]:
-    """(seconds since the first, p50 ms, p99 ms) of every second in which something came."""
+    """(seconds since the first, p50 ms, p99 ms) for every second in which something arrived."""
     if not seconds:
         return []
     when, ms = np.array(at) - at[0], np.array(seconds) * 1000
@@ -56,7 +56,7 @@ def by_second(seconds: list[float], at: list[float]) -> list[tuple[float, float,
 
 
 def bucket_quantile(before: Mapping[str, float], after: Mapping[str, float], name: str, q: float) -> float | None:
-    """A quantile of a Prometheus histogram's growth between two looks at a page; linear within a bucket."""
+    """A quantile of a Prometheus histogram's growth between two scrapes, linear within a bucket; None if no growth."""
     key = f"{name}_bucket{{"
     bounds = sorted((float(k[len(key) : -1]), k) for k in after if k.startswith(key))
     counts = [after[k] - before.get(k, 0.0) for _, k in bounds]

@@ -1,4 +1,4 @@
-"""What a measurement says of the machine, and what the kernel says of a process."""
+"""Describes the machine, and reads a process's CPU time and memory from the kernel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 def cpu() -> str:
-    """The processor's name and how many cores this process may use."""
+    """The processor's name, and how many cores this process may use."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.processor())
@@ -21,7 +21,7 @@ def cpu() -> str:
 
 
 def short(name: str) -> str:
-    """A machine's name for a file: 'AMD EPYC, 2 cores' → 'epyc2'."""
+    """A machine's name for use in file names: 'AMD EPYC, 2 cores' → 'epyc2'."""
     words = re.findall(r"[a-z0-9]+", re.sub(r"\((?:r|tm)\)|@.*(?=,)", " ", name.lower()))
     plain = [w for w in words[:-1] if w not in ("amd", "intel", "cpu", "processor", "core", "with")]
     return f"{'-'.join(plain[:-1])}{plain[-1]}"
@@ -34,6 +34,6 @@ def cpu_seconds(pid: int) -> float:
 
 
 def resident(pid: int | None = None) -> int:
-    """Bytes of a process (none: this one) that are in memory now."""
+    """Resident memory of a process (None: this one) now, in bytes."""
     pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""All sections of `haad-edge bench`, one after the other, as one report that says of what it is."""
+"""Runs the sections of `haad-edge bench` one after the other, and collects one report."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def measure(
     bundle: Path | None,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
-    """The report: `machine`, `load`, `settings`, and a key for each section. Rounds last ROUND_S, or `seconds`."""
+    """The report: `machine`, `load`, `settings`, and a key per section. Rounds last ROUND_S, or `seconds` if less."""
     options = ["--stride", str(stride), "--engine", engine, "--threads", str(threads)]
     options += ["--bundle", str(bundle)] if bundle else []
     given: dict[str, Any] = {"bundle": bundle, "stride": stride, "max_batch": max_batch, "engine": engine}

@@ -1,4 +1,4 @@
-"""What `haad-edge bench` found as one picture: SVG text, without a plotting library."""
+"""Draws a bench report as one SVG picture, without a plotting library."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _frame(title: str, top: float, unit: str) -> list[str]:
 
 
 def bars(title: str, names: Sequence[str], values: Sequence[float], unit: str = "") -> str:
-    """One bar for each name."""
+    """A panel with one bar per name."""
     top = max(values, default=0) or 1.0
     out, width = _frame(title, top, unit), WIDTH / max(1, len(values))
     for k, (name, value) in enumerate(zip(names, values, strict=True)):
@@ -41,7 +41,7 @@ def bars(title: str, names: Sequence[str], values: Sequence[float], unit: str = 
 
 
 def lines(title: str, series: dict[str, list[tuple[float, float]]], unit: str = "", limit: float | None = None) -> str:
-    """A line for each series of points (x, y); a limit is drawn across."""
+    """A panel with one line per series of points (x, y), and a horizontal line at the limit."""
     points = [p for found in series.values() for p in found]
     top = max([y for _, y in points] + ([limit] if limit else []), default=1.0) * 1.05 or 1.0
     far = max((x for x, _ in points), default=1.0) or 1.0
@@ -61,22 +61,27 @@ def lines(title: str, series: dict[str, list[tuple[float, float]]], unit: str = 
 
 
 def picture(report: dict[str, Any]) -> str:
-    """All panels that the report has figures for, two in a row."""
+    """The picture: all panels that the report has figures for, two per row."""
     panels = []
     if (found := report.get("sustained")) and found["score"].get("count"):
         per = [100 * n / found["score"]["count"] for n in found["score"]["histogram"]]
         names = [f"{e:g}" if k % 3 == 0 else "" for k, e in enumerate(EDGES_MS[:-1])]
-        panels.append(bars("share of windows by ms beyond their end", names, per, " %"))
+        panels.append(bars("share of windows by ms after their end", names, per, " %"))
         over = found["over_time"]
         series = {"p50": [(s, a) for s, a, _ in over], "p99": [(s, b) for s, _, b in over]}
         panels.append(lines("latency over time", series, " ms", 60))
     if found := report.get("stages"):
         cost = found["cpu_us_a_person_frame"]
-        panels.append(bars("CPU of a person-frame by stage", list(cost), list(cost.values()), " µs"))
+        panels.append(bars("CPU per person-frame by stage", list(cost), list(cost.values()), " µs"))
     if found := report.get("tracks"):
         names = [f"{r['tracks']:g}" for r in found["rows"]]
         panels.append(
-            bars("a person-frame, by tracks in view", names, [r["us_a_person_frame"] for r in found["rows"]], " µs")
+            bars(
+                "cost of a person-frame, by tracks in view",
+                names,
+                [r["us_a_person_frame"] for r in found["rows"]],
+                " µs",
+            )
         )
     if found := report.get("ceiling"):
         panels.append(

@@ -1,4 +1,4 @@
-"""A bench report as tables for a terminal, and as the rows of a page."""
+"""Renders a bench report: as a table for a terminal, and as Markdown for a page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Row = tuple[str, str]
 
 
 def rows(report: dict[str, Any]) -> list[Row]:
-    """What was measured, in words, and the figure."""
+    """(what was measured, the figure) for each line of the report."""
     out: list[Row] = []
     if s := report.get("start"):
         out.append(("start to first score, cache empty", f"{s['cold']['first_score']:.2f} s"))
@@ -78,7 +78,7 @@ def rows(report: dict[str, Any]) -> list[Row]:
 
 
 def title(report: dict[str, Any]) -> str:
-    """Where, when, with what and of what."""
+    """One line: the machine, the date, the engine and the load."""
     load = report["load"]
     return (
         f"{report['machine']}; {report['date']}; {report['engine']}; {load['cameras']} cameras, "
@@ -87,7 +87,7 @@ def title(report: dict[str, Any]) -> str:
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-    """For the terminal."""
+    """The report for a terminal."""
     table = Table("measured", "", title=title(report), title_justify="left")
     for row in rows(report):
         table.add_row(*row)
@@ -95,6 +95,6 @@ def tables(report: dict[str, Any]) -> list[Table]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """For a page."""
+    """The report for a page."""
     body = "\n".join(f"| {name} | {value} |" for name, value in rows(report))
     return f"{title(report)}.\n\n| measured | |\n|---|---|\n{body}\n"

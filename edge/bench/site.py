@@ -1,4 +1,4 @@
-"""A real `haad-edge run` under test: its folder, its process, its page, and somebody who hears what it says."""
+"""Starts a real `haad-edge run` to be measured: its folder, its process, its metrics page, and a subscriber."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOTS, CLIP_FRAMES, FPS = 3, 240, 30.0
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A running engine: its process id, its ingest as cameras name it, its subscriber."""
+    """A running engine: its process id, the endpoint for cameras, its subscriber, and when it was started."""
 
     pid: int
     ingest: str
@@ -32,7 +32,7 @@ class Site:
     began: float
 
     def metrics(self) -> dict[str, float]:
-        """The page's samples: name, or name{value of its one label}, → value."""
+        """The samples of the metrics page: name, or name{value of its one label} → value."""
         said = self.log.read_text(encoding="utf-8", errors="replace")
         page = said.partition(", page ")[2].split("\n")[0]
         with urllib.request.urlopen(f"http://{page}/metrics", timeout=10) as answer:
@@ -44,7 +44,7 @@ class Site:
         }
 
     def status(self, seconds: float = 60) -> Status:
-        """The next status message; other events before it are passed over."""
+        """The next status message; other events before it are skipped."""
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             event = self.subscriber.receive(left)
@@ -56,7 +56,7 @@ class Site:
 
 
 def prepare(root: Path) -> Path:
-    """The support folder that all measurements use: three clips of each normal action, seen by the same tracker."""
+    """Make the support folder of all measurements: three clips of each normal action, from the same tracker."""
     folder = root / "support"
     if not folder.is_dir():
         for name in NORMAL:
@@ -70,9 +70,9 @@ def prepare(root: Path) -> Path:
 
 @contextlib.contextmanager
 def site(root: Path, *options: str, pattern: str = "sub", topics: tuple[str, ...] = ("status",)) -> Iterator[Site]:
-    """Start an engine whose files lie under `root`; `pattern` is how it takes poses. It connects, others bind.
+    """Run an engine with its files under `root`; `pattern` is how it takes poses.
 
-    So the first score is not late by a reconnection: who listens is there before the engine.
+    The engine connects and the others bind, so they are there before it, and no reconnection delays the first score.
     """
     support = prepare(root)
     name = f"{time.monotonic_ns():x}"

@@ -1,11 +1,11 @@
-"""What a site's cameras send: people come and go, are hidden for a while, and shake; the same from the same seed.
+"""Simulates what a site's cameras send: people come and go, are hidden at times, and jitter. Seeded.
 
-    demo clips ─► visits (who, when, where, doing what) ─► Trace: a round of ready-made message bodies
+    demo clips ─► visits (who, when, where, doing what) ─► Trace: a round of prepared message bodies
                                                              │ seq, t and ids are written in place
     Camera(name, trace, phase, its own rate) ─► messages ────┘
 
 A round is circular: whoever is in view at its end is still in view at its beginning, under the same id, so it can be
-played for ever; those who come in the next round are new people.
+repeated for ever. Those who arrive in the next round are new people.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from edge.skeleton import CORE15, Float, get_layout
 from edge.wire import PoseFrame, encode_pose
 
 FIRST = 1 << 16
-"""The first `seq` and track id: from here on msgpack gives them five bytes, and they can be overwritten in place."""
+"""The first `seq` and track id. From here on msgpack gives them five bytes, so they can be overwritten in place."""
 ROUND_S = 24.0
 EPOCH = 1_700_000_000 * SECOND
 """Capture time of a recording's start."""
@@ -35,14 +35,14 @@ JITTER_PX = 2.0
 FALLS = 0.04
 """Share of the visits in which the person falls."""
 UNSEEN_S = 0.25
-"""How long a tracker that loses a person misses them, keeping the id."""
+"""How long a tracker misses a person whom it loses, before it finds them under the same id."""
 HIDDEN = (("ankle",), ("l_elbow", "l_wrist"), ("r_elbow", "r_wrist"), ("l_knee", "l_ankle"), ("r_knee", "r_ankle"))
-"""Joints whose names have one of a row's words in them are hidden at the same time."""
+"""Joints whose names contain one of a row's words are hidden together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Cameras × people in view × frames a second. `passers`: share of the time that one person more passes by."""
+    """Cameras × people in view × frames a second. `passers`: share of the time in which one more person passes by."""
 
     cameras: int = 64
     people: int = 4
@@ -50,17 +50,17 @@ class Load:
     passers: float = 0.5
     seed: int = 0
     stay: float = 60.0
-    """Mean seconds that a person stays in view; the next one comes at once."""
+    """Mean seconds that a person stays in view; the next one follows at once."""
 
     @property
     def messages(self) -> float:
-        """Messages a second, of all cameras."""
+        """Messages a second from all cameras."""
         return self.cameras * self.fps
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One person in view: frames `start` to `start + frames` of a round that may go on into the next; `who` it is."""
+    """Person number `who` in view from frame `start` of a round for `frames` frames, maybe into the next round."""
 
     who: int
     start: int
@@ -68,7 +68,7 @@ class Visit:
 
 
 def visits(load: Load, frames: int, rng: np.random.Generator) -> list[Visit]:
-    """The visits of a round of so many frames. A place whose person stays longer than a round never changes."""
+    """The visits of a round of `frames` frames. Where a person stays longer than a round, nobody else ever comes."""
     found: list[Visit] = []
 
     def come(start: int, length: int) -> None:
@@ -76,7 +76,7 @@ def visits(load: Load, frames: int, rng: np.random.Generator) -> list[Visit]:
             found.append(Visit(len(found), start, length))
 
     for _ in range(load.people):
-        # Renewals of a circle: as many cuts as people would leave in a round, at random places.
+        # Cut the circle at random places, as often as people would leave in a round.
         cuts = np.sort(rng.integers(0, frames, rng.poisson(frames / load.fps / load.stay)))
         for start, end in zip(cuts, [*cuts[1:], cuts[0] + frames] if len(cuts) else [], strict=True):
             come(int(start), int(end - start))
@@ -96,16 +96,16 @@ def _clips() -> dict[str, Clip]:
 
 @lru_cache(maxsize=1)
 def _columns() -> NDArray[np.intp]:
-    """Where each joint of coco17 is in core15; eyes, ears and nose are the head."""
+    """The index in core15 of each joint of coco17. Eyes, ears and nose take that of the head."""
     return np.array([CORE15.index(n if n in CORE15 else "head") for n in get_layout("coco17").joints])
 
 
 def perform(
     frames: int, fps: float, rng: np.random.Generator, motion: str | None = None, *, faults: bool = True
 ) -> tuple[Float, Float]:
-    """What a tracker sees of a person: keypoints (F, 17, 2) in pixels, y down; confidence (F, 17), 0 when absent.
+    """Simulate a tracker's view of a person: keypoints (F, 17, 2) in pixels, y down; confidence (F, 17), 0 if unseen.
 
-    `motion` none: one of the normal ones, or now and then a fall. Without `faults` all of the person is seen.
+    `motion` None: a normal one at random, or now and then a fall. Without `faults` the whole person is always seen.
     """
     layout = get_layout("coco17")
     motion = motion or ("fall" if rng.random() < FALLS else NORMAL[rng.integers(len(NORMAL))])
@@ -134,7 +134,7 @@ def perform(
 def _episodes(
     frames: int, fps: float, *, every: float, lasting: float, rng: np.random.Generator
 ) -> Iterator[tuple[int, int]]:
-    """Random stretches (start, length) in frames, one in `every` seconds, `lasting` seconds each, never at an end."""
+    """Random stretches (start, length) in frames: one per `every` s on average, of `lasting` s, away from both ends."""
     length = max(1, round(lasting * fps))
     if frames > 3 * length:
         for start in rng.integers(length, frames - 2 * length, rng.poisson(frames / fps / every)):
@@ -143,26 +143,26 @@ def _episodes(
 
 @dataclass(slots=True)
 class Body:
-    """One frame's message after its topic, and where in it `seq`, `t` and the ids stand."""
+    """One frame's message without its topic, and the offsets of `seq`, `t` and the ids in it."""
 
     data: bytearray
     seq: int
     t: int
     ids: int
     rank: NDArray[np.int64]
-    """Of each person: how many came before them, counted over rounds; negative for those of the round before."""
+    """For each person, how many came before them, counted across rounds; negative for people of the round before."""
     format: struct.Struct
 
 
 class Trace:
-    """A round of one camera's messages, ready but for `seq`, `t`, ids and topic."""
+    """A round of one camera's messages, complete except for `seq`, `t`, ids and topic."""
 
     def __init__(self, load: Load, seed: int, seconds: float = ROUND_S) -> None:
         rng = np.random.default_rng([load.seed, seed])
         self.load, self.frames = load, max(2, round(seconds * load.fps))
         cast = visits(load, self.frames, rng)
         self.people = len(cast)
-        """How many come in a round."""
+        """How many people come in a round."""
         seen = [(v, *perform(v.frames, load.fps, rng)) for v in cast]
         alone = {v.who for v in cast if v.frames == self.frames and v.start == 0}
         self.bodies = [self._body(f, seen, alone) for f in range(self.frames)]
@@ -173,7 +173,7 @@ class Trace:
             for rounds in (0, 1):
                 k = frame - visit.start + rounds * self.frames
                 if 0 <= k < visit.frames and conf[k].any():
-                    # Who never leaves is the same person in every round.
+                    # Someone who never leaves is the same person in every round.
                     ranks.append(-1 - FIRST - visit.who if visit.who in alone else visit.who - rounds * self.people)
                     joints.append(keypoints[k])
                     confidence.append(conf[k])
@@ -200,7 +200,7 @@ _SEQ, _TIME = struct.Struct(">I"), struct.Struct(">Q")
 
 
 class Camera:
-    """Plays a trace under a name, from some frame on, at a rate slightly its own (`drift`)."""
+    """Plays a trace under a name, from frame `start` on, at a rate that `drift` makes slightly its own."""
 
     def __init__(self, name: str, trace: Trace, *, start: int = 0, phase: float = 0.0, drift: float = 0.0) -> None:
         self.name, self.trace, self.phase = name, trace, phase
@@ -210,7 +210,7 @@ class Camera:
         self._start = start
 
     def due(self, k: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Seconds after the start at which its k-th frames are captured."""
+        """Seconds after the start at which frames number `k` are captured."""
         return np.asarray(self.phase + k * self.period)
 
     def next(self, t: int) -> bytes:
@@ -230,7 +230,7 @@ class Camera:
 
 
 def cameras(load: Load, *, traces: int = 16, seconds: float = ROUND_S) -> list[Camera]:
-    """The cameras of a load: at most `traces` different rounds, each camera elsewhere in its own."""
+    """The cameras of a load. They share at most `traces` rounds, each from another frame on."""
     rng = np.random.default_rng([load.seed, 1 << 20])
     made = [Trace(load, k, seconds) for k in range(min(traces, load.cameras))]
     return [
@@ -246,7 +246,7 @@ def cameras(load: Load, *, traces: int = 16, seconds: float = ROUND_S) -> list[C
 
 
 def schedule(seen: list[Camera], seconds: float, first: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Who captures when from `first` on, for `seconds`: times (N,) in order, and the camera's number (N,)."""
+    """When each camera captures, for `seconds` from `first` on: times (N,) in order, and camera indices (N,)."""
     times, who = [], []
     for c, camera in enumerate(seen):
         low, high = (int(np.ceil((s - camera.phase) / camera.period)) for s in (first, first + seconds))
@@ -259,7 +259,7 @@ def schedule(seen: list[Camera], seconds: float, first: float = 0.0) -> tuple[ND
 
 
 def recorded(seen: list[Camera], seconds: float, first: float = 0.0, epoch: int = EPOCH) -> list[bytes]:
-    """All messages of a stretch in order, each with the time of its schedule, `epoch` ns being 0."""
+    """All messages of a stretch, in order, with their scheduled capture times; time 0 is `epoch` ns."""
     times, who = schedule(seen, seconds, first)
     stamps = (epoch + (times * SECOND).astype(np.int64)).tolist()
     return [seen[c].next(t) for c, t in zip(who.tolist(), stamps, strict=True)]

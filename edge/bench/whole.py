@@ -1,4 +1,4 @@
-"""The whole engine as a process, over real ZeroMQ: at the cameras' pace, as fast as it goes, and from its start.
+"""Measures the whole engine as a process, over real ZeroMQ: at the cameras' pace, flat out, and at its start.
 
 cameras (a process) ── poses ──► haad-edge run (a process) ── scores, alerts, status ──► here
 """
@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from edge.bench.generator import sending
-from edge.bench.latency import Heard, bucket_quantile, by_second, summary
+from edge.bench.latency import Latencies, bucket_quantile, by_second, summary
 from edge.bench.machine import cpu_seconds, resident
 from edge.bench.site import site
 from edge.bench.traffic import Load
@@ -24,24 +24,24 @@ from edge.events import Scores, Status
 
 LOSSES = ("haad_frames_lost_total", "haad_messages_dropped_total", "haad_windows_skipped_total")
 SETTLE_S = 3.0
-"""Until every track has filled its first window."""
+"""How long to wait until every track has filled its first window."""
 
 
 def _caps(load: Load) -> list[str]:
-    """Settings with room for all of a load's people, those who have just left included."""
+    """Options with room for all of a load's people, including those who have just left."""
     tracks = max(4096, load.cameras * (load.people + 1) * 3)
     return ["--max-streams", str(max(256, load.cameras)), "--max-tracks", str(tracks)]
 
 
 def sustained(root: Path, load: Load, seconds: float, options: list[str], *, scores: bool = True) -> dict[str, Any]:
-    """The load at its own pace for so long: what was lost, how late results came, what it cost.
+    """Run the load at its own pace for `seconds`: what was lost, how late results came, what it cost.
 
-    With `scores` every window's result is listened to, which the engine then has to encode; without, alerts alone.
+    With `scores` the bench listens to every window's result, which the engine must then encode; without, to alerts.
     """
     topics = ("alert/", "score/", "status") if scores else ("alert/", "status")
     with site(root, *_caps(load), *options, topics=topics) as engine, sending(load, engine.ingest, paced=True) as poses:
         poses.started()
-        heard, memory, begun = Heard(), [], time.monotonic()
+        latencies, memory, begun = Latencies(), [], time.monotonic()
         while (left := begun + SETTLE_S - time.monotonic()) > 0:
             engine.subscriber.receive(left)
         first, missed = engine.metrics(), engine.subscriber.missed
@@ -49,7 +49,7 @@ def sustained(root: Path, load: Load, seconds: float, options: list[str], *, sco
         while (left := start + seconds - time.monotonic()) > 0:
             event = engine.subscriber.receive(left)
             if event is not None:
-                heard.take(event, time.time_ns())
+                latencies.take(event, time.time_ns())
             if isinstance(event, Status):
                 memory.append(resident(engine.pid))
         wall, cpu = time.monotonic() - start, cpu_seconds(engine.pid) - cpu
@@ -66,9 +66,9 @@ def sustained(root: Path, load: Load, seconds: float, options: list[str], *, sco
         "windows_a_batch": windows / max(1.0, grown["haad_batches_total"]),
         "lost": lost,
         "results_missed": engine.subscriber.missed - missed,
-        "score": summary(heard.score),
-        "alert": summary(heard.alert),
-        "over_time": by_second(heard.score, heard.score_at),
+        "score": summary(latencies.score),
+        "alert": summary(latencies.alert),
+        "over_time": by_second(latencies.score, latencies.score_at),
         "arrival_to_score_ms": {
             f"p{q}": None if (s := bucket_quantile(first, last, "haad_latency_seconds", q / 100)) is None else s * 1000
             for q in (50, 99)
@@ -84,7 +84,7 @@ def sustained(root: Path, load: Load, seconds: float, options: list[str], *, sco
 
 
 def flat_out(root: Path, load: Load, seconds: float, options: list[str]) -> dict[str, float]:
-    """As fast as the engine takes it (PUSH: nothing is lost): rates over `seconds`, once the windows are full."""
+    """Run as fast as the engine takes it (PUSH: nothing is lost): rates over `seconds`, once the windows are full."""
     with (
         site(root, *_caps(load), *options, pattern="pull") as engine,
         sending(load, engine.ingest, paced=False) as poses,
@@ -104,10 +104,10 @@ def flat_out(root: Path, load: Load, seconds: float, options: list[str]) -> dict
 
 
 def soak(root: Path, load: Load, capture: float, options: list[str], *, looks: int = 60) -> dict[str, Any]:
-    """So many seconds of the cameras' time, as fast as the engine takes them: what was lost, and memory on the way.
+    """Run `capture` seconds of camera time as fast as the engine takes them: what was lost, and memory over time.
 
-    PUSH and PULL: nothing is lost but by the engine, which waits rather than skip. Memory is that of the process at
-    `looks` even steps of capture time; the first tenth, in which arrays are touched for the first time, is apart.
+    With PUSH and PULL only the engine could lose anything, and it waits rather than skips. Memory is the process's, at
+    `looks` even steps of capture time. The first tenth, in which arrays are first touched, is left out of the summary.
     """
     memory: list[tuple[float, float]] = []
     with (
@@ -168,11 +168,11 @@ print(n / (time.perf_counter() - start))
 
 
 def bare(root: Path, batch: int, seconds: float, engine: str, bundle: Path | None, threads: int) -> float:
-    """Windows a second of the engine alone, in a process of its own, at a full batch and with the same support."""
+    """Windows a second of the engine alone: in a process of its own, full batches, the same support."""
     given = json.dumps([str(root), batch, seconds, engine, str(bundle) if bundle else None, threads])
     done = subprocess.run([sys.executable, "-c", BARE, given], capture_output=True, encoding="utf-8", errors="replace")
     if done.returncode:
-        raise HaadError("the engine alone does not run", why=done.stderr.strip()[-400:])
+        raise HaadError("the engine cannot run by itself", why=done.stderr.strip()[-400:])
     return float(done.stdout)
 
 
@@ -188,7 +188,7 @@ def ceiling(
     rounds: int,
     seconds: float,
 ) -> dict[str, Any]:
-    """The highest rate end to end beside the bare engine's at the same batch and threads, taken in turns."""
+    """The highest rate end to end, beside that of the engine alone with the same batch and threads, in turns."""
     ends: list[dict[str, float]] = []
     bares: list[float] = []
     for _ in range(rounds):
@@ -207,8 +207,8 @@ def ceiling(
 def start(root: Path, options: list[str], *, warm: int) -> dict[str, Any]:
     """Seconds from the command to its first status and its first score, with an empty cache and then a filled one.
 
-    The cameras replay what they have, so that nobody waits for two seconds of life. The files are in the system's
-    cache both times.
+    The cameras send flat out, so that no time goes into waiting for a window's two seconds to pass. The files are in
+    the system's cache both times.
     """
     shutil.rmtree(root / "cache", ignore_errors=True)
     load, found = Load(cameras=4, passers=0), []
@@ -222,7 +222,10 @@ def start(root: Path, options: list[str], *, warm: int) -> dict[str, Any]:
                 event = engine.subscriber.receive(60)
                 now = time.monotonic() - engine.began
                 if event is None:
-                    raise HaadError("no score", why=engine.log.read_text(encoding="utf-8", errors="replace")[-400:])
+                    raise HaadError(
+                        "the engine under test sent no score within 60 s",
+                        why=engine.log.read_text(encoding="utf-8", errors="replace")[-400:],
+                    )
                 answered = now if answered is None else answered
                 if isinstance(event, Scores):
                     break

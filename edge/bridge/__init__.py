@@ -1,1 +1,1 @@
-"""Alerts carried on to other systems: `core` is what all bridges share, each other module leads to one kind."""
+"""Forwards alerts to other systems: `core` is what all bridges share, each other module one kind of receiver."""

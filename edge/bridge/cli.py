@@ -1,4 +1,4 @@
-"""`haad-edge bridge mqtt|webhook|jsonl`."""
+"""The commands `haad-edge bridge mqtt|webhook|jsonl`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from edge.settings import MQTT_PASSWORD, WEBHOOK_SECRET
 if TYPE_CHECKING:
     from edge.bridge.core import Target
 
-app = typer.Typer(no_args_is_help=True, help="Carry alerts on to other systems; nothing is lost while they are down.")
+app = typer.Typer(no_args_is_help=True, help="Forward alerts to other systems; nothing is lost while they are down.")
 From = Annotated[str, typer.Option("--from", help="where the engine publishes")]
 Cursor = Annotated[Path, typer.Option(help="file that remembers how far this bridge has come")]
-Since = Annotated[int | None, typer.Option(min=0, help="a new bridge begins at this number; none: with the next alert")]
-Stream = Annotated[str, typer.Option(help="only streams whose name begins so")]
-Replay = Annotated[str | None, typer.Option(help="where to ask for missed alerts; none: where the engine says")]
+Since = Annotated[int | None, typer.Option(min=0, help="number where a new bridge begins; none: with the next alert")]
+Stream = Annotated[str, typer.Option(help="only streams whose names begin with this")]
+Replay = Annotated[
+    str | None, typer.Option(help="where to ask for missed alerts; none: the address that the engine announces")
+]
 ENGINE = "sub+connect:tcp://127.0.0.1:5556"
 
 
-def _carry(
+def _run_bridge(
     target: Target,
     source: str,
     cursor: Path,
@@ -69,16 +71,16 @@ def _secret(file: Path) -> bytes:
     except OSError as e:
         raise SettingsError(f"{file}: cannot be read", why=e.strerror or str(e), fix=fix) from None
     if not secret:
-        raise SettingsError(f"{file}: empty", why="the secret signs what is posted", fix=fix)
+        raise SettingsError(f"{file}: empty", why="a secret is needed to sign what is posted", fix=fix)
     return secret
 
 
 @app.command("jsonl")
 def jsonl(
-    file: Annotated[Path, typer.Argument(help="file that lines are added to")],
+    file: Annotated[Path, typer.Argument(help="file to append lines to")],
     source: From = ENGINE,
     cursor: Annotated[
-        Path | None, typer.Option(help="file that remembers how far it has come; none: FILE.cursor")
+        Path | None, typer.Option(help="file that remembers how far this bridge has come; none: FILE.cursor")
     ] = None,
     since: Since = None,
     stream: Stream = "",
@@ -86,31 +88,31 @@ def jsonl(
     keys: Keys = None,
     allow_remote: Remote = False,
 ) -> None:
-    """Write alerts to a file, one JSON object a line, each on disk before the next."""
+    """Append alerts to a file, one JSON object per line, flushed to disk."""
     from edge.bridge.jsonl import JsonLines
 
     at = cursor or file.with_name(f"{file.name}.cursor")
-    _carry(JsonLines(file), source, at, since, stream, replay, keys, allow_remote)
+    _run_bridge(JsonLines(file), source, at, since, stream, replay, keys, allow_remote)
 
 
 @app.command("webhook")
 def webhook(
-    url: Annotated[str, typer.Argument(help="http:// or https:// address that alerts are posted to")],
+    url: Annotated[str, typer.Argument(help="http:// or https:// address to post alerts to")],
     cursor: Cursor,
     source: From = ENGINE,
-    secret_file: Annotated[Path | None, typer.Option(help=f"file with the secret; or in {WEBHOOK_SECRET}")] = None,
-    timeout: Annotated[float, number("seconds for all of a try, to the answer", min=0.1)] = 10.0,
+    secret_file: Annotated[Path | None, typer.Option(help=f"file with the secret; or set {WEBHOOK_SECRET}")] = None,
+    timeout: Annotated[float, number("seconds for a whole try, up to the answer", min=0.1)] = 10.0,
     since: Since = None,
     stream: Stream = "",
     replay: Replay = None,
     keys: Keys = None,
     allow_remote: Remote = False,
 ) -> None:
-    """Post alerts to a web server, signed, again and again until it has them."""
+    """Post alerts to a web server, signed, retrying each until the server has it."""
     from edge.bridge.webhook import Webhook
 
     secret = _secret(secret_file) if secret_file else os.environ.get(WEBHOOK_SECRET, "").encode()
-    _carry(Webhook(url, secret, timeout=timeout), source, cursor, since, stream, replay, keys, allow_remote)
+    _run_bridge(Webhook(url, secret, timeout=timeout), source, cursor, since, stream, replay, keys, allow_remote)
 
 
 @app.command("mqtt")
@@ -118,17 +120,19 @@ def mqtt(
     broker: Annotated[str, typer.Argument(help="mqtt://HOST[:PORT], or mqtts:// with TLS")],
     cursor: Cursor,
     source: From = ENGINE,
-    prefix: Annotated[str, typer.Option(help="topics begin with it")] = "haad-edge",
-    client_id: Annotated[str, typer.Option(help="one for each bridge at a broker")] = "haad-edge-bridge",
-    username: Annotated[str | None, typer.Option(help=f"the password stands in {MQTT_PASSWORD}")] = None,
-    ca: Annotated[Path | None, typer.Option(help="certificate of who signed the broker's; none: the system's")] = None,
+    prefix: Annotated[str, typer.Option(help="what topics begin with")] = "haad-edge",
+    client_id: Annotated[
+        str, typer.Option(help="MQTT client id; each bridge at a broker needs its own")
+    ] = "haad-edge-bridge",
+    username: Annotated[str | None, typer.Option(help=f"user name; set the password in {MQTT_PASSWORD}")] = None,
+    ca: Annotated[Path | None, typer.Option(help="CA certificate for the broker; none: the system's")] = None,
     since: Since = None,
     stream: Stream = "",
     replay: Replay = None,
     keys: Keys = None,
     allow_remote: Remote = False,
 ) -> None:
-    """Publish alerts at an MQTT broker, QoS 1, and the engine's state, retained."""
+    """Publish alerts to an MQTT broker, QoS 1, and the engine's state, retained."""
     need("mqtt", "paho")
     from edge.bridge.mqtt import Mqtt
 
@@ -141,4 +145,4 @@ def mqtt(
         password=password,
         ca=str(ca) if ca else None,
     )
-    _carry(target, source, cursor, since, stream, replay, keys, allow_remote)
+    _run_bridge(target, source, cursor, since, stream, replay, keys, allow_remote)

@@ -1,11 +1,11 @@
-"""Alerts carried on to other systems, by processes of their own that are ordinary subscribers.
+"""Forwards alerts to other systems, in processes of their own that are ordinary subscribers.
 
 engine ── alerts, replay ──► AlertSubscriber ──► Target.deliver ──► broker, web server, file
-                                  ▲                   │ it has them: only then
+                                  ▲                   │ only once the target has them
                                 cursor ◄──────────────┘
 
-A bridge that was down goes on where it was. An alert may be delivered twice (a crash between delivery and cursor), and
-is never skipped: `journal` and `seq` in it tell copies apart.
+A bridge that was down goes on where it stopped. An alert is never skipped, but may be delivered twice (after a crash
+between delivery and cursor): copies have the same `journal` and `seq`.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ from edge.outputs import naming
 
 FIRST_S, MOST_S = 0.5, 60.0
 REFUSALS = 5
-"""So often an alert is offered to a receiver that says it will not have it, before it is put aside."""
+"""How often an alert is offered to a receiver that refuses it, before it is set aside."""
 
 
 class Unavailable(HaadError):
-    """The receiver cannot be reached, or says that it is its own fault: try again."""
+    """The receiver cannot be reached, or reports a fault of its own: try again."""
 
 
 class Refused(HaadError):
-    """The receiver will not have this alert, whenever it is offered."""
+    """The receiver refuses this alert, and would refuse it again."""
 
 
 class Target(Protocol):
-    """Where a bridge leads. `most` alerts are handed over at a time; the cursor moves after each time."""
+    """A receiver. At most `most` alerts are delivered at a time; the cursor moves after each delivery."""
 
     most: int
 
     def deliver(self, alerts: Sequence[Alert]) -> int:
-        """Hand over alerts in order; how many, from the first on, the receiver has for certain.
+        """Deliver alerts in order. Returns how many, from the first on, the receiver certainly has.
 
-        Raises Unavailable when it has none; Refused when it will not have the first one.
+        Raises Unavailable if it has none of them; Refused if it refuses the first one.
         """
 
-    def tell(self, status: Status) -> None:
-        """The engine's state, for targets that show it. Never raises."""
+    def show_status(self, status: Status) -> None:
+        """Pass on the engine's state, for targets that show it. Never raises."""
 
     def stop(self) -> None:
-        """Come back from `deliver` within seconds, now and from here on. Called from a signal handler."""
+        """Make `deliver` return within seconds, now and from here on. Called from a signal handler."""
 
     def close(self) -> None: ...
 
 
 def as_json(alert: Alert) -> str:
-    """One line of JSON, the fields of the alert message."""
+    """The fields of an alert message as one line of JSON."""
     return json.dumps(asdict(alert), ensure_ascii=False, separators=(",", ":"))
 
 
 class Bridge:
-    """Moves alerts from a subscriber to a target, for as long as the process lives."""
+    """Delivers alerts from a subscriber to a target, until stopped."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Bridge:
         pause: Callable[[float], object] | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`aside` is the file for alerts that the receiver refuses; `pause` waits so many seconds or until `stop`."""
+        """`aside`: the file for alerts that the receiver refuses; `pause` waits so many seconds, or until `stop`."""
         self._stopping = threading.Event()
         self._subscriber, self._target, self._notices, self._aside = subscriber, target, notices, aside
         self._pause, self._jitter = pause or self._stopping.wait, jitter
@@ -85,17 +85,17 @@ class Bridge:
         self.delivered = self.refused = 0
 
     def stop(self) -> None:
-        """Leave `run` after what is being delivered, or within seconds; may be called from a signal handler."""
+        """End `run` once the current delivery is done, or within seconds. May be called from a signal handler."""
         self._target.stop()
         self._stopping.set()
 
     def run(self) -> None:
-        """Until `stop`."""
+        """Deliver until `stop`."""
         while not self._stopping.is_set():
             self.step(0.2)
 
     def step(self, timeout: float) -> int:
-        """Wait so long for an alert, deliver what there is, move the cursor on. Returns how many were delivered."""
+        """Wait up to `timeout` s for an alert, deliver what is there, move the cursor. Returns how many are done."""
         batch: list[Alert] = []
         while len(batch) < self._target.most:
             try:
@@ -141,7 +141,7 @@ class Bridge:
         return done
 
     def _wait(self, tries: int, e: HaadError) -> None:
-        """Twice as long each time, and not in step with other bridges."""
+        """Pause, twice as long each time, with jitter so that bridges do not retry in step."""
         if self._stopping.is_set():
             self._notices.say(f"not delivered: {e}")
             return
@@ -152,15 +152,15 @@ class Bridge:
     def _put_aside(self, alert: Alert, e: Refused) -> None:
         append(self._aside, [as_json(alert)])
         self.refused += 1
-        self._notices.say(f"alert {alert.id} seq {alert.seq} put aside in {self._aside}: {e}")
+        self._notices.say(f"alert {alert.id} seq {alert.seq} set aside in {self._aside}: {e}")
 
     def _show(self, status: Status) -> None:
-        self._target.tell(status)
+        self._target.show_status(status)
         if status.state != self._state:
             self._notices.say(f"engine {status.state}{': ' + status.reason if status.reason else ''}")
             self._state = status.state
         if status.run and not status.journal and self._recorded:
-            self._notices.say("the engine has no journal: alerts from while this bridge is away are lost")
+            self._notices.say("the engine has no journal: alerts sent while this bridge is away are lost")
         self._recorded = not status.run or bool(status.journal)
 
     def _say_gaps(self) -> None:
@@ -169,7 +169,7 @@ class Bridge:
 
 
 def append(path: Path, lines: Sequence[str]) -> None:
-    """Write whole lines to the end of a file; on disk when this returns. Raises OSError, with nothing half written."""
+    """Append whole lines to a file, on disk when this returns. Raises OSError, and then leaves nothing half written."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(naming(path))
         path.parent.mkdir(parents=True, exist_ok=True)

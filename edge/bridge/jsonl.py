@@ -1,6 +1,6 @@
-"""Alerts as lines of JSON at the end of a file, each on disk before the cursor moves.
+"""Appends alerts to a file as lines of JSON, on disk before the cursor moves.
 
-A crash between the two repeats nothing: what the file's end holds already is not written again.
+A crash between the two repeats nothing: what is already at the end of the file is not written again.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from edge.events import Alert, Status
 
 TAIL = 1 << 20
 BEGINS = b'{"id":"'
-"""What `as_json` makes of any alert begins so."""
+"""How every line of `as_json` begins."""
 
 
 class JsonLines:
-    """See `edge.bridge.core.Target`. A file that another program moves away is begun anew."""
+    """See `edge.bridge.core.Target`. If another program moves the file away, a new one is started."""
 
     most = 100
 
     def __init__(self, path: Path) -> None:
-        """Raises SettingsError when the file holds something else, and leaves it as it is; or cannot be written."""
+        """Raises SettingsError if the file holds something else, which is not touched, or cannot be written."""
         self._path = path
         self._there: set[tuple[str, int, str]] = set()
         try:
@@ -38,9 +38,9 @@ class JsonLines:
             ) from None
 
     def _mend(self) -> None:
-        """Note what the last whole lines are, and take away one that a power cut left half written.
+        """Remember the last whole lines, and remove one that a power cut left half written.
 
-        Nothing is written before all that was read is seen to be alerts: the file may be somebody else's.
+        Nothing is written until all that was read has proved to be alerts: the file may be somebody else's.
         """
         if not self._path.exists():
             return
@@ -53,16 +53,16 @@ class JsonLines:
         for line in filter(None, lines[1:] if start else lines):
             self._there.add(self._name(line))
         if start and not self._there:
-            raise SettingsError(f"{self._path}: no lines of JSON", fix="name another file")
+            raise SettingsError(f"{self._path}: holds no lines of JSON", fix="name another file")
         if not rest:
             return
-        if _parsed(rest) is not None:  # whole but for its end
+        if _parsed(rest) is not None:  # complete except for its newline
             self._there.add(self._name(rest))
             append(self._path, [""])
             return
         if not (self._there or rest.startswith(BEGINS[: len(rest)])):
             raise self._strange(rest)
-        # What it would have said comes again: the cursor has not moved past it. A copy stays, whosever it is.
+        # Its alert comes again, since the cursor has not moved past it. Keep a copy, in case the line is not ours.
         with self._path.with_name(f"{self._path.name}.unfinished").open("ab") as aside:
             aside.write(rest + b"\n")
             aside.flush()
@@ -72,7 +72,7 @@ class JsonLines:
             os.fsync(f.fileno())
 
     def _name(self, line: bytes) -> tuple[str, int, str]:
-        """What tells an alert from all others. Raises SettingsError for a line that is none."""
+        """What identifies an alert. Raises SettingsError for a line that is not an alert."""
         try:
             m: Any = _parsed(line)
             name = m["journal"] or m["run"], m["seq"], m["id"]
@@ -83,7 +83,7 @@ class JsonLines:
 
     def _strange(self, line: bytes) -> SettingsError:
         return SettingsError(
-            f"{self._path}: holds a line that is no alert", why=repr(line[:60]), fix="name another file"
+            f"{self._path}: holds a line that is not an alert", why=repr(line[:60]), fix="name another file"
         )
 
     def deliver(self, alerts: Sequence[Alert]) -> int:
@@ -95,18 +95,18 @@ class JsonLines:
             raise Unavailable(f"{self._path}: cannot be written", why=e.strerror or str(e)) from None
         return len(alerts)
 
-    def tell(self, status: Status) -> None:
-        """States are not alerts."""
+    def show_status(self, status: Status) -> None:
+        """Does nothing: the file holds only alerts."""
 
     def stop(self) -> None:
-        """A write is not cut short."""
+        """Does nothing: a write is not interrupted."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close: the file is opened for each write."""
 
 
 def _parsed(line: bytes) -> object | None:
-    """The JSON value in a line; None when it is none."""
+    """The JSON value in a line; None if it is not JSON."""
     try:
         return json.loads(line)  # type: ignore[no-any-return]
     except (ValueError, RecursionError):

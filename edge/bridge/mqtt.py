@@ -1,4 +1,4 @@
-"""Alerts to an MQTT broker, QoS 1: delivered when the broker has acknowledged them.
+"""Publishes alerts to an MQTT broker, QoS 1: they count as delivered once the broker has acknowledged them.
 
 <prefix>/alert/<stream>   the alert as JSON
 <prefix>/status           retained: the engine's state as JSON; the broker itself says "offline" if this bridge dies
@@ -25,7 +25,7 @@ PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 def level(stream: str) -> str:
-    """A stream's name as one level of a topic: what MQTT reserves, and what is not ASCII, is percent-encoded."""
+    """A stream's name as one topic level: characters that MQTT reserves, or that are not ASCII, are percent-encoded."""
     return urllib.parse.quote(stream, safe=" !$&'(),:;=@~")
 
 
@@ -45,8 +45,9 @@ class Mqtt:
         ca: str | None = None,
         timeout: float = 10.0,
     ) -> None:
-        """`url` is mqtt://HOST[:PORT], or mqtts:// with TLS, whose broker's certificate `ca` has signed. Raises
-        SettingsError for another, or a `ca` that is no certificate.
+        """`url` is mqtt://HOST[:PORT], or mqtts:// with TLS. `ca` is a file with the CA of the broker's certificate.
+
+        Raises SettingsError for another address, or a `ca` that holds no certificate.
         """
         parts = urllib.parse.urlsplit(url)
         try:
@@ -54,22 +55,28 @@ class Mqtt:
         except ValueError:
             port = 0
         if parts.scheme not in PORTS or not parts.hostname or port == 0:
-            raise SettingsError(f"{url!r:.120} is no broker's address", fix="mqtt://HOST:1883, or mqtts://HOST:8883")
+            raise SettingsError(
+                f"{url!r:.120} is not a broker's address", fix="use mqtt://HOST:1883 or mqtts://HOST:8883"
+            )
         if ca and parts.scheme != "mqtts":
-            raise SettingsError("--ca is for TLS, which mqtt:// has not", fix=f"mqtts://{parts.hostname}, or no --ca")
+            raise SettingsError(
+                "--ca is for TLS, which mqtt:// does not use", fix=f"use mqtts://{parts.hostname}, or leave out --ca"
+            )
         if not prefix or any(c in prefix for c in "#+\0"):
-            raise SettingsError(f"{prefix!r} cannot begin a topic", why="# and + are wildcards", fix="--prefix site1")
+            raise SettingsError(
+                f"a topic cannot begin with {prefix!r}", why="# and + are wildcards", fix="for example --prefix site1"
+            )
         self._host, self._port = parts.hostname, port or PORTS[parts.scheme]
         self._prefix, self._id, self._timeout = prefix, client_id, timeout
         self._username, self._password = username, password
         self._tls = _trusting(ca) if parts.scheme == "mqtts" else None
         self._client: mqtt.Client | None = None
         self._stopped = False
-        self._status: dict[str, Any] = {"state": "offline", "reason": "nothing heard of the engine yet"}
+        self._status: dict[str, Any] = {"state": "offline", "reason": "the engine has not been heard from yet"}
         self._told: dict[str, Any] | None = None
 
     def _connected(self) -> mqtt.Client:
-        """The client, connected; a new one after any failure, so that nothing old waits inside it."""
+        """The connected client: a new one after any failure, so that it holds no old messages."""
         if self._client and self._client.is_connected():
             return self._client
         self._drop()
@@ -92,7 +99,7 @@ class Mqtt:
         try:
             client.connect(self._host, self._port, keepalive=20)
         except (OSError, ValueError) as e:
-            raise Unavailable(f"no broker at {self._host}:{self._port}", why=str(e)) from None
+            raise Unavailable(f"no broker answers at {self._host}:{self._port}", why=str(e)) from None
         client.loop_start()
         until = time.monotonic() + self._timeout
         while not (client.is_connected() or refused or self._stopped) and time.monotonic() < until:
@@ -101,12 +108,13 @@ class Mqtt:
         if not client.is_connected():
             self._drop()
             raise Unavailable(
-                f"the broker at {self._host}:{self._port} lets nobody in", why=(refused or ["silence"])[0]
+                f"the broker at {self._host}:{self._port} does not accept the connection",
+                why=(refused or ["it does not answer"])[0],
             )
         return client
 
     def deliver(self, alerts: Sequence[Alert]) -> int:
-        """See `Target`: all are sent at once, and counted as far as they are acknowledged."""
+        """See `Target`. All are sent at once, and counted up to the first that is not acknowledged."""
         client = self._connected()
         self._announce()
         sent = []
@@ -126,14 +134,14 @@ class Mqtt:
                     info.wait_for_publish(min(left, 0.1))
         except (RuntimeError, ValueError) as e:
             self._drop()
-            raise Unavailable("the broker takes nothing", why=str(e)) from None
+            raise Unavailable("the message cannot be sent to the broker", why=str(e)) from None
         except Unavailable:
             self._drop()
             raise
         return len(sent)
 
-    def tell(self, status: Status) -> None:
-        """Retained at every change of state."""
+    def show_status(self, status: Status) -> None:
+        """Publish the state, retained, whenever it changes."""
         self._status = {"state": status.state, "reason": status.reason, "run": status.run}
         with contextlib.suppress(Unavailable):
             self._connected()
@@ -157,7 +165,7 @@ class Mqtt:
         self._stopped = True
 
     def close(self) -> None:
-        """Say goodbye: the engine's state is not known any more."""
+        """Publish that the engine's state is no longer known, and disconnect."""
         self._status = {"state": "offline", "reason": "the bridge was stopped"}
         if self._client and self._client.is_connected():
             with contextlib.suppress(RuntimeError, ValueError):
@@ -167,7 +175,7 @@ class Mqtt:
 
 
 def _trusting(ca: str | None) -> ssl.SSLContext:
-    """TLS that believes who signed the certificate in the file `ca`; none: whom the system does."""
+    """A TLS context that trusts the CA certificates in the file `ca`, or None: the system's. Raises SettingsError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         if ca is None:
@@ -176,6 +184,6 @@ def _trusting(ca: str | None) -> ssl.SSLContext:
             context.load_verify_locations(ca)
     except OSError as e:  # ssl.SSLError is one
         why = "it holds no certificate" if isinstance(e, ssl.SSLError) else e.strerror or str(e)
-        fix = "name a file of certificates, PEM: --ca FILE"
+        fix = "name a file of certificates in PEM format: --ca FILE"
         raise SettingsError(f"{ca}: cannot be read", why=why, fix=fix) from None
     return context

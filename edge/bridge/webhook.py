@@ -1,4 +1,4 @@
-"""Alerts by HTTP POST, one each, signed.
+"""Delivers alerts by HTTP POST, one each, signed.
 
 X-Haad-Signature: sha256=HMAC-SHA256(secret, <X-Haad-Timestamp> "." <body>), in hex
 Idempotency-Key:  <journal>-<seq>, the same in every try
@@ -29,31 +29,31 @@ from edge.events import Alert, Status
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f]")
 LOOK_S = 0.1
 REFUSALS = (400, 405, 406, 409, 411, 413, 414, 415, 422, 431)
-"""Answers that are about this alert. Others (no such page, no right, too many, at fault) may pass."""
+"""Statuses that are about this alert. Others (not found, forbidden, too many requests, server errors) may pass."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A POST that is sent elsewhere would arrive as a GET, and the alert would be lost."""
+    """Refuses redirects: a redirected POST would arrive as a GET, and the alert would be lost."""
 
     def redirect_request(self, *args: object, **more: object) -> None:
         return None
 
 
 class _Post(urllib.request.Request):
-    """One try, which can be given up: whatever it waits for, and without its being received later."""
+    """One try, which another thread can abort whatever it waits for. An aborted try is not received later."""
 
     over = False
     connection: http.client.HTTPConnection | None = None
 
     def give_up(self) -> None:
-        """End it; from another thread."""
+        """Abort the try; called from another thread."""
         self.over = True
         if self.connection and (sock := self.connection.sock):
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def watch(self, connection: http.client.HTTPConnection) -> None:
-        """Make `connection` the one that ends."""
+        """Make `connection` the one that `give_up` shuts down."""
         connect, self.connection = connection.connect, connection
 
         def unless_over() -> None:
@@ -65,7 +65,7 @@ class _Post(urllib.request.Request):
 
 
 class _Watched(urllib.request.AbstractHTTPHandler):
-    """Shows a request the connection that it goes by."""
+    """Tells a `_Post` which connection it uses."""
 
     def do_open(self, http_class: Any, req: Any, **more: Any) -> http.client.HTTPResponse:
         def opened(*args: Any, **options: Any) -> http.client.HTTPConnection:
@@ -88,15 +88,16 @@ def sign(secret: bytes, timestamp: str, body: bytes) -> str:
 
 
 class Webhook:
-    """See `edge.bridge.core.Target`, one at a time. An answer of 200 to 299 says that the receiver has the alert."""
+    """See `edge.bridge.core.Target`: one alert at a time. A status of 200 to 299 means that the receiver has it."""
 
     most = 1
 
     def __init__(
         self, url: str, secret: bytes = b"", *, timeout: float = 10.0, now: Callable[[], float] = time.time
     ) -> None:
-        """`timeout` (s) is for all of a try, from the host's name to the answer. Raises SettingsError for what is no
-        web address.
+        """`timeout` (s) covers a whole try, from looking up the host to the answer.
+
+        Raises SettingsError if `url` is not a web address.
         """
         _check(url)
         self._url, self._secret, self._timeout, self._now = url, secret, timeout, now
@@ -104,8 +105,8 @@ class Webhook:
         self._stopped = False
 
     def deliver(self, alerts: Sequence[Alert]) -> int:
-        """See `Target`. The try has a thread of its own: a socket's time-out begins anew with every byte that drips
-        in, and looking up a name has none.
+        """See `Target`. The try has a thread of its own: a socket's timeout restarts with every byte that arrives, and
+        looking up a host name has no timeout.
         """
         alert = alerts[0]
         body, stamp = as_json(alert).encode(), str(int(self._now()))
@@ -122,10 +123,10 @@ class Webhook:
         until = time.monotonic() + self._timeout
         threading.Thread(target=self._try, args=(post, answer), name="webhook", daemon=True).start()
         while not (answer.done() or self._stopped) and (left := until - time.monotonic()) > 0:
-            concurrent.futures.wait([answer], min(left, LOOK_S))  # a signal handler could not end a longer one
+            concurrent.futures.wait([answer], min(left, LOOK_S))  # a signal handler cannot interrupt a longer wait
         if not answer.done():
             post.give_up()
-            why = "the bridge is to end" if self._stopped else f"no whole answer within {self._timeout:g} s"
+            why = "the bridge is stopping" if self._stopped else f"no complete answer within {self._timeout:g} s"
             raise Unavailable("the receiver cannot be reached", why=why)
         try:
             status = answer.result()
@@ -143,40 +144,40 @@ class Webhook:
         except urllib.error.HTTPError as e:
             with e:
                 answer.set_result(e.code)
-        except BaseException as e:  # raised where the answer is waited for
+        except BaseException as e:  # raised again in `deliver`
             answer.set_exception(e)
 
-    def tell(self, status: Status) -> None:
-        """States are not posted."""
+    def show_status(self, status: Status) -> None:
+        """Does nothing: states are not posted."""
 
     def stop(self) -> None:
         """See `Target`."""
         self._stopped = True
 
     def close(self) -> None:
-        """Each request has a connection of its own."""
+        """Nothing to close: each request has a connection of its own."""
 
 
 def _check(url: str) -> None:
-    """Raises SettingsError for an address that no try could ever reach."""
-    fix = "http://HOST/PATH or https://HOST/PATH, with :PORT behind HOST if need be"
+    """Raises SettingsError for an address that no request could ever reach."""
+    fix = "use http://HOST/PATH or https://HOST/PATH, with :PORT after HOST if needed"
     try:
         parts = urllib.parse.urlsplit(url)
         host, port = urllib.parse.unquote(parts.hostname or ""), parts.port
         if parts.scheme not in ("http", "https") or not host:
             why = ""
         elif "@" in parts.netloc:
-            why = "a user and password in it would not be sent"
+            why = "the user and password in it would not be sent"
             url, fix = url.replace(parts.netloc, "…@" + parts.netloc.rpartition("@")[2]), "leave them out"
         elif port == 0:
             why = "nothing can listen on port 0"
         elif _FORBIDDEN.search(url) or _FORBIDDEN.search(host):
-            why, fix = "it has a space or a control character in it", "write a space as %20"
+            why, fix = "it contains a space or a control character", "write a space as %20"
         elif not (url + host).isascii():
-            why, fix = "it has letters beyond ASCII", "percent-encode them, or write them as xn--… in the host"
+            why, fix = "it contains non-ASCII characters", "percent-encode them; in the host write xn--…"
         else:
             host.encode("idna")
             return
-    except ValueError as e:  # also of a host name that none can have
+    except ValueError as e:  # also for an impossible host name
         why = str(e)
-    raise SettingsError(f"{url!r:.120} is no web address", why=why, fix=fix)
+    raise SettingsError(f"{url!r:.120} is not a web address", why=why, fix=fix)

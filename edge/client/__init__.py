@@ -1,4 +1,4 @@
-"""What an integrator imports: `PosePublisher` sends a camera's poses, `AlertSubscriber` hears what the engine says.
+"""The integrator's API: `PosePublisher` sends a camera's poses, `AlertSubscriber` receives what the engine says.
 
 with PosePublisher("pub+connect:tcp://127.0.0.1:5555", stream="cam1", layout="coco17") as camera:
     camera.wait(5)

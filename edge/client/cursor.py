@@ -1,6 +1,7 @@
-"""How far a subscriber has come, on disk: for each row of numbers, the next one wanted.
+"""Remembers on disk how far a subscriber has come: for each row of alert numbers, the next one wanted.
 
-It is written after the alerts were dealt with, never before: a crash in between repeats some, and loses none.
+A row is the numbering of one journal. The cursor is written after alerts were dealt with, never before: a crash in
+between repeats some, and loses none.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ ROWS_MOST = 16
 
 
 class Cursor:
-    """`next` by row of numbers, the newest row last. One process at a time."""
+    """The file: `next` by row, the most recently advanced row last. One process at a time."""
 
     def __init__(self, path: Path | str) -> None:
-        """Raises SettingsError when the file is of another make, in use, or cannot be written."""
+        """Raises SettingsError if the file is not a cursor file, is in use, or cannot be written."""
         self.path = path = Path(path)
-        self._read()  # before a lock file is made beside what is no cursor
+        self._read()  # before a lock file is created beside a file that is not a cursor
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(path, fix="stop the other one, or give this one a cursor file of its own")
+            self._lock = FileLock(path, fix="stop that process, or give this one a cursor file of its own")
         except OSError as e:
             raise SettingsError(
                 f"{path}: cannot be written",
                 why=e.strerror or str(e),
-                fix="name another file: --cursor FILE, or see that you may write there",
+                fix="name another file: --cursor FILE, or get write permission there",
             ) from None
         try:
             self.next = self._read()
@@ -53,14 +54,14 @@ class Cursor:
                 raise ValueError("not of version 1")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             raise SettingsError(
-                f"{self.path}: no cursor file",
+                f"{self.path}: not a cursor file",
                 why=f"{type(e).__name__}: {e}"[:200],
-                fix="name another file; if it was one, move it away and begin with --since 0",
+                fix="name another file; if it is a damaged cursor, move it away and use --since 0",
             ) from None
         return dict(rows)
 
     def advance(self, row: str, following: int) -> None:
-        """Remember that everything of `row` below `following` is dealt with; on disk when this returns."""
+        """Record that everything of `row` below `following` is dealt with; on disk when this returns."""
         if self.next.get(row) == following:
             return
         self.next.pop(row, None)
@@ -69,5 +70,5 @@ class Cursor:
         replace_file(self.path, json.dumps({"v": 1, "next": self.next}).encode() + b"\n")
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Release the file for other processes."""
         self._lock.close()

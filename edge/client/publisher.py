@@ -21,13 +21,13 @@ from edge.wire import Limits, PoseFrame, decode_pose, encode_pose, stream_of, wh
 
 POSES = "pub+connect:tcp://127.0.0.1:5555"
 IMAGE_LAYOUTS = ("coco17", "halpe26", "body25")
-"""Of trackers that see pixels, and often give (x, y, confidence), which looks like 3-D."""
+"""Layouts of trackers that work on images, and often give (x, y, confidence), which looks like 3-D."""
 
 
 class PosePublisher:
     """Sends one stream's pose frames and numbers them. `pub` never blocks; `push` waits for a slow engine.
 
-    `keys` is a folder of CURVE keys, see `edge.network.keys`. `limits` are those of the engine, if it was given others.
+    `keys` is a folder of CURVE keys, see `edge.network.keys`. `limits` are the engine's, if they are not the defaults.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class PosePublisher:
         self._socket, self._stack = open_alone(self._where, hwm, keys, allow_remote, self._refused.set)
 
     def wait(self, seconds: float = 10) -> None:
-        """Until an engine listens, so that the first frames are not lost. Raises HaadError when none does."""
+        """Wait until an engine listens, so that the first frames are not lost. Raises HaadError if none does."""
         self._check_open()
         ready = self._socket.poll(milliseconds(seconds), zmq.POLLOUT if self._where.pattern == "push" else zmq.POLLIN)
         if not ready:
@@ -65,10 +65,10 @@ class PosePublisher:
         size: tuple[float, float] | None = None,
         end: bool = False,
     ) -> None:
-        """Send one frame: ids (P,), joints (P, J, 2 or 3), visible (P, J), t the capture time in ns (none: now).
+        """Send one frame: ids (P,), joints (P, J, 2 or 3), visible (P, J); `t`: capture time in ns (None: now).
 
-        `size` is the image's width and height when joints are 2-D, in pixels, y down. (x, y, confidence) is not 3-D:
-        pass confidence as `visible`. Raises WireError for what the engine would refuse, before anything is sent, and
+        `size` is the image's width and height if joints are 2-D, in pixels, y down. (x, y, confidence) is not 3-D: pass
+        the confidence as `visible`. Raises WireError for what the engine would refuse, before anything is sent, and
         HaadError after `close`.
         """
         self._check_open()
@@ -80,13 +80,13 @@ class PosePublisher:
         try:
             now = time.time_ns() if t is None else operator.index(t)
         except TypeError:
-            raise WireError("field_t", f"t is {t!r:.40}", why="t is in ns, an integer") from None
+            raise WireError("field_t", f"t is {t!r:.40}", why="t is an integer, in ns") from None
         if people and (named.ndim != 1 or named.dtype.kind not in "iu"):
             raise WireError("field_ids", f"ids are {ids!r:.40}, not a list of integers")
         expected = (people, self.layout.size)
         if people and (places.ndim != 3 or places.shape[:2] != expected or places.shape[2] not in (2, 3)):
             raise WireError(
-                "field_joints", f"joints have shape {places.shape}", why=f"{self.layout.name} wants {expected} × 2 or 3"
+                "field_joints", f"joints have shape {places.shape}", why=f"{self.layout.name} needs {expected} × 2 or 3"
             )
         if people and seen is not None and seen.shape != expected:
             raise WireError("field_visible", f"visible has shape {seen.shape}, not {expected}")
@@ -108,14 +108,14 @@ class PosePublisher:
             None if size is None else _array("size", size, None).ravel().tolist(),
             end,
         )
-        whole_number({"t": now}, "t")  # msgpack has 64 bits, and would raise an error of its own
+        whole_number({"t": now}, "t")  # msgpack is limited to 64 bits, and would raise an error of its own
         message = encode_pose(frame)
         decode_pose([message], self._limits)
         self.seq += 1
         self._socket.send(message)
 
     def end(self, t: int | None = None) -> None:
-        """Say that the stream ends: its tracks' alerts end with it."""
+        """Announce the end of the stream: its tracks' alerts end with it."""
         self.send([], np.zeros((0, self.layout.size, 3)), t=t, end=True)
 
     def _check_open(self) -> None:
@@ -127,7 +127,7 @@ class PosePublisher:
             )
 
     def close(self) -> None:
-        """Wait up to 5 s for what was sent to leave, then close."""
+        """Wait up to 5 s until everything is transmitted, then close."""
         self._socket.close(5000)
         self._stack.close()
 
@@ -139,11 +139,11 @@ class PosePublisher:
 
 
 def _array(name: str, value: object, kind: type[np.float32] | None) -> NDArray[Any]:
-    """What numpy makes of it. Raises WireError."""
+    """The value as a numpy array. Raises WireError if it is not numeric."""
     try:
         array = np.asarray(value, kind)
         if array.dtype.hasobject:
-            raise TypeError("numpy has no kind of number for what is in it")
+            raise TypeError("numpy cannot store its values as numbers")
         return array
     except (TypeError, ValueError, OverflowError) as e:
-        raise WireError(f"field_{name}", f"'{name}' is {value!r:.40}, no array of numbers", why=str(e)) from None
+        raise WireError(f"field_{name}", f"'{name}' is {value!r:.40}, not an array of numbers", why=str(e)) from None

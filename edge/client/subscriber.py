@@ -1,4 +1,4 @@
-"""Hears what the engine says, and asks for what it missed: after a gap, a restart, or a late start.
+"""Receives what the engine publishes, and asks for what it missed: after a gap, a restart, or a late start.
 
 engine ── alert, score, status ──► SUB ──► Follower ──► alerts in order, each once
        ◄── from number N on ────── DEALER ◄──┘  └──► Cursor, on disk
@@ -31,14 +31,14 @@ from edge.wire import COUNT_LIMIT
 ALERTS = "sub+connect:tcp://127.0.0.1:5556"
 REPLAY = "dealer+connect:tcp://127.0.0.1:5557"
 ASK_S = 2.0
-"""After so long without an answer the question is asked again, on a new connection."""
+"""How long to wait for an answer before asking again, on a new connection."""
 ROWS_MOST = 64
 NOBODY = Status(0, "", "offline", "", 0.0, 0, 0, 0, 0, 0, 0, Provenance("", "", ""))
 
 
 @dataclass(slots=True)
-class _Line:
-    """One row of numbers, and the connection on which its record is asked."""
+class _Row:
+    """One row of numbers, and the connection to the replay that has its record."""
 
     follower: Follower
     run: str
@@ -53,15 +53,15 @@ class _Line:
 class AlertSubscriber:
     """Iterates over Alert, Scores and Status events. Alerts come in order of `seq`, each once, also those missed.
 
-    topics: how those begin that are wanted: "alert", "score", "status"; "alert/cam" for all streams whose names begin
-    so, and with a NUL at the end one alone: "alert/cam1\\0". Ends after `timeout` seconds of silence, if given.
-    Alerts are heard from now on; from number `since` on, if given; or from where the last one with this `cursor` file
-    was. The cursor moves on when the loop's body is done with an event, or with `commit()`. `replay` is where
-    to ask for what was missed, none: where the engine says. What nobody can give any more is counted in `missed` and
-    named in `gaps`; so are alerts that the replay, while the engine lives, has not given for `patience` seconds.
+    topics: prefixes of the wanted topics: "alert", "score", "status"; "alert/cam" for all streams whose names begin
+    with cam; "alert/cam1\\0", with a NUL at the end, for cam1 alone. Iteration ends after `timeout` seconds of silence,
+    if given. Alerts begin now; at number `since`, if given; or where the last subscriber with this `cursor` file was.
+    The cursor moves when the loop's body is done with an event, or with `commit()`. `replay` is where to ask for what
+    was missed; None: where the engine says. What can no longer be had is counted in `missed` and named in `gaps`; so
+    are alerts that the replay has not given for `patience` seconds while the engine is alive.
 
-    `state` is the engine's; without a heartbeat for `offline_after` seconds it is "offline", and a Status that says so
-    is made here. `keys` is a folder of CURVE keys, see `edge.network.keys`.
+    `state` is the engine's. Without a heartbeat for `offline_after` seconds it is "offline", and the subscriber makes a
+    Status that says so. `keys` is a folder of CURVE keys, see `edge.network.keys`.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class AlertSubscriber:
         check_topics(topics)
         if since is not None and (type(since) is not int or not 0 <= since < COUNT_LIMIT):
             raise SettingsError(
-                f"since is {since!r:.40}", why="alerts are numbered from 0 on", fix="since=0 begins there"
+                f"since is {since!r:.40}", why="alerts are numbered from 0 on", fix="since=0 begins with the first"
             )
         self._where = Endpoint.parse(endpoint, ("sub",), example=ALERTS)
         self._keys, self._allow_remote = open_keys(keys), allow_remote
@@ -93,16 +93,16 @@ class AlertSubscriber:
         self.timeout, self.missed = timeout, 0
         self.gaps: deque[Gap] = deque(maxlen=100)
         self.status = NOBODY
-        """The newest that the engine sent, or the one made here when it fell silent."""
+        """The engine's newest status, or the one made here when it fell silent."""
         self._statuses, self._told_offline, self._heard = 0, False, clock()
         self._refused = threading.Event()
-        self._lines: dict[str, _Line] = {}
+        self._rows: dict[str, _Row] = {}
         self._scores: dict[tuple[str, str], int] = {}
         self._ready: deque[Event] = deque()
         self._numbers = itertools.count()
         alerts = [t for t in topics if "alert/".startswith(t) or t.startswith("alert/")]
         self._want_status = any("status".startswith(t) for t in topics)
-        # All streams' alerts share one row of numbers: it takes all of them to see a gap. The rest is left out here.
+        # The alerts of all streams share one row of numbers, so all are needed to see a gap. `_give` drops the others.
         self._follow = bool(alerts)
         with contextlib.ExitStack() as stack:
             if replay is not None:
@@ -122,11 +122,11 @@ class AlertSubscriber:
 
     @property
     def state(self) -> str:
-        """online, degraded, draining or offline."""
+        """The engine's state: online, degraded, draining or offline."""
         return self.status.state
 
     def receive(self, timeout: float | None = None) -> Event | None:
-        """The next event, or None after `timeout` seconds (none: as long as it takes). Raises WireError."""
+        """The next event, or None after `timeout` seconds (None: wait for ever). Raises WireError."""
         until = math.inf if timeout is None else self._clock() + max(0.0, timeout)
         while not self._ready:
             left = until - self._clock()
@@ -135,7 +135,7 @@ class AlertSubscriber:
         return self._ready.popleft()
 
     def wait(self, seconds: float = 10) -> Status:
-        """The engine's status; from then on nothing is missed. Raises HaadError when none comes."""
+        """Wait for the engine's status; from then on nothing is missed. Raises HaadError if none comes."""
         until, before = self._clock() + seconds, self._statuses
         for event in self._ready:
             if isinstance(event, Status) and event.run:
@@ -152,13 +152,13 @@ class AlertSubscriber:
         raise no_answer(self._where, self._refused, "no engine answers", f"no status within {seconds:g} s")
 
     def commit(self) -> None:
-        """What `receive` has returned so far is dealt with: the cursor moves past it, on disk when this returns."""
+        """Move the cursor past everything that `receive` has returned so far; on disk when this returns."""
         if self._cursor is None:
             return
-        for row, line in self._lines.items():
-            first = next((e.seq for e in self._ready if isinstance(e, Alert) and e.row == row), line.follower.next)
-            if line.follower.on_record and first is not None:
-                self._cursor.advance(row, first)
+        for name, row in self._rows.items():
+            first = next((e.seq for e in self._ready if isinstance(e, Alert) and e.row == name), row.follower.next)
+            if row.follower.on_record and first is not None:
+                self._cursor.advance(name, first)
 
     def __iter__(self) -> Iterator[Event]:
         while (event := self.receive(self.timeout)) is not None:
@@ -168,16 +168,16 @@ class AlertSubscriber:
     # ---- what arrives ------------------------------------------------------------------------------------------
 
     def _pump(self, seconds: float) -> bool:
-        """Wait so long at most, take one message of each kind, do what is due; whether something came."""
+        """Wait up to `seconds`, take one message from each socket, do what is due. Returns whether anything came."""
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
-        asked = {line.socket: line for line in self._lines.values() if line.socket}
+        asked = {row.socket: row for row in self._rows.values() if row.socket}
         for socket in asked:
             poller.register(socket, zmq.POLLIN)
         found = dict(poller.poll(milliseconds(seconds)))
-        for socket, line in asked.items():
+        for socket, row in asked.items():
             if socket in found:
-                self._answered(line, socket)
+                self._answered(row, socket)
         try:
             if self._socket in found:
                 self._take(decode_event(self._socket.recv_multipart()))
@@ -200,43 +200,43 @@ class AlertSubscriber:
             self.status = event
             self._statuses += 1
         if self._follow:
-            line = self._line(event)
+            row = self._row_of(event)
             if isinstance(event, Status):
-                if line.replay != event.replay:
-                    line.replay, line.asked = event.replay, -math.inf
+                if row.replay != event.replay:
+                    row.replay, row.asked = event.replay, -math.inf
                 if not (event.replay or self._replay):
-                    line.follower.on_record = False
-                self._give(*line.follower.told(event.alert_seq))
-                self._remember(line.follower)
+                    row.follower.on_record = False
+                self._give(*row.follower.on_status(event.alert_seq))
+                self._remember(row.follower)
             else:
-                self._give(*line.follower.heard(event))
+                self._give(*row.follower.on_alert(event))
         if isinstance(event, Status) and self._want_status:
             self._ready.append(event)
 
-    def _line(self, event: Alert | Status) -> _Line:
-        line = self._lines.get(event.row)
-        if line is None:
+    def _row_of(self, event: Alert | Status) -> _Row:
+        row = self._rows.get(event.row)
+        if row is None:
             follower = Follower(event.row, self._begin(event), on_record=bool(event.journal))
-            line = self._lines[event.row] = _Line(follower, event.run)
-            while len(self._lines) > ROWS_MOST:
-                old = self._lines.pop(next(iter(self._lines)))
+            row = self._rows[event.row] = _Row(follower, event.run)
+            while len(self._rows) > ROWS_MOST:
+                old = self._rows.pop(next(iter(self._rows)))
                 if old.socket:
                     old.socket.close(0)
-        elif line.run != event.run:  # the engine came back: what it wrote in between is on record
-            line.run, line.follower.unsure, line.trying = event.run, line.follower.on_record, None
-        return line
+        elif row.run != event.run:  # the engine restarted: what it published in between is on record
+            row.run, row.follower.must_ask, row.trying = event.run, row.follower.on_record, None
+        return row
 
     def _begin(self, event: Alert | Status) -> int | None:
-        """The first number wanted of a row that was not heard before."""
+        """The first number wanted of a new row."""
         known = self._cursor.next if self._cursor and event.journal else {}
         if event.row in known:
             return known[event.row]
-        if self._where.mode == "connect" and (known or self._lines):
-            return 0  # one engine at a time: this row took the place of the one followed so far
+        if self._where.mode == "connect" and (known or self._rows):
+            return 0  # there is one engine at a time: this row replaces the one followed so far
         return self._since
 
     def _remember(self, follower: Follower) -> None:
-        """A row that the cursor does not know yet enters it, so that a crash before the first alert loses none."""
+        """Enter a new row into the cursor, so that a crash before its first alert loses none."""
         if self._cursor and follower.on_record and follower.next is not None and follower.row not in self._cursor.next:
             first = next((e.seq for e in self._ready if isinstance(e, Alert) and e.row == follower.row), follower.next)
             self._cursor.advance(follower.row, first)
@@ -255,9 +255,9 @@ class AlertSubscriber:
         """Seconds until `_tick` may have something to do."""
         now = self._clock()
         due = math.inf if self._told_offline else self._heard + self._offline_after
-        for line in self._lines.values():
-            if line.trying is not None:
-                due = min(due, line.asked + ASK_S)
+        for row in self._rows.values():
+            if row.trying is not None:
+                due = min(due, row.asked + ASK_S)
         return max(0.0, due - now)
 
     def _tick(self, now: float) -> None:
@@ -266,7 +266,7 @@ class AlertSubscriber:
             self._told_offline = True
             if self.status.state != "offline" or self.status is NOBODY:
                 silence = f"for {self._offline_after:g} s"
-                reason = f"nothing heard {silence} at {self._where.address}: no engine there"
+                reason = f"nothing received {silence} from {self._where.address}: no engine there"
                 if self._refused.is_set():
                     reason = str(turned_away(self._where))
                 elif self.status.run:
@@ -274,36 +274,36 @@ class AlertSubscriber:
                 self.status = replace(self.status, state="offline", reason=reason)
                 if self._want_status:
                     self._ready.append(self.status)
-        for line in self._lines.values():
-            self._ask(line, now, alive=not silent)
+        for row in self._rows.values():
+            self._ask(row, now, alive=not silent)
 
-    def _ask(self, line: _Line, now: float, alive: bool) -> None:
-        since = line.follower.wants()
+    def _ask(self, row: _Row, now: float, alive: bool) -> None:
+        since = row.follower.next_request()
         if since is None:
-            line.trying = None
+            row.trying = None
             return
-        if line.trying is None:
-            line.trying, line.asked = now, -math.inf
+        if row.trying is None:
+            row.trying, row.asked = now, -math.inf
         if not alive:  # nobody could answer
-            line.trying = now
-        if now - line.trying >= self._patience:
-            self._give(*line.follower.give_up(f"the replay gave no answer for {self._patience:g} s"))
-            line.trying = None
+            row.trying = now
+        if now - row.trying >= self._patience:
+            self._give(*row.follower.give_up(f"the replay gave no answer for {self._patience:g} s"))
+            row.trying = None
             return
-        if now - line.asked < ASK_S:
+        if now - row.asked < ASK_S:
             return
-        if line.socket and line.ask >= 0:  # no answer: the connection may be to an engine that is gone
-            line.socket.close(0)
-            line.socket = None
-        line.socket = line.socket or self._connect(line)
-        line.asked, line.ask, line.since = now, next(self._numbers), since
-        if line.socket:
-            journal = line.follower.row
-            line.socket.send(encode_request(Request(line.ask, journal, since)))
+        if row.socket and row.ask >= 0:  # no answer: the engine at the other end may be gone
+            row.socket.close(0)
+            row.socket = None
+        row.socket = row.socket or self._connect(row)
+        row.asked, row.ask, row.since = now, next(self._numbers), since
+        if row.socket:
+            journal = row.follower.row
+            row.socket.send(encode_request(Request(row.ask, journal, since)))
 
-    def _connect(self, line: _Line) -> zmq.Socket[bytes] | None:
-        """A connection to the record; None while nobody has said where it is, or it must not be reached."""
-        text = self._replay or (f"dealer+connect:{self._reachable(line.replay)}" if line.replay else "")
+    def _connect(self, row: _Row) -> zmq.Socket[bytes] | None:
+        """A connection to the replay; None if its address is not known yet, or not allowed."""
+        text = self._replay or (f"dealer+connect:{self._reachable(row.replay)}" if row.replay else "")
         if not text:
             return None
         try:
@@ -311,35 +311,35 @@ class AlertSubscriber:
             where.check_reach(self._allow_remote, self._keys)
             return where.open(self._context, hwm=1000, keys=self._keys)
         except SettingsError as e:
-            line.follower.on_record = False
-            self._give(*line.follower.give_up(str(e)))
+            row.follower.on_record = False
+            self._give(*row.follower.give_up(str(e)))
             return None
 
     def _reachable(self, address: str) -> str:
-        """An address of all interfaces is the engine's host as this subscriber names it."""
+        """Replace an address of all interfaces by the engine's host, as this subscriber names it."""
         for every in ("tcp://0.0.0.0:", "tcp://[::]:"):
             if address.startswith(every) and self._where.address.startswith("tcp://"):
                 return f"{self._where.address.rpartition(':')[0]}:{address.rpartition(':')[2]}"
         return address
 
-    def _answered(self, line: _Line, socket: zmq.Socket[bytes]) -> None:
+    def _answered(self, row: _Row, socket: zmq.Socket[bytes]) -> None:
         try:
             answer = decode_answer(socket.recv_multipart())
         except WireError:
-            return  # asked again when it is due
-        if answer.ask != line.ask or answer.error:
+            return  # it is asked again when due
+        if answer.ask != row.ask or answer.error:
             return
-        line.ask = -1
+        row.ask = -1
         a = answer
-        self._give(*line.follower.filled(line.since, a.alerts, a.upto, a.first, a.next, a.began, a.thinned))
-        line.trying = None  # what is still missing is asked for at once
-        self._remember(line.follower)
+        self._give(*row.follower.on_answer(row.since, a.alerts, a.upto, a.first, a.next, a.began, a.thinned))
+        row.trying = None  # what is still missing is asked for at once
+        self._remember(row.follower)
 
     def close(self) -> None:
-        """Close at once. The cursor stays where it is."""
-        for line in self._lines.values():
-            if line.socket:
-                line.socket.close(0)
+        """Close at once. The cursor does not move."""
+        for row in self._rows.values():
+            if row.socket:
+                row.socket.close(0)
         self._stack.close()
 
     def __enter__(self) -> AlertSubscriber:

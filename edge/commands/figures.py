@@ -68,12 +68,13 @@ def _middle(x: Float, seen: np.ndarray[Any, np.dtype[np.bool_]]) -> Float:
     return np.full(len(x), float(x[seen].mean()), np.float32)
 
 
-def figure(clip: Clip, title: str, notes: Sequence[str] = ()) -> dict[str, Any]:
-    """A clip's data in the form that the page draws."""
+def figure(clip: Clip, title: str, notes: Sequence[str] = (), start: float = 0.0) -> dict[str, Any]:
+    """A clip's data in the form that the page draws; its time axis begins at `start` seconds."""
     rate = min(RATE, clip.fps)
     return {
         "title": title,
         "notes": list(notes),
+        "start": round(start, 3),
         "rate": rate,
         "seconds": max(min(clip.seconds, LONGEST_S), 1 / rate),
         "poses": poses(clip),

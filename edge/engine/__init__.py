@@ -1,4 +1,4 @@
-"""The seam between the loop and whatever computes: `Engine`. Back ends are chosen by name."""
+"""Defines `Engine`, the interface between the loop and the inference back ends, and opens a back end by name."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Staging:
 class Engine(Protocol):
     """Runs the graph on the first `n` windows of its own staging buffers, against a bound support set.
 
-    `run` is the whole of it for a caller that waits. One that does not fills `staging`, calls `submit`, collects when
-    `ready` or `full`, and looks at `staging` anew. What was submitted stays in its buffer until that is filled again.
-    What comes back is the caller's own, and no later batch changes it.
+    A caller that waits needs only `run`. One that does not wait fills `staging`, calls `submit`, collects when `ready`
+    or `full`, and gets `staging` anew to fill it. What was submitted stays in its buffer until that is filled again.
+    Results belong to the caller: no later batch changes them.
     """
 
     @property
     def name(self) -> str:
-        """Back end and version, as results name it. It changes when another engine takes over."""
+        """Back end and version, as shown in results. It changes when another engine takes over."""
 
     @property
     def staging(self) -> Staging:
-        """The buffers to fill. `run` leaves them in their place; after `submit` they may be others."""
+        """The buffers to fill. They are the same after `run`, but may be others after `submit`."""
 
     @property
     def full(self) -> bool:
@@ -55,40 +55,40 @@ class Engine(Protocol):
 
     @property
     def pending(self) -> int:
-        """Batches submitted and not collected."""
+        """How many batches are submitted and not collected."""
 
     @property
     def fallbacks(self) -> int:
-        """How often another engine had to take over, the start included."""
+        """How often another engine had to take over, including at the start."""
 
     @property
     def categories(self) -> int | None:
-        """How many categories, and pairs of them, a support set may have; None: any number."""
+        """The most categories, including pairs of them, that a support set may have; None: any number."""
 
     def admit(self, support: Float) -> None:
-        """Raises EngineError where there is no room for a support set (G, K, D). May be asked from any thread."""
+        """Raises EngineError if there is no room for a support set (G, K, D). May be called from any thread."""
 
     def bind(self, support: Float, mask: Float) -> None:
-        """Use support (G, K, D) and mask (G, K) from the next batch on. What `admit` refuses, this refuses."""
+        """Use support (G, K, D) and mask (G, K) from the next batch on. Refuses what `admit` refuses."""
 
     def run(self, n: int) -> tuple[Float, Float]:
-        """embedding (n, D) and distance (n, G) of `staging`, which stays the buffer to fill. Not for a full engine.
+        """embedding (n, D) and distance (n, G) of `staging`, which stays the buffer to fill. Not for a `full` engine.
 
-        Raises EngineError, with `lost` set when the device is gone.
+        Raises EngineError, with `lost` set if the device is gone.
         """
 
     def submit(self, n: int) -> None:
-        """Start on the first `n` windows of `staging`."""
+        """Start computing the first `n` windows of `staging`."""
 
     def collect(self) -> Float:
-        """The oldest submitted batch's distance (n, G); embeddings are for `run` alone."""
+        """distance (n, G) of the oldest submitted batch. Only `run` gives embeddings."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release all resources."""
 
 
 def open_engine(bundle: Bundle, name: str = "onnx", *, max_batch: int = 64, threads: int = 1) -> Engine:
-    """Open one back end for the bundle, or raise EngineError saying what is missing."""
+    """Open one back end for the bundle. Raises EngineError, saying what is missing."""
     if name == "onnx":
         from edge.engine.onnx import OnnxEngine
 
@@ -101,9 +101,9 @@ def open_engine(bundle: Bundle, name: str = "onnx", *, max_batch: int = 64, thre
 
 
 def run_all(engine: Engine, joints: Float, visible: Float, size: int = 0) -> tuple[Float, Float]:
-    """embedding (N, D) and distance (N, G) of any number of windows, through the engine's staging in turns.
+    """embedding (N, D) and distance (N, G) of any number of windows, batch by batch through the engine's staging.
 
-    `size`: at most so many at a time; 0: as many as there is room for.
+    `size`: the most windows in a batch; 0: as many as there is room for.
     """
     size, parts = min(size or engine.staging.size, engine.staging.size), []
     for i in range(0, len(joints), size):

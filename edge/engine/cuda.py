@@ -1,7 +1,7 @@
-"""The CUDA device behind `edge.engine.device.Device`: the only module that touches pycuda.
+"""Implements `edge.engine.device.Device` with CUDA: the only module that uses pycuda.
 
-pycuda has no call for CUDA graphs. Those are made through the driver's own functions, on the stream handles that pycuda
-gave out. A context belongs to the thread that opened it: use a CudaDevice in that thread alone.
+pycuda has no call for CUDA graphs, so they are made through the driver's own functions, on stream handles from pycuda.
+A context belongs to the thread that opened it: use a CudaDevice in that thread alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WITHOUT = "with `engine: [tensorrt, onnx]` it goes on without the GPU"
 
 
 def no_gpu(why: str) -> EngineError:
-    """No CUDA device can be used here."""
+    """The error for a machine without a usable CUDA device."""
     return EngineError(
         "no GPU for the engine 'tensorrt'",
         why=why,
@@ -36,17 +36,17 @@ def no_gpu(why: str) -> EngineError:
     )
 
 
-def full(why: str, lost: bool = False) -> EngineError:
-    """There is no memory for what is asked for; `lost` unless nothing was begun yet."""
-    fix = f"end what else uses it, or build with smaller --batch and --support; {WITHOUT}"
+def out_of_memory(why: str, lost: bool = False) -> EngineError:
+    """The error for an allocation that does not fit; `lost` if work was already under way."""
+    fix = f"stop other programs that use it, or build with smaller --batch and --support; {WITHOUT}"
     return EngineError("the GPU is out of memory", why=why, fix=fix, lost=lost)
 
 
-def lost(what: str, error: Exception, memory: bool) -> EngineError:
-    """A driver call failed: the device is lost to this process, since errors of a context stay with it."""
+def device_lost(what: str, error: Exception, memory: bool) -> EngineError:
+    """The error for a failed driver call: the device is lost to this process, since a context keeps its errors."""
     why = f"{what}: {error}"
     if memory:
-        return full(why, lost=True)
+        return out_of_memory(why, lost=True)
     return EngineError(
         "the GPU is lost", why=why, fix=f"look for NVRM or Xid in dmesg, then start again; {WITHOUT}", lost=True
     )
@@ -62,8 +62,8 @@ _THREAD = threading.local()
 def stay_current(device: cuda.Device) -> None:
     """Make the primary context current in this thread, until the thread or the process ends.
 
-    pycuda aborts the process if a context is still on its stack at the end, which after an error or a loss it would be;
-    and one that it drops without `detach` it gives back by the wrong call, with a warning.
+    pycuda aborts the process if a context is still on its stack at the end, as it would be after an error or a loss. It
+    releases a context that is dropped without `detach` with the wrong call, and warns.
     """
     if not hasattr(_THREAD, "stay"):
         context = device.retain_primary_context()
@@ -88,12 +88,12 @@ class CudaDevice:
         try:
             cuda.init()
             if not cuda.Device.count():
-                raise no_gpu("the driver knows of no device")
+                raise no_gpu("the driver finds no device")
             device = cuda.Device(0)
             self.name, self.capability = device.name(), device.compute_capability()
             stay_current(device)
         except cuda.Error as e:
-            raise (full if isinstance(e, cuda.MemoryError) else no_gpu)(str(e)) from None
+            raise (out_of_memory if isinstance(e, cuda.MemoryError) else no_gpu)(str(e)) from None
         self._driver = ctypes.CDLL("libcuda.so.1")
         self._memory: list[cuda.DeviceAllocation] = []
         self._pinned: list[Float] = []
@@ -108,7 +108,7 @@ class CudaDevice:
         return ".".join(map(str, self._cuda.get_version()[:2]))
 
     def free_memory(self) -> int:
-        """Bytes of device memory that nobody uses."""
+        """Free device memory, in bytes."""
         return self._do("asking for the free memory", self._cuda.mem_get_info)[0]
 
     # ---- Device ------------------------------------------------------------------------------------------------
@@ -120,8 +120,9 @@ class CudaDevice:
         return Memory(int(allocation), nbytes)
 
     def pinned(self, shape: tuple[int, ...]) -> Float:
-        """See `Device.pinned`. The array holds on to the context, so it outlives `close`; till then it is kept here, so
-        that after a loss none is given back.
+        """See `Device.pinned`. The array references the context, so it outlives `close`.
+
+        Until then it is kept here, so that none is freed after a loss.
         """
         array = self._have("allocating pinned memory", self._cuda.pagelocked_empty, shape, np.float32)
         array.fill(0)
@@ -157,7 +158,7 @@ class CudaDevice:
         self._do("queueing a wait", self._streams[stream].wait_for_event, self._events[event])
 
     def synchronize(self, event: Event) -> None:
-        """See `Device.synchronize`. Other Python threads run meanwhile."""
+        """See `Device.synchronize`. Other Python threads can run meanwhile."""
         self._do("waiting for a batch", self._events[event].synchronize)
 
     def done(self, event: Event) -> bool:
@@ -165,7 +166,7 @@ class CudaDevice:
         return self._do("asking for a batch", self._events[event].query)
 
     def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph | None:
-        """See `Device.capture`. A driver or an engine that cannot be captured costs speed alone, so it is no error."""
+        """See `Device.capture`. A driver or engine that cannot capture costs only speed, so it is not an error."""
         try:
             begin, end, instantiate, destroy = (
                 getattr(self._driver, f"cu{name}")
@@ -195,7 +196,7 @@ class CudaDevice:
     def replay(self, graph: Graph, stream: Stream) -> None:
         """See `Device.replay`."""
         if code := self._driver.cuGraphLaunch(ctypes.c_void_p(graph), ctypes.c_void_p(stream)):
-            raise lost("launching a graph", RuntimeError(self._text(code)), memory=code == 2)
+            raise device_lost("launching a graph", RuntimeError(self._text(code)), memory=code == 2)
 
     def forget(self, graph: Graph) -> None:
         """See `Device.forget`."""
@@ -203,7 +204,7 @@ class CudaDevice:
         self._driver.cuGraphExecDestroy(ctypes.c_void_p(graph))
 
     def close(self) -> None:
-        """See `Device.close`. Do not call it after a loss: what is left is then the driver's to clean up."""
+        """See `Device.close`. Do not call it after a loss: the driver then cleans up what is left."""
         if self._closed:
             return
         self._closed = True
@@ -223,16 +224,16 @@ class CudaDevice:
         try:
             return call(*given)
         except self._cuda.Error as e:
-            raise lost(what, e, isinstance(e, self._cuda.MemoryError)) from None
+            raise device_lost(what, e, isinstance(e, self._cuda.MemoryError)) from None
 
     def _have(self, what: str, call: Callable[..., R], *given: Any) -> R:
-        """The same of an allocation: where there is no room, nothing was begun, and all else can be given back."""
+        """Allocate. Out of memory is not a loss: nothing was started, so everything else can still be released."""
         try:
             return call(*given)
         except self._cuda.MemoryError as e:
-            raise full(f"{what}: {e}") from None
+            raise out_of_memory(f"{what}: {e}") from None
         except self._cuda.Error as e:
-            raise lost(what, e, memory=False) from None
+            raise device_lost(what, e, memory=False) from None
 
     def _text(self, code: int) -> str:
         name = ctypes.c_char_p()

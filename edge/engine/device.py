@@ -1,6 +1,6 @@
-"""The seam between the pipeline and an accelerator: where things lie and are queued, and what is computed.
+"""Defines the interface between the pipeline and an accelerator: its memory and queues, and the compiled program.
 
-`edge/engine/cuda.py` and `tensorrt.py` are the real ones; the tests have a device of their own.
+`edge/engine/cuda.py` and `tensorrt.py` implement it; the tests have a simulated device.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ Graph = NewType("Graph", int)
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Device memory: where it begins, and how many bytes it has."""
+    """A block of device memory: its address, and its size in bytes."""
 
     address: int
     nbytes: int
 
 
 class Device(Protocol):
-    """An accelerator. Copies, `record`, `wait` and `replay` only queue; what was queued in one stream runs in order.
+    """An accelerator. Copies, `record`, `wait` and `replay` only queue work; the work in one stream runs in order.
 
-    Every call raises EngineError with `lost` set once the device is gone, which may be long after what broke it.
+    Once the device is gone, every call raises EngineError with `lost` set, which may be long after what broke it.
     """
 
     def allocate(self, nbytes: int) -> Memory:
-        """Device memory, of undefined content."""
+        """Allocate device memory, with undefined content."""
 
     def pinned(self, shape: tuple[int, ...]) -> Float:
-        """Page-locked host memory, zeroed. It stays readable after `close` and after a loss."""
+        """Allocate page-locked host memory, zeroed. It stays readable after `close` and after a loss."""
 
     def stream(self) -> Stream: ...
 
     def event(self) -> Event: ...
 
     def copy_in(self, target: Memory, source: Float, stream: Stream) -> None:
-        """Queue a copy of `source`, a contiguous part of pinned memory, to the beginning of `target`."""
+        """Queue a copy of `source`, a contiguous part of pinned memory, to the start of `target`."""
 
     def copy_out(self, target: Float, source: Memory, stream: Stream) -> None:
-        """Queue a copy from the beginning of `source` into all of `target`, a contiguous part of pinned memory."""
+        """Queue a copy from the start of `source` that fills `target`, a contiguous part of pinned memory."""
 
     def record(self, event: Event, stream: Stream) -> None:
-        """The event has happened when all that is queued in the stream so far has run."""
+        """Make the event happen once all that is queued in the stream so far has run."""
 
     def wait(self, stream: Stream, event: Event) -> None:
-        """What is queued in the stream from here on runs after the event, as it was last recorded, if it ever was."""
+        """Make what is queued in the stream from here on wait for the event as last recorded, if it ever was."""
 
     def synchronize(self, event: Event) -> None:
         """Block the caller until the event has happened."""
@@ -59,7 +59,7 @@ class Device(Protocol):
         """Whether the event has happened."""
 
     def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph | None:
-        """What `enqueue` would queue, as one graph, without running it; None where that cannot be captured."""
+        """Capture what `enqueue` queues as one graph, without running it; None if it cannot be captured."""
 
     def replay(self, graph: Graph, stream: Stream) -> None: ...
 
@@ -69,23 +69,23 @@ class Device(Protocol):
 
 
 class Run(Protocol):
-    """One way to run a program. Shapes and places stay as `point` left them until it is called again."""
+    """One instance of a program to run. Shapes and addresses stay as `point` set them until it is called again."""
 
     def point(self, shapes: Mapping[str, tuple[int, ...]], addresses: Mapping[str, int]) -> None:
-        """Give every input its shape, every input and output its place. Host work only."""
+        """Set every input's shape, and every input's and output's address. Works on the host only."""
 
     def enqueue(self, stream: Stream) -> None:
-        """Queue one run."""
+        """Queue one execution."""
 
 
 class Program(Protocol):
     """The compiled graph."""
 
     def new_run(self, place: int) -> Run:
-        """Another run of it. Those of one place compute in the same memory, so they must not overlap on the device.
+        """Make another run. Runs of one `place` share scratch memory, so they must not overlap on the device.
 
-        Those of different places may. A graph is captured of one run and of nothing else: it holds on to what the run
-        knew when it was captured. A program that can have one run only gives that one again, whatever the place.
+        Runs of different places may overlap. A graph captures one run alone, with the shapes and addresses that the run
+        had then. A program that supports only one run returns that one again, whatever the place.
         """
 
     def close(self) -> None: ...
@@ -93,9 +93,9 @@ class Program(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a program was compiled for: (least, most) windows, categories and shots of a run.
+    """What a program was compiled for: (min, max) windows, categories and shots of a run.
 
-    The windows of a run must be a multiple of `step`.
+    The number of windows in a run must be a multiple of `step`.
     """
 
     batch: tuple[int, int]

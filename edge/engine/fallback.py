@@ -1,9 +1,9 @@
-"""Engines in the order of preference, as one: when a device is lost, the next takes over with what was under way.
+"""Combines engines in order of preference: when a device is lost, the next takes over its unfinished batches.
 
     batch ─► engine 1 ─ lost ─► engine 2 runs the same staging again ─► result
 
-Nothing of a batch is lost by this: its windows still lie in the host's half of the staging buffers, which outlive the
-device. The caller goes on filling the same buffer as before.
+No batch is lost by this: its windows are still in the staging buffers on the host, which outlive the device. The caller
+goes on filling the same buffer as before.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from edge.skeleton import Float
 
 Support = tuple[Float, Float] | None
 Tell = Callable[[EngineError, str], None]
-"""Told of an engine that cannot be used or was lost, and what takes over, '' if nothing can."""
+"""Called with the error of an engine that cannot be used or was lost, and the name of the next one, '' if none."""
 
 
 class Fallback:
     """See `Engine`. `engines` are open and take the same windows; the first is used until its device is lost.
 
-    What was under way at a loss, and the buffer that was being filled, the next engine computes at once; from then on
-    it is used as it would be alone.
+    After a loss the next engine computes at once the batches in flight and the buffer that was being filled. From then
+    on it is used as it would be alone.
     """
 
     def __init__(self, engines: Sequence[Engine], tell: Tell = lambda e, name: None, fallbacks: int = 0) -> None:
@@ -62,7 +62,7 @@ class Fallback:
 
     @property
     def ready(self) -> bool:
-        """See `Engine.ready`. Of an engine that was lost with nobody to take over, nothing is."""
+        """See `Engine.ready`. False if the engine was lost and there is no other."""
         return bool(self._under) and (self._kept is not None or self._engine.ready)
 
     @property
@@ -132,7 +132,7 @@ class Fallback:
         try:
             self._catch_up()
         except EngineError:
-            if not self._done:  # nor would the next call have it: who waits until nothing is pending must not for ever
+            if not self._done:  # the next call would fail too: nobody must wait for ever until nothing is pending
                 self._under.clear()
                 self._hand_back()
                 raise
@@ -149,7 +149,7 @@ class Fallback:
     # ---- inside ------------------------------------------------------------------------------------------------
 
     def _take_over(self, e: EngineError) -> None:
-        """Put the next engine in place, if the error means that this one is gone and there is a next. Else raises e."""
+        """Switch to the next engine, if the error means that this one is lost and there is another. Else raise e."""
         if not e.lost or not self._rest:
             raise e
         staging = self.staging
@@ -161,12 +161,12 @@ class Fallback:
             self._engine.bind(*self._bound)
 
     def _hand_back(self) -> None:
-        """Let the kept buffer go once nobody is filling it, and nothing is to be computed out of it."""
+        """Stop keeping the old buffer, once it is not being filled and no batch in it is still to be computed."""
         if self._handed_in and not self._under:
             self._kept, self._handed_in = None, False
 
     def _catch_up(self) -> None:
-        """Compute every batch under way that has no result yet, against the support it was submitted with."""
+        """Compute every batch in flight that has no result yet, with the support set it was submitted with."""
         for staging, n, bound in list(self._under)[len(self._done) :]:
             self._done.append(self._again(staging, n, bound)[1])
 
@@ -191,18 +191,19 @@ _PDEATHSIG = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
 def _with_its_parent(parent: int) -> None:
-    """In a new process: it ends when the one that started it does, however that comes about."""
+    """In a child process: make it end when its parent ends, for whatever reason."""
     _LIBC.prctl(_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before this was asked for
+    if os.getppid() != parent:  # the parent ended before the call above
         os._exit(1)
 
 
 def build_plan(bundle: Bundle) -> Bundle:
-    """Have the plan for this machine built, by the command that a person would type, in a process of its own.
+    """Build the plan for this machine, in a process of its own, with the command that a person would type.
 
-    One at a time: what another process has built for this machine meanwhile is taken.
+    One process builds at a time. If another one has built a plan for this machine meanwhile, that is used.
+    Raises EngineError.
     """
-    with locked(bundle.root / GRAPH):  # and not the folder, which the builder holds while it writes
+    with locked(bundle.root / GRAPH):  # not the folder, which the builder locks while it writes
         now = open_bundle(bundle.root)
         if now.manifest.files != bundle.manifest.files and fitting(now, this_machine())[0]:
             return now
@@ -227,9 +228,9 @@ def build_plan(bundle: Bundle) -> Bundle:
 
 def _ended(code: int) -> str:
     if code >= 0:
-        return f"the builder ended with {code}"
+        return f"the builder ended with exit code {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-    return f"the builder was ended by {name}" + (": as a rule, memory ran out" if -code == signal.SIGKILL else "")
+    return f"the builder was ended by {name}" + (", usually because memory ran out" if -code == signal.SIGKILL else "")
 
 
 def open_first(
@@ -244,9 +245,10 @@ def open_first(
     opener: Callable[..., Engine] = open_engine,
     build: Callable[[Bundle], Bundle] = build_plan,
 ) -> Fallback:
-    """Open every engine that can be opened, in order. `tell` hears of those that cannot; the last error is raised when
-    none can. All are opened now, so that one that takes over at night is known to work. `say` hears that a plan is
-    about to be built, which takes a while.
+    """Open every engine that can be opened, in order. Raises the last EngineError if none can.
+
+    All are opened now, so that an engine that takes over at night is known to work. `tell` is called for each that
+    cannot be opened; `say` before a plan is built, which takes minutes.
     """
     engines: list[Engine] = []
     passed: list[EngineError] = []
@@ -255,10 +257,10 @@ def open_first(
         try:
             try:
                 engines.append(opener(bundle, name, max_batch=size, threads=threads))
-            except NoPlan as e:  # of another error a new plan is no cure
+            except NoPlan as e:  # a new plan would not help with any other error
                 if not build_missing:
                     raise
-                say(f"a plan for this machine is being built, which takes minutes: {e.what}: {e.why}")
+                say(f"building a plan for this machine, which takes minutes: {e.what}: {e.why}")
                 bundle = build(bundle)
                 engines.append(opener(bundle, name, max_batch=size, threads=threads))
         except HaadError as e:

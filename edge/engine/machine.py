@@ -1,6 +1,6 @@
-"""What there is on this machine to run a plan with: asked of the driver and the packages, without starting either.
+"""Finds what this machine has to run a plan with: asks the driver and the packages, without starting TensorRT.
 
-TensorRT 8.6 ends the process when it is started without a CUDA device, so the driver is always asked first.
+Without a CUDA device TensorRT 8.6 ends the process when it is started, so the driver is always asked first.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """The first visible CUDA device. `driver` is the newest CUDA version that its driver serves, `release` what the
-    driver itself is called, as 550.54.15, where it says so.
+    """The first visible CUDA device. `driver` is the newest CUDA version that its driver supports.
+
+    `release` is the driver's own version, like 550.54.15, if it can be read.
     """
 
     name: str
@@ -31,7 +32,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """`problem` says why a plan cannot run here at all, or ''."""
+    """What this machine has. `problem` says why no plan can run here at all, or ''."""
 
     platform: str
     gpu: Gpu | None
@@ -46,7 +47,7 @@ def ask_driver(library: str = "libcuda.so.1") -> Gpu | str:
         driver = ctypes.CDLL(library)
         start = driver.cuInit
     except (OSError, AttributeError):
-        return f"no NVIDIA driver: {library} is not there"
+        return f"no NVIDIA driver: {library} not found"
     if code := start(0):
         return f"the NVIDIA driver finds no device (CUDA error {code})"
     device, version, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(100)
@@ -63,7 +64,7 @@ def ask_driver(library: str = "libcuda.so.1") -> Gpu | str:
 
 
 def driver_release(path: Path = Path("/proc/driver/nvidia/version")) -> str:
-    """The release of the loaded NVIDIA kernel module, or ''; a container may not show it."""
+    """The release of the loaded NVIDIA kernel module, or '': a container may hide it."""
     try:
         found = re.search(r"Kernel Module\D.*?(\d+\.\d+(\.\d+)?)", path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
@@ -77,12 +78,12 @@ def tensorrt_version() -> tuple[str | None, str]:
         return None, "TensorRT is not installed in this environment"
     try:
         return str(importlib.import_module("tensorrt").__version__), ""
-    except Exception as e:  # a package without its libraries raises ImportError, OSError, or kinds of its own
+    except Exception as e:  # a package without its libraries raises ImportError, OSError, or errors of its own
         return None, f"the package tensorrt cannot be loaded: {e!s:.200}"
 
 
 def pycuda_problem() -> str:
-    """Why pycuda cannot be used, or ''. To load it starts nothing: it may have been compiled for another CUDA."""
+    """Why pycuda cannot be used, or ''. It is loaded, which starts nothing: it may be compiled for another CUDA."""
     if importlib.util.find_spec("pycuda") is None:
         return "pycuda is not installed in this environment"
     try:
@@ -94,7 +95,7 @@ def pycuda_problem() -> str:
 
 @functools.cache
 def this_machine() -> Machine:
-    """This machine, asked once in a process."""
+    """This machine, examined once per process."""
     gpu = ask_driver()
     version, why = tensorrt_version()
     if isinstance(gpu, str):

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the default back end, and the reference for every other."""
+"""Runs the graph in ONNX Runtime on the CPU: the default back end, and the reference for all others."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ DEPTH = 2
 
 
 class OnnxEngine:
-    """The exported graph in one inference session. `submit` has a thread of its own run it, without Python's lock.
+    """The exported graph in one inference session. `submit` runs it in a worker thread, without Python's lock.
 
-    One thread computes, without spinning: it shares the machine.
+    It computes in `threads` threads, which do not spin while they wait, since the machine is shared.
     """
 
     fallbacks, categories = 0, None
@@ -42,19 +42,19 @@ class OnnxEngine:
             ) from None
         self.name = f"onnxruntime-{ort.__version__}"
         self._free = deque(Staging.empty(max_batch, bundle.manifest.frames) for _ in range(DEPTH))
-        self._under: deque[tuple[Staging, Future[list[Float]]]] = deque()
+        self._pending: deque[tuple[Staging, Future[list[Float]]]] = deque()
         self._worker = ThreadPoolExecutor(1, "onnx")
         self.bind(np.zeros((1, 1, bundle.manifest.embedding), np.float32), np.ones((1, 1), np.float32))
 
     @property
     def staging(self) -> Staging:
         """See `Engine.staging`."""
-        return self._free[0] if self._free else self._under[0][0]
+        return self._free[0] if self._free else self._pending[0][0]
 
     @property
     def pending(self) -> int:
         """See `Engine.pending`."""
-        return len(self._under)
+        return len(self._pending)
 
     @property
     def full(self) -> bool:
@@ -64,20 +64,20 @@ class OnnxEngine:
     @property
     def ready(self) -> bool:
         """See `Engine.ready`."""
-        return bool(self._under) and self._under[0][1].done()
+        return bool(self._pending) and self._pending[0][1].done()
 
     def admit(self, support: Float) -> None:
-        """See `Engine.admit`: there is room for any."""
+        """See `Engine.admit`: there is room for any support set."""
 
     def bind(self, support: Float, mask: Float) -> None:
-        """See `Engine.bind`. The arrays are used as they are: do not change them afterwards."""
+        """See `Engine.bind`. The arrays are used without a copy: do not change them afterwards."""
         self._support = {
             "support": np.ascontiguousarray(support, np.float32),
             "support_mask": np.ascontiguousarray(mask, np.float32),
         }
 
     def run(self, n: int) -> tuple[Float, Float]:
-        """See `Engine.run`: in the caller's thread."""
+        """See `Engine.run`. Computes in the caller's thread."""
         embedding, distance = self._compute(self.staging, n, self._support, "embedding", "distance")
         return embedding, distance
 
@@ -86,16 +86,16 @@ class OnnxEngine:
         if self.full:
             raise RuntimeError("collect a result before another batch is submitted")
         staging = self._free.popleft()
-        self._under.append((staging, self._worker.submit(self._compute, staging, n, self._support, "distance")))
+        self._pending.append((staging, self._worker.submit(self._compute, staging, n, self._support, "distance")))
 
     def collect(self) -> Float:
         """See `Engine.collect`."""
-        staging, result = self._under.popleft()
+        staging, result = self._pending.popleft()
         self._free.append(staging)
         return result.result()[0]
 
     def close(self) -> None:
-        """See `Engine.close`: the session goes with the engine."""
+        """See `Engine.close`. The session is freed with the object."""
         self._worker.shutdown()
 
     def _compute(self, staging: Staging, n: int, support: dict[str, Float], *wanted: str) -> list[Float]:

@@ -1,4 +1,4 @@
-"""A pipeline of depth three over any accelerator: of three batches each is copied in, computed or copied out.
+"""Runs up to three batches at a time on any accelerator, each being copied in, computed or copied out.
 
     staging 0 ─copy in─► joints, visible ─ program ─► distance ─copy out─► pinned 0
     staging 1 ─copy in─► joints, visible ─ program ─► distance ─copy out─► pinned 1
@@ -6,11 +6,11 @@
                                               ▲
                             support A │ support B: one is read, the other is written
 
-A stream for each of the slots, whose batches may overlap in every way, since two that are computed at a time fill a GPU
-better than one does; and a stream that support sets are written on. The events between them: a batch waits until its
-support is written, and the writing until nobody reads what was there. `places.py` has what is allocated. What computes
-is a `Program`, where it computes a `Device`: `edge/engine/cuda.py` and `tensorrt.py` are the real ones, and the tests
-have a device that runs things as late and in as bad an order as it may.
+Each slot has a stream of its own. Batches of different slots may overlap in every way, since two computed at the same
+time fill a GPU better than one. Support sets are written on another stream. Events order the two: a batch waits until
+its support is written, and writing waits until no batch reads what was there. `places.py` allocates the memory. A
+`Program` computes on a `Device`: `edge/engine/tensorrt.py` and `cuda.py` have the real ones, and the tests a device
+that runs everything as late and as badly ordered as it may.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ import numpy as np
 
 from edge.engine import Staging
 from edge.engine.device import Device, Program, Room
-from edge.engine.places import DEPTH, Bank, Prepared, Slot, buckets, whole
+from edge.engine.places import DEPTH, Bank, Prepared, Slot, backing_array, buckets
 from edge.errors import EngineError
 from edge.skeleton import Float, J
 
 
 def abandon(*lost: object) -> None:
-    """Keep what was lost beyond the end of the process: to destroy it would call into a driver that may crash."""
+    """Never destroy these objects: after a loss that would call into a driver that may crash."""
     for thing in lost:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A batch under way: its slot, how many windows, how many categories."""
+    """A batch in flight: its slot, its number of windows, and the number of categories."""
 
     slot: int
     n: int
@@ -48,8 +48,8 @@ class Pending:
 class Pipeline:
     """Fill `staging`, `submit`, go on filling; `collect` the oldest result when `full`, or when it is needed.
 
-    It has the device and the program from then on: where it cannot be made, both are closed, or left alone if lost.
-    Not for several threads. After a loss every call raises EngineError with `lost`, and the device is not touched.
+    The pipeline owns the device and the program: if its construction fails, both are closed, or abandoned if lost. Use
+    it in one thread. After a loss every call raises EngineError with `lost`, and the device is not touched.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Pipeline:
             raise
 
     def _prepare(self, size: int, frames: int, graphs: bool) -> None:
-        """Allocate all that is ever needed, and put a support set in place."""
+        """Allocate all that is ever needed, and write a support set of zeros."""
         device, program, room, embedding = self._device, self._program, self.room, self._size_of_row
         with self._using():
             keys = [(slot, bucket) for slot in range(DEPTH) for bucket in self.buckets]
@@ -95,15 +95,15 @@ class Pipeline:
             self._one_run = len(runs) == 1
             self._capturing = graphs and not self._one_run
             self._loading = device.stream()
-            # One run computes in one memory: then all is queued in one stream, and nothing of it overlaps.
+            # A single run has a single scratch memory: then everything is queued in one stream, and nothing overlaps.
             streams = [device.stream()] * DEPTH if self._one_run else [device.stream() for _ in range(DEPTH)]
             self._slots = [Slot.on(device, stream, room, size, frames, embedding) for stream in streams]
-            for slot in self._slots:  # rows that a short batch leaves over are computed too: let them be numbers
-                device.copy_in(slot.joints, whole(slot.staging.joints), slot.stream)
-                device.copy_in(slot.visible, whole(slot.staging.visible), slot.stream)
+            for slot in self._slots:  # a short batch computes its unused rows too: they must be numbers
+                device.copy_in(slot.joints, backing_array(slot.staging.joints), slot.stream)
+                device.copy_in(slot.visible, backing_array(slot.staging.visible), slot.stream)
                 device.record(slot.returned, slot.stream)
                 device.synchronize(slot.returned)
-        g, k = room.categories[0], room.shots[0]  # embeddings can be had before there is a support set
+        g, k = room.categories[0], room.shots[0]  # so that embeddings can be computed before there is a support set
         self._write(np.zeros((g, k, embedding), np.float32), np.ones((g, k), np.float32))
 
     @property
@@ -113,7 +113,7 @@ class Pipeline:
 
     @property
     def pending(self) -> int:
-        """How many batches are under way."""
+        """How many batches are in flight."""
         return len(self._pending)
 
     @property
@@ -123,7 +123,7 @@ class Pipeline:
 
     @property
     def ready(self) -> bool:
-        """Whether `collect` would not wait. After a loss it does not: it raises."""
+        """Whether `collect` would not wait. True after a loss: `collect` then raises at once."""
         if not self._pending:
             return False
         try:
@@ -138,7 +138,7 @@ class Pipeline:
         return self.room.categories[1]
 
     def admit(self, support: Float) -> None:
-        """Raises EngineError where the program has no room for support (G, K, D)."""
+        """Raises EngineError if the program has no room for support (G, K, D)."""
         asked, room = support.shape[:2], (self.room.categories, self.room.shots)
         for what, n, (least, most) in zip(("categories", "windows in a category"), asked, room, strict=True):
             if not least <= n <= most:
@@ -151,9 +151,9 @@ class Pipeline:
                 )
 
     def bind(self, support: Float, mask: Float) -> None:
-        """Write support (G, K, D) and mask (G, K) to where no batch under way reads, and use it from the next on.
+        """Write support (G, K, D) and mask (G, K) where no batch in flight reads, and use them from the next batch on.
 
-        What `admit` refuses is refused, and the old one stays.
+        Refuses what `admit` refuses, and then keeps the old support set.
         """
         self.admit(support)
         g, k, d = support.shape
@@ -170,7 +170,7 @@ class Pipeline:
         bank, device = self._banks[other], self._device
         with self._using():
             if bank.shape != (0, 0):
-                device.synchronize(bank.written)  # the copy from its host side is over
+                device.synchronize(bank.written)  # the last copy from its host buffers is done
                 for event in bank.used:
                     device.wait(self._loading, event)
             host, host_mask = bank.host_features[: g * k * d], bank.host_mask[: g * k]
@@ -184,12 +184,12 @@ class Pipeline:
         self._current = other
 
     def submit(self, n: int) -> None:
-        """Start on the first `n` windows of `staging`. Raises EngineError when the device is lost."""
+        """Start computing the first `n` windows of `staging`. Raises EngineError if the device is lost."""
         self._pending.append(self._start(self._filling, n))
         self._filling = (self._filling + 1) % self.depth
 
     def collect(self) -> Float:
-        """distance (n, G) of the oldest batch under way."""
+        """distance (n, G) of the oldest batch in flight."""
         result = self._finish(self._pending[0])
         self._pending.popleft()
         return result
@@ -206,10 +206,10 @@ class Pipeline:
                 self._finish(self._start(slot, min(n, self.staging.size)))
 
     def close(self) -> None:
-        """Give everything back. Staging stays readable. After a loss nothing can be: the driver has it."""
+        """Release everything; staging stays readable. After a loss nothing can be released: the driver does that."""
         if not self._lost:
-            with contextlib.suppress(EngineError):  # it may be lost just now
-                while self._pending:  # nothing of the program may still run when it goes
+            with contextlib.suppress(EngineError):  # the device may get lost just now
+                while self._pending:  # the program may not be running when it is closed
                     self.collect()
                 with self._using():
                     for bank in self._banks:
@@ -248,7 +248,7 @@ class Pipeline:
                 device.copy_out(slot.host_embedding[:n], slot.embedding, slot.stream)
             device.record(slot.returned, slot.stream)
             if self._capturing and not prepared.captured:
-                # After a change of shape the first run must not be a captured one: that was it.
+                # After a change of shape the first run must not be captured. This was it.
                 prepared.captured = True
                 prepared.graph = device.capture(slot.stream, lambda: prepared.run.enqueue(slot.stream))
         return Pending(index, n, g)
@@ -261,7 +261,7 @@ class Pipeline:
         return distance
 
     def _point(self, prepared: Prepared, index: int, bucket: int) -> None:
-        """Shapes and addresses for a run against the current support set, unless they are so already."""
+        """Set a run's shapes and addresses for the current support set, unless they are set already."""
         if prepared.pointed and not self._one_run:
             return
         slot, bank = self._slots[index], self._banks[self._current]
@@ -285,7 +285,7 @@ class Pipeline:
         prepared.pointed = True
 
     def _forget(self, bank: Bank) -> None:
-        """Graphs hold the shapes they were captured with."""
+        """Drop a bank's graphs, which are bound to the shapes they were captured with."""
         for prepared in bank.runs.values():
             if prepared.graph is not None:
                 self._device.forget(prepared.graph)
@@ -297,7 +297,7 @@ class Pipeline:
 
     @contextlib.contextmanager
     def _using(self) -> Iterator[None]:
-        """Touch the device, unless it is lost; remember if it gets lost."""
+        """Use the device inside the block. Raises EngineError if it is lost; remembers if it gets lost."""
         self._alive()
         try:
             yield

@@ -1,7 +1,7 @@
-"""What a pipeline allocates, once: a place for each batch under way, one for each support set, and their sizes.
+"""Allocates, once, all that a pipeline needs: a slot for each batch in flight and a bank for each support set.
 
 Slot: a stream; staging, joints, visible, distance, embedding   × DEPTH, `buckets(…)[-1]` windows each
-Bank: support features and mask   × 2, the room of the plan each; a run for every slot and size
+Bank: support features and mask   × 2, the most that the plan takes each; a run for every slot and bucket
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from edge.engine.device import Device, Event, Graph, Memory, Room, Run, Stream
 from edge.skeleton import Float, J
 
 DEPTH = 3
-"""Of three batches one may be copied in, one computed and one copied out at a time."""
+"""Three batches in flight: one may be copied in while one is computed and one copied out."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """A place for one batch, on the host and on the device, and the stream that all of it is queued in."""
+    """The buffers of one batch, on the host and on the device, and the stream in which all its work is queued."""
 
     stream: Stream
     staging: Staging
@@ -34,7 +34,7 @@ class Slot:
 
     @classmethod
     def on(cls, d: Device, stream: Stream, room: Room, size: int, frames: int, embedding: int) -> Slot:
-        """For batches of `size` windows at most, padded to the largest bucket."""
+        """Allocate a slot for batches of at most `size` windows, padded to the largest bucket."""
         rows, most = buckets(room.batch[0], size, room.step)[-1], room.categories[1]
         joints, visible = d.pinned((rows, frames, J, 3)), d.pinned((rows, frames, J))
         return cls(
@@ -52,7 +52,7 @@ class Slot:
 
 @dataclass(slots=True)
 class Prepared:
-    """The run of one bucket, from one slot, against one bank; and its graph, once it was captured."""
+    """The run of one bucket, in one slot, against one bank; and its CUDA graph, once captured."""
 
     run: Run
     pointed: bool = False
@@ -62,9 +62,9 @@ class Prepared:
 
 @dataclass(slots=True)
 class Bank:
-    """One of the two places for a support set, and the runs that read it, by (slot, bucket).
+    """The buffers of one of the two support sets, and the runs that read it, by (slot, bucket).
 
-    `used[slot]` is when the last batch of that slot has read it: batches of several slots may read it at a time.
+    `used[slot]` happens when that slot's last batch has read it: batches of several slots may read it at a time.
     """
 
     features: Memory
@@ -78,7 +78,7 @@ class Bank:
 
     @classmethod
     def on(cls, d: Device, room: Room, embedding: int, runs: dict[tuple[int, int], Prepared]) -> Bank:
-        """For as large a support set as there is room for."""
+        """Allocate a bank for the largest support set that the plan takes."""
         n = room.categories[1] * room.shots[1]
         full = n * embedding
         memory, host = (d.allocate(4 * full), d.allocate(4 * n)), (d.pinned((full,)), d.pinned((n,)))
@@ -86,19 +86,19 @@ class Bank:
 
 
 def buckets(least: int, most: int, step: int = 1) -> tuple[int, ...]:
-    """The sizes that batches are padded to: powers of two from `least` on, and `most`, in multiples of `step`."""
+    """The sizes that batches are padded to: `least`, powers of two, and `most`, rounded up to multiples of `step`."""
     powers = {1 << i for i in range(most.bit_length()) if least <= 1 << i < most}
     return tuple(sorted({-(-n // step) * step for n in (least, *powers, max(least, most))}))
 
 
-def whole(part: Float) -> Float:
-    """The pinned array that a staging buffer is the beginning of."""
+def backing_array(part: Float) -> Float:
+    """The pinned array that a staging buffer is the first part of."""
     base = part.base
     return base if isinstance(base, np.ndarray) and base.shape[1:] == part.shape[1:] else part
 
 
 def memory_of(room: Room, frames: int, embedding: int, max_batch: int) -> int:
-    """Bytes of device memory that a pipeline allocates, beside the program's own."""
+    """Bytes of device memory that a pipeline allocates, besides the program's own."""
     rows = buckets(room.batch[0], min(max_batch, room.batch[1]), room.step)[-1]
     per_slot = (rows * frames * J * 4, rows * room.categories[1], rows * embedding)
     per_bank = room.categories[1] * room.shots[1] * (embedding + 1)

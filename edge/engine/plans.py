@@ -1,6 +1,6 @@
-"""Which of a bundle's plans this machine can run, and of every other why not, in one line each.
+"""Chooses the plan of a bundle that this machine runs best, and says in one line why each other plan cannot run.
 
-Nothing of a plan is touched here but its record: its bytes are read, and their hash compared, when it has been chosen.
+Only the plans' records are read here. A plan's bytes are read, and their hash compared, once it has been chosen.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ def misfit(bundle: Bundle, record: PlanRecord, here: Machine) -> str:
     if record.compute_capability != here.gpu.capability:
         return (
             f"built for compute capability {record.compute_capability} ({record.gpu}), "
-            f"this GPU has {here.gpu.capability} ({here.gpu.name})"
+            f"but this GPU has {here.gpu.capability} ({here.gpu.name})"
         )
     if record.machine != here.platform:
-        return f"built on {record.machine}, this is {here.platform}"
+        return f"built on {record.machine}, but this is {here.platform}"
     if record.tensorrt != here.tensorrt:
         if not record.version_compatible:
-            return f"built by TensorRT {record.tensorrt}, here is {here.tensorrt}, and a plan runs in its own alone"
+            return (
+                f"built by TensorRT {record.tensorrt}, but here is {here.tensorrt}: a plan runs only in its own version"
+            )
         if not _reaches(record.tensorrt, here.tensorrt):
-            return f"built by TensorRT {record.tensorrt}, version-compatible, which {here.tensorrt} is not in reach of"
+            return f"built by TensorRT {record.tensorrt}, version-compatible, but not with {here.tensorrt}"
     if _numbers(here.gpu.driver)[0] < _numbers(record.cuda)[0]:
-        return f"built with CUDA {record.cuda}, the driver here serves up to {here.gpu.driver}"
+        return f"built with CUDA {record.cuda}, but the driver here supports only up to {here.gpu.driver}"
     return ""
 
 
 def _reaches(built: str, here: str) -> bool:
-    """A version-compatible plan runs in later versions: of its own major one, and of the next that there was."""
+    """Whether a version-compatible plan runs in `here`: a later version of the same major release, or of the next."""
     a, b = _numbers(built), _numbers(here)
     return b >= a and (a[0] == b[0] or (a[0], b[0]) in {(8, 10), (10, 11)})
 
@@ -47,9 +49,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def fitting(bundle: Bundle, here: Machine) -> tuple[list[PlanRecord], dict[str, str]]:
-    """The plans that can run here, the best first, and of the others why not.
+    """The plans that can run here, best first, and for each other target why its plan cannot.
 
-    Best: of this very TensorRT version before a version-compatible one, then float16 before float32.
+    Best: built by this TensorRT version before version-compatible, then float16 before float32.
     """
     fit, unfit = [], {}
     for target in plan_names(bundle):
@@ -67,9 +69,9 @@ def fitting(bundle: Bundle, here: Machine) -> tuple[list[PlanRecord], dict[str, 
 
 
 def missing(bundle: Bundle, here: Machine) -> list[str]:
-    """What `haad-edge` is given to build the plan that is missing here, with the options of the one that comes nearest.
+    """The arguments of `haad-edge` that build the plan missing here, with the options of the most similar plan.
 
-    That is one of this kind of GPU, by another TensorRT or of another graph; then one of any other.
+    Most similar: one for this kind of GPU, from another TensorRT or another graph; else one for any other GPU.
     """
     known = []
     for target in plan_names(bundle):
@@ -83,13 +85,14 @@ def missing(bundle: Bundle, here: Machine) -> list[str]:
 
 
 def choose(bundle: Bundle, here: Machine) -> PlanRecord:
-    """The best plan for this machine. Raises EngineError where it cannot run one at all, and NoPlan that says why there
-    is none and how to get one.
+    """The best plan for this machine.
+
+    Raises EngineError if it cannot run plans at all; NoPlan, saying why and how to get one, if no plan fits.
     """
     if here.problem:
-        fix = "see that nvidia-smi lists one (on a Jetson: tegrastats); or engine: onnx"
+        fix = "see that nvidia-smi lists a GPU (on a Jetson: tegrastats); or set engine: onnx"
         if here.gpu is not None:
-            fix = "docs/jetson.md says how it is installed, and what else may be wrong; or engine: onnx"
+            fix = "docs/jetson.md says how to install it, and what else may be wrong; or set engine: onnx"
         raise EngineError("the engine 'tensorrt' cannot run here", why=here.problem, fix=fix)
     fit, unfit = fitting(bundle, here)
     if not fit:

@@ -1,4 +1,4 @@
-"""`engine.json`: what stands beside everything that was built for one kind of runtime. Read without onnx or torch.
+"""Reads `engine.json`, the record beside each built engine. Needs neither onnx nor torch.
 
 BUNDLE/engines/<target>/engine.onnx or engine.plan    what was built
                         engine.json                   EngineRecord or PlanRecord
@@ -16,11 +16,11 @@ from edge.errors import BundleError
 
 FOLDER, RECORD = "engines", "engine.json"
 PLANS = "tensorrt-"
-"""How the targets of plans begin."""
+"""The prefix of every plan's target."""
 
 
 class Gate(BaseModel):
-    """What the accuracy gate found, and what it asked for (`builder.gate.Verdict`)."""
+    """What the accuracy gate found, and its limits (`builder.gate.Verdict`)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -33,7 +33,7 @@ class Gate(BaseModel):
 
 
 class EngineRecord(BaseModel):
-    """The typed float16 graph. Hashes are sha256. What needs a GPU to be known is not there, rather than null."""
+    """The record of a typed float16 graph. Hashes are sha256. It has no fields for what only a GPU could tell."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -42,13 +42,13 @@ class EngineRecord(BaseModel):
     precision: Literal["fp16"]
     file: str
     sha256: str
-    graph: str = Field(description="hash of the float32 encoder.onnx that it was made of")
+    graph: str = Field(description="hash of the float32 encoder.onnx that it was built from")
     model: str
     opset: int
     islands: list[str]
     inputs: dict[str, list[int | str]]
     outputs: dict[str, list[int | str]]
-    reads: list[str] = Field(description="the TensorRT versions whose parser takes it, by their lists")
+    reads: list[str] = Field(description="the TensorRT versions whose parsers read it, by their lists")
     gate: Gate
     runtime: str
     machine: str
@@ -60,7 +60,7 @@ Range = Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(min_length=
 
 
 class Profile(BaseModel):
-    """Least, usual and most of each free axis: windows in a batch, categories, windows of a category."""
+    """Minimum, usual and maximum size of each free axis: windows in a batch, categories, windows of a category."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,15 +70,16 @@ class Profile(BaseModel):
 
 
 SAME = 1e-5
-"""No embedding with a part in float16 is as near to float32's: the greatest difference is 6e-4 with all of the body."""
+"""An embedding nearer than this to float32's was computed in float32: with the body in float16 the greatest
+difference is 6e-4."""
 
 
 WORD = r"^(--(batch|support|workspace|float32|version-compatible)|[\w./:][\w./:-]*)$"
-"""An option that says what a plan is, or its value. No other: a record is data, and its words are run as a command."""
+"""An option that says how a plan is built, or its value. Nothing else: these words from a file are run as a command."""
 
 
 class PlanRecord(BaseModel):
-    """A TensorRT plan. `tensorrt`, `compute_capability`, `machine` and `driver` say where it runs."""
+    """The record of a TensorRT plan. `tensorrt`, `compute_capability`, `machine` and `driver` say where it runs."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -87,11 +88,11 @@ class PlanRecord(BaseModel):
     precision: Literal["fp16", "fp32"]
     file: Literal["engine.plan"] = "engine.plan"
     sha256: str
-    graph: str = Field(description="hash of the float32 encoder.onnx that it was made of")
+    graph: str = Field(description="hash of the float32 encoder.onnx that it was built from")
     model: str
     opset: int
     islands: list[str]
-    typed: bool = Field(description="strongly typed: precision as the graph has it, not by flags")
+    typed: bool = Field(description="strongly typed: precision is in the graph, not set by flags")
     inputs: dict[str, list[int]]
     outputs: dict[str, list[int]]
     profile: Profile
@@ -109,7 +110,7 @@ class PlanRecord(BaseModel):
     workspace_mib: int
     asked: list[Annotated[str, Field(pattern=WORD)]] = Field(
         default=[],
-        description="options of haad-edge build that say what a plan is, but for --precision, where not the defaults",
+        description="the options of haad-edge build, without --precision, that were not at their defaults",
     )
     parity: dict[str, float] = Field(
         description="greatest differences to ONNX Runtime's float32, over the gate's windows"
@@ -119,13 +120,13 @@ class PlanRecord(BaseModel):
     latency_ms: dict[str, list[float]] = Field(description="[p50, p99] by batch size, copies included")
 
 
-def computed(record: PlanRecord) -> str:
-    """fp16 or fp32: what a plan computes in. TensorRT 8 may make a plan that may use float16 and does not."""
+def actual_precision(record: PlanRecord) -> str:
+    """fp16 or fp32: what a plan computes in. TensorRT 8 may be allowed to use float16 and not use it."""
     return "fp32" if record.parity.get("embedding", 1.0) < SAME else record.precision
 
 
 def engine_names(bundle: Bundle) -> list[str]:
-    """The targets that a bundle holds an engine for."""
+    """The targets of all engines in a bundle."""
     ends = f"/{RECORD}"
     return sorted(
         n.removeprefix(f"{FOLDER}/").removesuffix(ends)
@@ -135,17 +136,17 @@ def engine_names(bundle: Bundle) -> list[str]:
 
 
 def plan_names(bundle: Bundle) -> list[str]:
-    """Those of them that are TensorRT plans."""
+    """The targets of all TensorRT plans in a bundle."""
     return [n for n in engine_names(bundle) if n.startswith(PLANS)]
 
 
 def read_record(bundle: Bundle, target: str) -> EngineRecord:
-    """engine.json of a float16 graph, after its hash matched. Raises BundleError."""
+    """Read engine.json of a float16 graph, if its hash matches. Raises BundleError."""
     return _read(bundle, target, EngineRecord)
 
 
 def read_plan(bundle: Bundle, target: str) -> PlanRecord:
-    """engine.json of a plan, after its hash matched. Raises BundleError."""
+    """Read engine.json of a plan, if its hash matches. Raises BundleError."""
     return _read(bundle, target, PlanRecord)
 
 
@@ -161,13 +162,14 @@ def _read(bundle: Bundle, target: str, kind: type[Kind]) -> Kind:
         raise BundleError(
             f"{bundle.root / name}: field '{'.'.join(map(str, first['loc']))}'",
             why=first["msg"],
-            fix=again(bundle, target),
+            fix=rebuild_command(bundle, target),
         ) from None
 
 
-def again(bundle: Bundle, target: str = "", asked: Sequence[str] = ()) -> str:
-    """The command that builds an engine anew: the float16 graph, or a plan for the machine that it is typed on, with
-    the options that another one was built with.
+def rebuild_command(bundle: Bundle, target: str = "", asked: Sequence[str] = ()) -> str:
+    """The command that builds an engine again: the float16 graph, or a plan for the machine on which it is run.
+
+    `asked`: the options that a plan was built with.
     """
     if target.startswith(PLANS):
         precision = "fp32" if "-fp32" in target else "fp16"
@@ -176,19 +178,19 @@ def again(bundle: Bundle, target: str = "", asked: Sequence[str] = ()) -> str:
 
 
 def plan_words(bundle: Bundle, precision: str, asked: Sequence[str]) -> list[str]:
-    """What `haad-edge` is given to build a plan."""
+    """The arguments of `haad-edge` that build a plan."""
     return ["build", str(bundle.root), "--target", "tensorrt", "--precision", precision, *asked]
 
 
 def left_behind(bundle: Bundle) -> Iterator[tuple[str, str, str]]:
-    """Engines that no longer belong to the bundle's graph, why, and the command that makes one that does."""
+    """Yield each engine that does not belong to the bundle's graph, why, and the command that rebuilds it."""
     for name in engine_names(bundle):
-        fix = again(bundle, name)
+        fix = rebuild_command(bundle, name)
         try:
             record = read_plan(bundle, name) if name.startswith(PLANS) else read_record(bundle, name)
             why = stale(bundle, record)
             if isinstance(record, PlanRecord):
-                fix = again(bundle, name, record.asked)
+                fix = rebuild_command(bundle, name, record.asked)
         except BundleError as e:
             why = str(e)
         if why:
@@ -198,7 +200,7 @@ def left_behind(bundle: Bundle) -> Iterator[tuple[str, str, str]]:
 def stale(bundle: Bundle, record: EngineRecord | PlanRecord) -> str:
     """Why an engine does not belong to the bundle's graph, or ''."""
     if record.graph != bundle.manifest.files.get(GRAPH):
-        return f"made of another graph ({record.graph[:12]}…) than the {GRAPH} beside it"
+        return f"built from another graph ({record.graph[:12]}…) than the {GRAPH} beside it"
     if record.sha256 != bundle.manifest.files.get(f"{FOLDER}/{record.target}/{record.file}"):
-        return f"{RECORD} and manifest.json name different hashes of {record.file}"
+        return f"{RECORD} and manifest.json have different hashes for {record.file}"
     return ""

@@ -1,9 +1,9 @@
-"""A TensorRT plan behind `edge.engine.device.Program`, by the calls that TensorRT 8.5 to 11 have in common.
+"""Implements `edge.engine.device.Program` with a TensorRT plan, using calls that TensorRT 8.5 to 11 share.
 
     engine.json ─fits?─► engine.plan ─sha256?─► Runtime ─► engine ─name, inputs, outputs?─► contexts ─► Pipeline
 
-A plan is native code once it is deserialised, so its bytes are checked first and the very same bytes are used. What a
-version lacks is found by name; versions are compared only for plans, which run in the one that built them.
+A plan is native code once it is deserialised, so its bytes are checked first, and the same bytes are used. Calls that
+some versions lack are looked up by name. Versions are compared only for plans, which run in the one that built them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edge.engine.device import Device, Memory, Room, Stream
 from edge.engine.machine import this_machine
 from edge.engine.pipeline import Pipeline
 from edge.engine.plans import choose
-from edge.engine.record import FOLDER, PlanRecord, again, computed
+from edge.engine.record import FOLDER, PlanRecord, actual_precision, rebuild_command
 from edge.errors import BundleError, EngineError, NoPlan
 
 if TYPE_CHECKING:
@@ -32,19 +32,20 @@ R = TypeVar("R")
 INPUTS = ("joints", "visible", "support", "support_mask")
 OUTPUTS = ("embedding", "distance")
 OUT_OF_MEMORY = re.compile(r"out ?of ?memory|bad_alloc", re.IGNORECASE)
-"""As TensorRT (OutOfMemory), CUDA ("out of memory") and C++ name it in TensorRT's log."""
+"""How TensorRT (OutOfMemory), CUDA ("out of memory") and C++ (bad_alloc) say it in TensorRT's log."""
 
 
 def name_of(graph: str) -> str:
-    """A plan's own name: it carries no other data of ours, and the name comes back from the engine."""
+    """The name that a plan is built with. It is the only data of ours that an engine gives back."""
     return f"haad-{graph[:16]}"
 
 
 @functools.cache
 def make_log() -> Any:
-    """A logger that keeps the last errors, for the text of ours, and prints nothing. TensorRT holds on to its first.
+    """A logger that keeps the last errors for our own messages, and prints nothing.
 
-    So one logger hears of everything in a process, and what was told of one failure must not be told of the next.
+    TensorRT keeps using the first logger it gets, so there is one per process. `told` clears it, so that the errors of
+    one failure are not reported with the next.
     """
     import tensorrt as trt
 
@@ -58,7 +59,7 @@ def make_log() -> Any:
                 self.lines.append(msg)
 
         def told(self) -> str:
-            """The errors since it was last asked, in one line."""
+            """The errors since the last call, in one line."""
             text = textwrap.shorten("; ".join(self.lines), 400, placeholder=" …")
             self.lines.clear()
             return text or "TensorRT gave no reason"
@@ -67,7 +68,7 @@ def make_log() -> Any:
 
 
 def start(make: Callable[[Any], R], log: Any) -> R:
-    """A Runtime or a Builder. Where TensorRT cannot start, its bindings raise TypeError over an empty pointer."""
+    """Make a Runtime or a Builder. If TensorRT cannot start, its bindings raise TypeError over a null pointer."""
     try:
         return make(log)
     except TypeError as e:
@@ -76,7 +77,7 @@ def start(make: Callable[[Any], R], log: Any) -> R:
 
 
 class TensorrtRun:
-    """One execution context, without memory of its own to compute in."""
+    """One execution context, without scratch memory of its own."""
 
     def __init__(self, context: trt.IExecutionContext, log: Any) -> None:
         self.context: trt.IExecutionContext | None = context
@@ -90,7 +91,7 @@ class TensorrtRun:
                 raise EngineError(f"TensorRT refuses {name} of shape {shape}", why=self._log.told())
         for name, address in addresses.items():
             if not context.set_tensor_address(name, address):
-                raise EngineError(f"TensorRT refuses the place of {name}", why=self._log.told())
+                raise EngineError(f"TensorRT refuses the address of {name}", why=self._log.told())
 
     def enqueue(self, stream: Stream) -> None:
         """See `Run.enqueue`."""
@@ -104,12 +105,12 @@ class TensorrtRun:
 
 
 class TensorrtProgram:
-    """A plan, ready to run. Open a CudaDevice in the same thread first: TensorRT takes its context.
+    """A plan, ready to run. Open a CudaDevice in the same thread first: TensorRT uses its context.
 
-    Every run is an execution context of its own, since a CUDA graph relies on the state of the one it was captured of
-    (NVIDIA/TensorRT issue 3798). Those of one place compute one after the other, so one piece of memory serves them
-    all. In TensorRT 8.5 the profile of a plan belongs to one context: there all runs are the same one, with the memory
-    of the place that was asked for first, and no graph is captured.
+    Every run is an execution context of its own, since a CUDA graph relies on the state of the context it was captured
+    from (NVIDIA/TensorRT issue 3798). Runs of one place compute one after the other, so they share scratch memory. In
+    TensorRT 8.5 a plan's profile belongs to one context: there all runs are the same one, with the memory of the place
+    that was first requested, and no graph is captured.
     """
 
     def __init__(self, plan: bytes, record: PlanRecord, where: str, fix: str, device: Device) -> None:
@@ -119,20 +120,20 @@ class TensorrtProgram:
         self._runtime = start(trt.Runtime, self._log)
         loader = self._runtime
         if record.version_compatible and record.tensorrt != trt.__version__:
-            # Versions before 8.6 have no such call; `plans.misfit` lets no such plan near them.
+            # Versions before 8.6 have no such call; `plans.misfit` keeps such plans from them.
             loader = getattr(self._runtime, "load_runtime")(lean_library(record.tensorrt, where))  # noqa: B009
         engine = loader.deserialize_cuda_engine(plan) if loader else None
         if engine is None:
             why = self._log.told()
-            if OUT_OF_MEMORY.search(why):  # of which a new plan would be no cure
+            if OUT_OF_MEMORY.search(why):  # a new plan would not help
                 raise EngineError(
-                    f"{where}: no room on the GPU to load the plan", why=why, fix="end what else uses the GPU"
+                    f"{where}: no room on the GPU to load the plan", why=why, fix="stop other programs that use the GPU"
                 )
             raise NoPlan(f"{where}: TensorRT {trt.__version__} refuses the plan", why=why, fix=fix)
         if engine.name != name_of(record.graph):
             raise NoPlan(
                 f"{where}: the plan is named '{engine.name}'",
-                why=f"{name_of(record.graph)} was built of the graph beside it",
+                why=f"a plan built from the graph beside it is named {name_of(record.graph)}",
                 fix=fix,
             )
         if why := self._strange(engine, record):
@@ -146,7 +147,7 @@ class TensorrtProgram:
 
     @staticmethod
     def _strange(engine: trt.ICudaEngine, record: PlanRecord) -> str:
-        """What of the engine's inputs, outputs and profile is not as recorded, or ''."""
+        """How the engine's inputs, outputs or profile differ from the record, or ''."""
         import tensorrt as trt
 
         found: dict[str, list[str]] = {"in": [], "out": []}
@@ -159,7 +160,7 @@ class TensorrtProgram:
             if shape != list(engine.get_tensor_shape(name)):
                 return f"{name} has shape {list(engine.get_tensor_shape(name))}, not {shape}"
         if sorted(found["in"]) != sorted(INPUTS) or sorted(found["out"]) != sorted(OUTPUTS):
-            return f"it takes {found['in']} and gives {found['out']}"
+            return f"its inputs are {found['in']}, its outputs {found['out']}"
         p = record.profile
         for name, axis, wanted in (("joints", 0, p.batch), ("support", 0, p.categories), ("support", 1, p.shots)):
             shapes = engine.get_tensor_profile_shape(name, 0)
@@ -175,7 +176,7 @@ class TensorrtProgram:
             raise RuntimeError("the program was closed")
         if self._alone:
             return self._runs[0]
-        # From 10 on one asks for it by a strategy, and hands the memory over with its size.
+        # From version 10 on, such a context is requested by a strategy, and is given the memory with its size.
         strategy = getattr(trt, "ExecutionContextAllocationStrategy", None)
         name = "create_execution_context" if strategy else "create_execution_context_without_device_memory"
         context = getattr(self._engine, name)(*([strategy.USER_MANAGED] if strategy else []))
@@ -183,7 +184,7 @@ class TensorrtProgram:
             raise EngineError(
                 f"{self._where}: no room on the GPU to run the plan",
                 why=self._log.told(),
-                fix="end what else uses the GPU",
+                fix="stop other programs that use the GPU",
             )
         if self._runs and context.active_optimization_profile < 0:
             self._alone = True
@@ -199,14 +200,17 @@ class TensorrtProgram:
         return self._runs[-1]
 
     def close(self) -> None:
-        """See `Program.close`: the contexts before their engine."""
+        """See `Program.close`. The contexts go before their engine."""
         for run in self._runs:
             run.context = None
         self._engine = None
 
 
 def lean_library(version: str, where: str) -> str:
-    """The lean runtime of the version that built a plan: from its package, or else as the system's loader finds it."""
+    """The path of the lean runtime of the version that built a plan: in its package, else in a system folder.
+
+    Raises NoPlan if there is none.
+    """
     name = f"libnvinfer_lean.so.{version.split('.')[0]}"
     for package in ("tensorrt_lean_libs", "tensorrt_lean"):
         spec = importlib.util.find_spec(package)
@@ -218,20 +222,20 @@ def lean_library(version: str, where: str) -> str:
             return str(path)
     raise NoPlan(
         f"{where}: needs {name}",
-        why="a version-compatible plan runs elsewhere through the lean runtime of the version that built it",
+        why="other versions run a version-compatible plan through the lean runtime of the version that built it",
         fix=f"pip install tensorrt-lean=={version}, or build a plan here",
     )
 
 
 def room_of(record: PlanRecord) -> Room:
-    """What the plan's profile has room for."""
+    """The sizes that a plan's profile allows."""
     p = record.profile
     batch, categories, shots = ((axis[0], axis[2]) for axis in (p.batch, p.categories, p.shots))
     return Room(batch, categories, shots, record.together)
 
 
 def without(asked: Sequence[str], option: str) -> list[str]:
-    """The options but for one that has a value."""
+    """The options without `option` and its value."""
     at = list(asked).index(option) if option in asked else len(asked)
     return [*asked[:at], *asked[at + 2 :]]
 
@@ -245,13 +249,13 @@ def open_plan(
     graphs: bool = True,
     device: Device | None = None,
 ) -> Pipeline:
-    """A pipeline on the GPU that runs `plan`, whose hash was compared. Raises EngineError."""
+    """A pipeline on the GPU that runs `plan`, whose hash the caller has checked. Raises EngineError."""
     where = str(bundle.root / FOLDER / record.target)
     if device is None:
         from edge.engine.cuda import CudaDevice
 
         device = CudaDevice()
-    program = TensorrtProgram(plan, record, where, again(bundle, record.target, record.asked), device)
+    program = TensorrtProgram(plan, record, where, rebuild_command(bundle, record.target, record.asked), device)
     m = bundle.manifest
     return Pipeline(
         device,
@@ -260,15 +264,15 @@ def open_plan(
         m.frames,
         m.embedding,
         max_batch=max_batch,
-        name=f"tensorrt-{record.tensorrt}-{computed(record)}",
-        anew=again(bundle, record.target, without(record.asked, "--support")),
+        name=f"tensorrt-{record.tensorrt}-{actual_precision(record)}",
+        anew=rebuild_command(bundle, record.target, without(record.asked, "--support")),
         graphs=graphs,
         warm=True,
     )
 
 
 def open_tensorrt(bundle: Bundle, *, max_batch: int) -> Pipeline:
-    """The bundle's best plan for this machine. Raises EngineError saying why there is none and how to get one."""
+    """Open the bundle's best plan for this machine. Raises EngineError, saying why there is none and how to get one."""
     record, plan = chosen_plan(bundle)
     return open_plan(bundle, record, plan, max_batch=max_batch)
 
@@ -276,14 +280,14 @@ def open_tensorrt(bundle: Bundle, *, max_batch: int) -> Pipeline:
 def chosen_plan(bundle: Bundle) -> tuple[PlanRecord, bytes]:
     """The record and the bytes of the best plan for this machine. Raises EngineError or BundleError.
 
-    A build may replace them after the bundle was opened: its hashes are then those of the plan before, and the bundle
-    is read once more.
+    A build may replace the plan after the bundle was opened, so that its hashes are those of the old plan. Then the
+    bundle is read once more.
     """
     try:
         record = choose(bundle, this_machine())
         return record, bundle.read(f"{FOLDER}/{record.target}/{record.file}")
     except (NoPlan, BundleError):
-        with locked(bundle.root):  # a build holds it from its first file to the manifest
+        with locked(bundle.root):  # a build locks it from its first file to the manifest
             now = open_bundle(bundle.root)
             changed = now.manifest.files != bundle.manifest.files
             if not changed or now.manifest.files.get(GRAPH) != bundle.manifest.files.get(GRAPH):

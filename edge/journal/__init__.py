@@ -1,4 +1,4 @@
-"""What keeps alerts: the file on disk, the way out through it, and the socket that answers for what is in it.
+"""Keeps alerts: the journal on disk, the outbox that publishes through it, and the socket that replays from it.
 
 Announcer ──► Outbox ──► Journal (SQLite) ──► sink
                             ▲ ReplayServer: from number N on

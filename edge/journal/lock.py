@@ -1,4 +1,4 @@
-"""One owner for a file: a lock that the kernel lets go of when its process ends, however it ends."""
+"""Locks a file for one process. The kernel releases the lock when the process ends, however it ends."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from edge.errors import SettingsError
 
 
 class FileLock:
-    """Holds `<path>.lock` until closed; a file beside it, as closing any handle of SQLite's own drops its locks."""
+    """Holds `<path>.lock` until closed. A separate file, since closing any handle of SQLite's own drops its locks."""
 
     def __init__(self, path: Path, *, fix: str) -> None:
-        """Raises SettingsError, with `fix` as what to do, when another process holds it; OSError if it fails."""
-        path = path.resolve()  # by whatever other name it is opened too
+        """Raises SettingsError with this `fix` if another process holds the lock; OSError if locking fails."""
+        path = path.resolve()  # the same lock whatever name the file is opened by
         self._fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -29,7 +29,7 @@ class FileLock:
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def close(self) -> None:
-        """Let go; again does nothing."""
+        """Release the lock. A second call does nothing."""
         if self._fd >= 0:
             os.close(self._fd)
         self._fd = -1

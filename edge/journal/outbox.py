@@ -1,9 +1,9 @@
-"""Alerts on their way out: to disk first, then to subscribers, and the loop waits for neither.
+"""Writes alerts to disk and then publishes them, in a thread of its own, so that the loop waits for neither.
 
 loop ── put ──► waiting ──► thread: journal.append (what has gathered, one fsync) ──► sink.send ──► subscribers
-                   └─ a disk that fails, or does not answer for a second: published all the same, state degraded
+                   └─ if the disk fails, or does not answer for a second: published anyway, state degraded
 
-What was published without the disk stays in memory, is replayed from there, and is written once the disk works again.
+What was published unwritten stays in memory, is replayed from there, and is written once the disk works again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GATHER = 256
 
 
 class SharedSink:
-    """A sink that two threads use in turn; ZeroMQ's sockets allow that, one at a time."""
+    """A sink shared by two threads behind a lock: ZeroMQ sockets allow that, one thread at a time."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink, self._lock = sink, threading.Lock()
@@ -55,10 +55,10 @@ class SharedSink:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Messages in order: all that is held below `upto`. `first` and `next` are of the whole journal.
+    """Messages in order: all that are kept below `upto`. `first` and `next` are those of the whole journal.
 
-    `began` is the number with which this life of the engine began. Below `thinned` messages that said only that an
-    alert still stands may have been let go of.
+    `began` is the number with which this run of the engine began. Below `thinned`, messages that said only that an
+    alert is still standing may have been deleted.
     """
 
     messages: list[bytes]
@@ -70,7 +70,7 @@ class Page:
 
 
 class Outbox:
-    """Owns the journal's writing thread. `put`, `overdue` and `flush` are the loop's; `read` is the replay's."""
+    """Owns the journal's writing thread. The loop calls `put`, `overdue` and `flush`; the replay calls `read`."""
 
     def __init__(
         self, journal: Journal, sink: Sink, notices: Notices, *, clock: Callable[[], float] = time.monotonic
@@ -80,14 +80,14 @@ class Outbox:
         """The number of the next alert raised, and of the next one published."""
         self.trouble = ""
         self.unwritten = self.failures = 0
-        """Alerts given up for the disk, and times that it failed."""
+        """Alerts that were never written, and how often writing failed."""
         self._waiting: deque[tuple[float, Entry]] = deque()
         self._wake = threading.Condition()
         self._closing = self._stuck = self._damaged = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
 
     def start(self) -> None:
-        """Begin to write."""
+        """Start the writing thread."""
         self._thread.start()
 
     # ---- the loop's side ---------------------------------------------------------------------------------------
@@ -99,14 +99,15 @@ class Outbox:
             self.next += 1
             if self._stuck:
                 self._publish(self.next)
-                # The thread waits for the disk, maybe for hours, so the cap is kept here; not of what it has in hand.
+                # The thread may wait for the disk for hours, so the cap is enforced here. It spares the first GATHER
+                # entries, which the thread may be writing.
                 while len(self._waiting) > UNSAVED_MOST + GATHER:
                     del self._waiting[GATHER]
                     self.unwritten += 1
             self._wake.notify()
 
     def overdue(self) -> None:
-        """Publish what the disk has kept waiting for too long: an alarm is worth more than its record."""
+        """Publish what has waited too long for the disk: an alarm matters more than its record."""
         with self._wake:
             late = [e for since, e in self._waiting if self._clock() - since >= PATIENCE_S and e.seq >= self.published]
             if late:
@@ -115,13 +116,13 @@ class Outbox:
                 self._publish(self.next)
 
     def flush(self, seconds: float) -> None:
-        """Wait for the disk, so long at most; then everything is published."""
+        """Wait for the disk, at most `seconds`; then publish everything."""
         with self._wake:
             self._wake.wait_for(lambda: not self._waiting or self._stuck or bool(self.trouble), seconds)
             self._publish(self.next)
 
     def close(self) -> None:
-        """Write what is left, if the disk lets us within two seconds, and stop."""
+        """Write what is left, if the disk allows it within two seconds, and stop."""
         with self._wake:
             self._closing = True
             self._wake.notify()
@@ -135,7 +136,7 @@ class Outbox:
     # ---- the replay's side -------------------------------------------------------------------------------------
 
     def read(self, since: int, count: int, size: int) -> Page:
-        """Messages from `since` on, those included that only memory holds. Raises JournalError."""
+        """Messages from `since` on, including those only in memory. Raises JournalError."""
         with self._wake:
             pending = [(e.seq, e.message) for _, e in self._waiting if e.seq < self.published]
             following = self.published
@@ -166,7 +167,7 @@ class Outbox:
                 batch = [e for _, e in list(self._waiting)[:GATHER]]
                 closing, damaged = self._closing, self._damaged
             if damaged:
-                self._recover("damage was met while reading")
+                self._recover("the journal was found damaged while reading")
             if batch or not closing:
                 self._write(batch)
             with self._wake:
@@ -174,7 +175,7 @@ class Outbox:
                     return
 
     def _write(self, batch: list[Entry]) -> None:
-        """Commit a batch and publish it; an empty one trims what is old, and tries the disk."""
+        """Commit a batch and publish it. An empty batch deletes what is too old, and so tests the disk."""
         try:
             self._attempt((lambda: self.journal.append(batch)) if batch else self.journal.tidy)
         except JournalError:
@@ -189,7 +190,7 @@ class Outbox:
             return
         with self._wake:
             if self.trouble:
-                self._notices.say(f"journal {self.journal.path}: written again")
+                self._notices.say(f"journal {self.journal.path}: works again")
             self.trouble, self._stuck = "", False
             if batch:
                 self._publish(batch[-1].seq + 1)
@@ -198,7 +199,7 @@ class Outbox:
             self._wake.notify_all()
 
     def _attempt(self, work: Callable[[], None]) -> None:
-        """Do it; in a damaged file set that aside, and do it again. Raises JournalError, said and counted."""
+        """Do `work`; if the file is damaged, set it aside and do it again. Logs, counts and raises JournalError."""
         try:
             try:
                 work()
@@ -217,19 +218,21 @@ class Outbox:
         with self._wake:
             self._damaged = False
         try:
-            aside = self.journal.begin_anew()
+            aside = self.journal.start_new_file()
         except (JournalError, OSError) as e:
             with self._wake:
-                self._say(f"journal {self.journal.path}: damaged, and cannot be begun anew: {e}")
+                self._say(f"journal {self.journal.path}: damaged, and no new file can be started: {e}")
             return
-        self._notices.say(f"{why}; set aside as {aside}, and a new file begun; what was in it is not replayed")
+        self._notices.say(f"{why}; set aside as {aside}, new file started; alerts in the old one are not replayed")
 
     def _say(self, trouble: str) -> None:
         self.trouble = trouble
-        self._notices.say(f"degraded: {trouble}; alerts go out unwritten, and are written when it works", "journal")
+        self._notices.say(
+            f"degraded: {trouble}; alerts are published unwritten, and written once the disk works", "journal"
+        )
 
     def _publish(self, upto: int) -> None:
-        """Send what is below `upto` and has not been sent. Under the lock, so that numbers go out in order."""
+        """Send what is below `upto` and not yet sent. Call it under the lock, so that numbers go out in order."""
         fresh: deque[Entry] = deque()
         for _, entry in reversed(self._waiting):
             if entry.seq < self.published:

@@ -1,10 +1,10 @@
-"""Alerts again, from a number on: what a subscriber that was away asks for.
+"""Replays alerts from a number on, for subscribers that were away.
 
 subscriber (DEALER) ── replay NUL {v, ask, journal, since} ──► ROUTER, a thread of its own ──► outbox and journal
                     ◄── replay NUL {v, ask, journal, alerts, upto, first, next, began, thinned} ──┘   or {v, ask, error}
 
-An answer holds a bounded batch: every alert on record from `since` up to, not including, `upto`. Who wants more asks
-again. The thread spends a bounded share of its time on answers, so that no asker slows the engine down.
+An answer holds a bounded batch: every alert on record from `since` up to, not including, `upto`. To get more, ask
+again. The thread spends a bounded share of its time on answers, so that no client slows the engine down.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ BATCH, BATCH_BYTES = 500, 512 << 10
 REQUEST_BYTES = 1024
 HWM = 64
 REST = 3.0
-"""The thread rests so many times as long as an answer took: it uses a quarter of a core at most."""
+"""The thread rests this many times as long as an answer took, so it uses at most a quarter of a core."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Asks for the alerts of `journal` from number `since` on; the answer repeats `ask`."""
+    """A request for the alerts of `journal` from number `since` on. The answer repeats `ask`."""
 
     ask: int
     journal: str
@@ -46,7 +46,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is on record from the number asked for up to `upto`; the rest as in `Page`."""
+    """What is on record from the requested number up to `upto`; the other fields as in `Page`."""
 
     ask: int
     journal: str
@@ -62,14 +62,14 @@ class Answer:
 def _count(m: dict[str, Any], key: str) -> int:
     value = m.get(key)
     if type(value) is not int or not 0 <= value < COUNT_LIMIT:
-        raise WireError("event", f"'{key}' of a replay message is no count")
+        raise WireError("event", f"'{key}' of a replay message is not a count")
     return value
 
 
 def _text(m: dict[str, Any], key: str) -> str:
     value = m.get(key, "")
     if type(value) is not str or len(value) > 200:
-        raise WireError("event", f"'{key}' of a replay message is no short text")
+        raise WireError("event", f"'{key}' of a replay message is not a short text")
     return value
 
 
@@ -79,56 +79,56 @@ def _open(parts: list[bytes], limit: int) -> dict[str, Any]:
         raise WireError("topic", f"topic {topic[:40]!r} is not '{TOPIC}'")
     m = unpack(body, Limits(message_bytes=limit))
     if m.get("v") != VERSION or type(m["v"]) is not int:
-        raise WireError("version", "a replay message of another version", why=f"this program reads {VERSION}")
+        raise WireError("version", "a replay message of another version", why=f"this version reads {VERSION}")
     return m
 
 
 def encode_request(r: Request) -> bytes:
-    """A one-part message."""
+    """Encode a request as a one-part message."""
     return join(TOPIC, {"v": VERSION, "ask": r.ask, "journal": r.journal, "since": r.since})
 
 
 def decode_request(parts: list[bytes]) -> Request:
-    """Raises WireError; its `reason` labels the counter."""
+    """Decode a request. Raises WireError; its `reason` labels the counter."""
     m = _open(parts, REQUEST_BYTES)
     return Request(_count(m, "ask"), _text(m, "journal"), _count(m, "since"))
 
 
 def encode_answer(ask: int, journal: str, page: Page) -> bytes:
-    """The alerts go as the messages that were published, byte for byte."""
+    """Encode an answer. Its alerts are the messages that were published, byte for byte."""
     where = {"upto": page.upto, "first": page.first, "next": page.next}
     where |= {"began": page.began, "thinned": page.thinned}
     return join(TOPIC, {"v": VERSION, "ask": ask, "journal": journal, "alerts": page.messages, **where})
 
 
 def encode_refusal(ask: int, journal: str, error: str) -> bytes:
-    """Says why there is no answer."""
+    """Encode why there is no answer."""
     return join(TOPIC, {"v": VERSION, "ask": ask, "journal": journal, "error": error[:200]})
 
 
 def decode_answer(parts: list[bytes]) -> Answer:
-    """Raises WireError."""
+    """Decode an answer or a refusal. Raises WireError."""
     m = _open(parts, 64 << 20)
     ask, journal, error = _count(m, "ask"), _text(m, "journal"), _text(m, "error")
     if error:
         return Answer(ask, journal, (), 0, 0, 0, 0, 0, error)
     raw = m.get("alerts")
     if not isinstance(raw, list) or not all(isinstance(x, bytes) for x in raw):
-        raise WireError("event", "'alerts' of a replay message is no list of messages")
+        raise WireError("event", "'alerts' of a replay message is not a list of messages")
     alerts = tuple(e for e in (decode_event([x]) for x in raw) if isinstance(e, Alert))
     upto, first, following, began = (_count(m, key) for key in ("upto", "first", "next", "began"))
-    thinned = _count(m, "thinned") if "thinned" in m else 0  # earlier engines thinned nothing
+    thinned = _count(m, "thinned") if "thinned" in m else 0  # earlier engines did not delete updates
     return Answer(ask, journal, alerts, upto, first, following, began, thinned)
 
 
 class Record(Protocol):
-    """Where the answers come from: the outbox."""
+    """The source of the answers: the outbox."""
 
     def read(self, since: int, count: int, size: int) -> Page: ...
 
 
 class ReplayServer:
-    """Answers on one or more ROUTER sockets, in a thread. `answered` counts by result; what is refused by reason."""
+    """Answers on one or more ROUTER sockets, in a thread. `answered` counts requests by result or refusal reason."""
 
     def __init__(
         self,
@@ -162,13 +162,13 @@ class ReplayServer:
         while not self._stop.is_set():
             for socket, _ in poller.poll(200):
                 began = self._clock()
-                with contextlib.suppress(zmq.ZMQError):  # an asker that has gone is no trouble of ours
+                with contextlib.suppress(zmq.ZMQError):  # a client that is gone is no concern here
                     self.answer(socket)
                 self._stop.wait(min(1.0, REST * (self._clock() - began)))
         self._shut()
 
     def answer(self, socket: zmq.Socket[bytes]) -> None:
-        """Read one request and answer it; what is none is counted and gets no answer."""
+        """Read one request and answer it. An invalid request is counted and gets no answer."""
         who, *parts = socket.recv_multipart(zmq.NOBLOCK)
         try:
             request = decode_request(parts)

@@ -1,11 +1,11 @@
-"""Alerts on disk: the messages as they are published, by `seq`, bounded, whole after a crash.
+"""Stores alert messages on disk as they are published, by `seq`: bounded in size, consistent after a crash.
 
 engine ── append (one commit, one fsync) ──► journal.db ◄── read ── replay
                                              + -wal, -shm, .lock
 
-`journal` names the row of numbers; `seq` goes on in it over restarts. What exceeds a bound goes (trim.py). SQLite in
-WAL mode with synchronous=FULL: what `append` has returned from survives kill -9 and, if the disk keeps its word about
-flushes, a power cut.
+`journal` (the id) names one sequence of numbers; `seq` continues in it across restarts. What exceeds a bound is deleted
+(trim.py). SQLite runs in WAL mode with synchronous=FULL: once `append` has returned, its messages survive kill -9 and,
+if the disk really flushes, a power cut.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edge.journal.trim import Bounds, trim
 
 FORMAT = 1
 APPLICATION = int.from_bytes(b"haad", "big")
-"""Marks the file as ours in its header; another program's database is left alone."""
+"""Marks the file as ours in its header; another program's database is not touched."""
 BUSY_S = 5.0
 _HEAD = b"SQLite format 3\0"
 _OWNER = "PRAGMA application_id"
@@ -40,7 +40,7 @@ CREATE TABLE IF NOT EXISTS standing (id TEXT PRIMARY KEY, message BLOB NOT NULL)
 
 
 class JournalError(HaadError):
-    """The journal cannot be opened, written or read; `damaged` when what is in the file is not what was written."""
+    """The journal cannot be opened, written or read; `damaged` if the file does not hold what was written."""
 
     def __init__(self, what: str, *, why: str = "", fix: str = "", damaged: bool = False) -> None:
         self.damaged = damaged
@@ -48,22 +48,22 @@ class JournalError(HaadError):
 
 
 def is_another_file(path: Path) -> bool:
-    """Whether something stands there that no journal can have become: zeros are what a power cut may leave of one."""
+    """Whether the path holds a file that was never a journal. All zeros may be what a power cut left of one."""
     try:
         if not path.is_file():
             return False
         with path.open("rb") as f:
             head = f.read(len(_HEAD))
     except OSError:
-        return False  # opening it as a journal says why
+        return False  # opening it as a journal reports why
     return head != _HEAD and any(head)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One alert message on its way to disk: `message` is what is published, `over` whether it ends its alert.
+    """One alert message to write: `message` is the bytes published, `over` whether it ends its alert.
 
-    `passing`: it says only that its alert still stands.
+    `passing`: it says only that its alert is still standing.
     """
 
     seq: int
@@ -74,17 +74,20 @@ class Entry:
 
 
 class Journal:
-    """One writer thread and any number of reading threads of one process; another process is refused."""
+    """The journal file: one writing thread and any number of reading threads, all of one process."""
 
     def __init__(self, path: Path, bounds: Bounds = Bounds(), *, now: Callable[[], int] = time.time_ns) -> None:
-        """Open or make it; a damaged file is set aside, see `note`. Raises JournalError; SettingsError if in use."""
+        """Open or create it. A damaged file is set aside: `note` says so.
+
+        Raises JournalError; SettingsError if another process has it open, or if it is not a journal.
+        """
         self.path, self.note, self._bounds, self._now = path, "", bounds, now
         self._reading = threading.Lock()
         self.id, self.next = "", 0
-        if is_another_file(path):  # before anything is made beside it
+        if is_another_file(path):  # before any file is created beside it
             raise SettingsError(
-                f"journal {path}: is no journal, and is left as it is",
-                why="what is there never was a database",
+                f"journal {path}: not a journal, and not touched",
+                why="the file there is not a database",
                 fix="name another file: --journal PATH",
             )
         try:
@@ -98,7 +101,7 @@ class Journal:
             except JournalError as e:
                 if not e.damaged:
                     raise
-                self.note = f"{e}; set aside as {self._set_aside()}, and a new file begun at number {self.next}"
+                self.note = f"{e}; set aside as {self._set_aside()}, new file started at number {self.next}"
                 self._open(self.id, self.next)
         except BaseException:
             self._lock.close()
@@ -108,16 +111,16 @@ class Journal:
         damaged = isinstance(e, sqlite3.Error) and any(
             s in str(e) for s in ("malformed", "not a database", "no such table", "no such column", "datatype mismatch")
         )
-        fix = "free space on that disk" if "full" in str(e) else "name a place that can be written: --journal PATH"
+        fix = "free space on that disk" if "full" in str(e) else "name a writable place: --journal PATH"
         return JournalError(
             f"journal {self.path}: cannot {verb}", why=str(e), fix="" if damaged else fix, damaged=damaged
         )
 
     def _open(self, id: str, first: int) -> None:
-        """Open the file; where there is none, begin one named `id` ("": a new name) whose next number is `first`."""
+        """Open the file. If there is none, create it with this id ("": a new one) and `first` as its next number."""
         self._db: sqlite3.Connection | None = None
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # alerts are about people: for the owner only
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # for the owner only: alerts are about people
             self._db = db = self._connect()
             (tables,), (owner,) = (db.execute(q).fetchone() for q in ("SELECT count(*) FROM sqlite_master", _OWNER))
             if tables and owner != APPLICATION:
@@ -137,11 +140,11 @@ class Journal:
             meta = dict(db.execute("SELECT key, value FROM meta"))
             if meta["format"] != FORMAT:
                 raise JournalError(
-                    f"journal {self.path}: of format {meta['format']}",
-                    why=f"this program writes {FORMAT}",
-                    fix="move it away, or name another: --journal PATH",
+                    f"journal {self.path}: has format {meta['format']}",
+                    why=f"this version reads and writes format {FORMAT}",
+                    fix="move it away, or name another file: --journal PATH",
                 )
-            # The name and the numbers first: they go on in a new file if the rest cannot be read.
+            # Id and numbers first: if the rest cannot be read, a new file continues with them.
             (last,) = db.execute("SELECT max(seq) FROM alert").fetchone()
             self.next = max(int(meta["next"]), -1 if last is None else last + 1)
             self.id = str(meta["id"])
@@ -179,7 +182,7 @@ class Journal:
             raise
 
     def check(self) -> None:
-        """Read every page. Raises JournalError when something in the file is not what was written."""
+        """Read every page of the file. Raises JournalError if any of it is damaged."""
         assert self._db
         try:
             found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -189,12 +192,12 @@ class Journal:
             raise JournalError(f"journal {self.path}: damaged", why=str(found)[:200], damaged=True)
 
     def append(self, entries: Sequence[Entry]) -> None:
-        """Commit messages whose `seq` are `next` and above, in order. All or none. Raises JournalError."""
+        """Commit messages, in order of `seq`, from `next` on: all or none. Raises JournalError."""
         if not entries:
             return
-        if self._db is not None and not self.path.exists():  # SQLite would write on, where nobody finds it
-            raise JournalError(f"journal {self.path}: taken away while it was in use", damaged=True)
-        # Never back: a clock that is set right after the start does not make what was written before look ancient.
+        if self._db is not None and not self.path.exists():  # SQLite would keep writing to the deleted file
+            raise JournalError(f"journal {self.path}: moved or deleted while it was in use", damaged=True)
+        # Never backwards: what is written before a wrong clock is set right must not look ancient afterwards.
         at = max(self._now(), self._at)
         try:
             if self._db is None:
@@ -202,7 +205,7 @@ class Journal:
             db = self._db
             assert db
             with self._transaction(db):
-                # REPLACE: a commit that failed in its last step may have happened all the same.
+                # REPLACE: a commit that failed in its last step may have succeeded nevertheless.
                 fresh = [(e.seq, at, e.message) for e in entries]
                 db.executemany("INSERT OR REPLACE INTO alert VALUES (?, ?, ?)", fresh)
                 passing = [(e.seq,) for e in entries if e.passing]
@@ -222,7 +225,7 @@ class Journal:
         self.rows, self.size, self._at, self.next = rows, size, at, entries[-1].seq + 1
 
     def tidy(self) -> None:
-        """Trim what has grown too old while nothing was appended. Raises JournalError."""
+        """Delete what has become too old while nothing was appended. Raises JournalError."""
         at = max(self._now(), self._at)
         try:
             if self._db is None:
@@ -235,7 +238,7 @@ class Journal:
         self.rows, self.size = rows, size
 
     def standing(self) -> list[bytes]:
-        """The newest message of each alert that was raised and never ended. Raises JournalError."""
+        """The newest message of each alert that was raised and has not ended. Raises JournalError."""
         assert self._db
         try:
             return [bytes(m) for (m,) in self._db.execute("SELECT message FROM standing ORDER BY id")]
@@ -243,14 +246,14 @@ class Journal:
             raise self._failed("read", e) from None
 
     def read(self, since: int, count: int, size: int) -> tuple[list[tuple[int, bytes]], int, int, int]:
-        """(seq, message) from `since` on, at most `count` and about `size` bytes; the first and the next `seq` on disk.
+        """The messages from `since` on: at most `count`, and about `size` bytes. Raises JournalError.
 
-        And the one below which passing messages may have been let go of. For other threads than the writer's; it never
-        waits for the writer. Raises JournalError.
+        Returns ([(seq, message), …], first, next, thinned): the first and the next `seq` on disk, and the `seq` below
+        which passing messages may have been deleted. For threads other than the writer; it never waits for the writer.
         """
         found: list[tuple[int, bytes]] = []
         with self._reading:
-            if self._db is None:  # what may lie there is half a file: not to be taken for a damaged one
+            if self._db is None:  # the path may hold half a file, which must not pass for damage
                 raise JournalError(f"journal {self.path}: not open")
             try:
                 if self._reader is None:
@@ -275,11 +278,11 @@ class Journal:
             except sqlite3.Error as e:
                 raise self._failed("read", e) from None
         first, thinned, hole = following if low is None else low, int(meta.get("thinned", 0)), int(meta.get("hole", 0))
-        # What never came to disk is no update that was let go of: below the last such hole nothing is said to be whole.
+        # Numbers that never reached the disk (a hole) must not pass for deleted updates: `first` is then the last hole.
         return found, max(first, hole) if hole < thinned else first, following, thinned
 
-    def begin_anew(self) -> str:
-        """Set a damaged file aside and go on in a new one under the same name and numbers. Returns where the old is."""
+    def start_new_file(self) -> str:
+        """Set a damaged file aside and continue in a new one with the same id and numbers. Returns where the old is."""
         self._shut()
         aside = self._set_aside()
         self._open(self.id, self.next)
@@ -307,6 +310,6 @@ class Journal:
         self._db = None
 
     def close(self) -> None:
-        """Close the file and let another process have it."""
+        """Close the file and release its lock."""
         self._shut()
         self._lock.close()

@@ -1,7 +1,7 @@
-"""What the journal lets go of: what is too old; where there is too much, updates before what begins and ends alerts.
+"""Trims the journal: deletes what is too old and, if there is too much, updates before beginnings and ends of alerts.
 
-An alert that stands says so every second or so: a few of them for a night would take the journal's whole room, and with
-it the beginnings and ends of all others.
+A standing alert is updated about every second. Without this, a few alerts that stand for a night would fill the journal
+and push out the beginnings and ends of all others.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import sqlite3
 from dataclasses import dataclass
 
 CLOCK_SET_NS = 1_577_836_800 * 10**9
-"""2020 began. A row written before is from a machine whose clock was not set yet; those after it date it."""
-# CROSS JOIN: from the few that pass to their messages. SQLite would begin with half of all messages, at each append.
+"""The start of 2020. An earlier row was written before the machine's clock was set; the rows after it date it."""
+# CROSS JOIN starts from the few passing rows. Otherwise SQLite would scan half of all messages at each append.
 _PASSING = """
 SELECT passing.seq, length(message) FROM passing CROSS JOIN alert ON alert.seq = passing.seq WHERE passing.seq < ?
 ORDER BY passing.seq
@@ -21,7 +21,7 @@ _ANY = "SELECT seq, length(message) FROM alert WHERE seq < ? ORDER BY seq"
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What the journal keeps at most: messages, bytes of messages, and days."""
+    """The most that the journal keeps: messages, bytes of messages, and days."""
 
     rows: int = 100_000
     bytes: int = 64 << 20
@@ -29,14 +29,15 @@ class Bounds:
 
 
 def trim(db: sqlite3.Connection, bounds: Bounds, rows: int, size: int, at: int, following: int) -> tuple[int, int]:
-    """Delete what exceeds a bound, of `rows` messages of `size` bytes; returns how many are left, and their bytes.
+    """Delete what exceeds a bound. Returns how many messages are left, and their bytes.
 
-    `at`: the time (ns); `following`: the number after the newest. In the caller's transaction.
+    `rows`, `size`: messages now, and their bytes; `at`: the time (ns); `following`: the number after the newest. Runs
+    in the caller's transaction.
     """
     old, gone, thinned = at - round(bounds.days * 86_400e9), [], 0
     aged: list[tuple[int, int]] = []
     for seq, when, n in db.execute("SELECT seq, at, length(message) FROM alert ORDER BY seq"):
-        unset = when < CLOCK_SET_NS < at  # older than the first row whose time is known
+        unset = when < CLOCK_SET_NS < at  # the clock was not set: older than the next row whose time is known
         if when >= old and not unset:
             break
         aged.append((seq, n))
@@ -45,7 +46,7 @@ def trim(db: sqlite3.Connection, bounds: Bounds, rows: int, size: int, at: int, 
             aged.clear()
     rows, size = rows - len(gone), size - sum(n for _, n in gone)
     _delete(db, gone)
-    # The newest half stays whole, so that who missed a moment hears all of it again.
+    # The newest half keeps its updates, so that a subscriber that was away briefly gets all of them.
     for query, below in ((_PASSING, following - rows // 2), (_ANY, following)):
         much: list[tuple[int, int]] = []
         for seq, n in db.execute(query, (below,)):

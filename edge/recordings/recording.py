@@ -149,6 +149,15 @@ def write(path: Path | str) -> Writer:
     return Writer(path)
 
 
+def is_recording(path: Path | str) -> bool:
+    """Whether a file begins as a recording does."""
+    try:
+        with Path(path).open("rb") as f:
+            return f.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
 def read(path: Path | str) -> Reader:
     """Open a recording to iterate over. Raises RecordingError if the file is not one."""
     return Reader(path)

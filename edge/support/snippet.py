@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.clip import Clip, blend
 from edge.errors import SupportError, WireError
@@ -29,9 +30,10 @@ RATES = (5.0, 60.0)
 
 @dataclass(slots=True)
 class TrackPoses:
-    """One track's poses in order of arrival: t in ns, joints (15, 3), visible (15,)."""
+    """One track's poses in order of arrival: t and arrival in ns, joints (15, 3), visible (15,)."""
 
     t: list[int] = field(default_factory=list)
+    arrival: list[int] = field(default_factory=list)
     joints: list[Float] = field(default_factory=list)
     visible: list[Float] = field(default_factory=list)
 
@@ -39,6 +41,8 @@ class TrackPoses:
 Who = tuple[str, int]
 """Stream and track id."""
 Tracks = dict[Who, TrackPoses]
+Rows = NDArray[np.intp]
+"""Indices of a track's frames, in order of time."""
 
 
 def tracks_in(messages: Iterable[Recorded], stream: str, track: int | None, min_confidence: float) -> Tracks:
@@ -47,7 +51,7 @@ def tracks_in(messages: Iterable[Recorded], stream: str, track: int | None, min_
     for arrival, message in messages:
         frame = _frame(message, arrival)
         if frame is not None and stream in ("", frame.stream):
-            _add(frame, found, track, min_confidence)
+            _add(frame, found, track, min_confidence, arrival)
     return found
 
 
@@ -58,7 +62,7 @@ def _frame(message: bytes, arrival: int) -> PoseFrame | None:
         return None
 
 
-def _add(frame: PoseFrame, found: Tracks, track: int | None, min_confidence: float) -> None:
+def _add(frame: PoseFrame, found: Tracks, track: int | None, min_confidence: float, arrival: int) -> None:
     """Add a frame's poses to the tracks found so far: those of one id, or all (None)."""
     rows = [i for i, id in enumerate(frame.ids.tolist()) if track in (None, id)]
     if not rows:
@@ -67,6 +71,7 @@ def _add(frame: PoseFrame, found: Tracks, track: int | None, min_confidence: flo
     for i in rows:
         poses = found.setdefault((frame.stream, int(frame.ids[i])), TrackPoses())
         poses.t.append(frame.t)
+        poses.arrival.append(arrival)
         poses.joints.append(joints[i])
         poses.visible.append(visible[i])
 
@@ -94,35 +99,76 @@ def clip_of(who: Who, poses: TrackPoses, s: Settings) -> Clip:
     Raises SupportError if the run is too short, or shows too little of the person.
     """
     stream, track = who
-    order = np.unique(np.array(poses.t, np.int64), return_index=True)[1]
-    t = np.array(poses.t, np.int64)[order]
-    cuts = np.flatnonzero(np.diff(t) > s.max_gap * SECOND) + 1
-    runs = np.split(np.arange(len(t)), cuts)
-    run = max(runs, key=lambda r: int(t[r[-1]] - t[r[0]]))
-    t, order = t[run], order[run]
-    lasts = (t[-1] - t[0]) / SECOND
-    step = float(np.median(np.diff(t))) / SECOND if len(t) > 1 else 0.0
-    if lasts + step < LEAST_S - 1e-6:  # each frame stands for a step: thirty of them are a second
+    run = max(_runs(poses, s.max_gap), key=lambda rows: _duration(poses, rows))
+    if not _long_enough(poses, run):
         raise SupportError(
-            f"{stream} track {track}: seen for only {lasts:.1f} s without a gap",
+            f"{stream} track {track}: seen for only {_duration(poses, run):.1f} s without a gap",
             why=f"a clip needs at least {LEAST_S:g} s",
             fix="wait until the person is in view, or choose another track",
         )
-    joints = np.stack([poses.joints[i] for i in order])
-    visible = np.stack([poses.visible[i] for i in order])
-    rate = float(np.clip(SECOND / np.median(np.diff(t)), *RATES))
-    at = t[0] + (np.arange(int(lasts * rate + 1e-6) + 1) * SECOND / rate).astype(np.int64)
-    after = np.clip(np.searchsorted(t, at, side="right"), 1, len(t) - 1)
-    share = ((at - t[after - 1]) / (t[after] - t[after - 1])).clip(0, 1).astype(np.float32)[:, None]
-    joints, visible = blend(joints[after - 1], visible[after - 1], joints[after], visible[after], share)
-    if float(visible.mean()) < s.min_visible:
+    clip = _resampled(who, poses, run)
+    if float(clip.visible.mean()) < s.min_visible:
         raise SupportError(
-            f"{stream} track {track}: only {visible.mean():.0%} of the joints are seen",
+            f"{stream} track {track}: only {clip.visible.mean():.0%} of the joints are seen",
             why=f"a window with less than {s.min_visible:.0%} is not judged, so it cannot be an example either",
             fix="choose a stretch in which the whole person is in view",
         )
-    about = {"stream": stream, "track": track, "from": int(t[0]), "to": int(t[-1])}
-    return Clip(joints, visible, rate, f"{stream}/{track}", json.dumps(about, ensure_ascii=False))
+    return clip
+
+
+def _runs(poses: TrackPoses, max_gap: float) -> list[Rows]:
+    """Split a track's frames, in order of time and without repeated times, at its gaps."""
+    t, order = np.unique(np.array(poses.t, np.int64), return_index=True)
+    return np.split(order, np.flatnonzero(np.diff(t) > max_gap * SECOND) + 1)
+
+
+def _duration(poses: TrackPoses, rows: Rows) -> float:
+    """Seconds from a run's first frame to its last."""
+    return float(poses.t[rows[-1]] - poses.t[rows[0]]) / SECOND
+
+
+def _long_enough(poses: TrackPoses, rows: Rows) -> bool:
+    """Whether a run lasts LEAST_S. Each frame counts for one step: at 30 fps thirty of them are a second."""
+    step = float(np.median(np.diff([poses.t[i] for i in rows]))) / SECOND if len(rows) > 1 else 0.0
+    return _duration(poses, rows) + step >= LEAST_S - 1e-6
+
+
+def _resampled(who: Who, poses: TrackPoses, rows: Rows) -> Clip:
+    """Make a clip of a run of two frames or more, at even steps of its own rate."""
+    t = np.array([poses.t[i] for i in rows], np.int64)
+    joints, visible = np.stack([poses.joints[i] for i in rows]), np.stack([poses.visible[i] for i in rows])
+    rate = float(np.clip(SECOND / np.median(np.diff(t)), *RATES))
+    at = t[0] + (np.arange(int((t[-1] - t[0]) / SECOND * rate + 1e-6) + 1) * SECOND / rate).astype(np.int64)
+    after = np.clip(np.searchsorted(t, at, side="right"), 1, len(t) - 1)
+    share = ((at - t[after - 1]) / (t[after] - t[after - 1])).clip(0, 1).astype(np.float32)[:, None]
+    joints, visible = blend(joints[after - 1], visible[after - 1], joints[after], visible[after], share)
+    about = {"stream": who[0], "track": who[1], "from": int(t[0]), "to": int(t[-1])}
+    return Clip(joints, visible, rate, f"{who[0]}/{who[1]}", json.dumps(about, ensure_ascii=False))
+
+
+def pieces(recording: Reader, s: Settings, longest: float, most: int) -> list[tuple[Who, float, Clip]]:
+    """Cut all tracks of a recording into clips of at most `longest` seconds: returns the track, the start and the clip.
+
+    The start is in seconds after the recording's first message arrived, as in `from_recording`. Runs without a gap that
+    are shorter than LEAST_S are left out. Reading ends after `most` poses (person-frames).
+    """
+    found: Tracks = {}
+    first, count = None, 0
+    for arrival, message in recording:
+        first = arrival if first is None else first
+        if (frame := _frame(message, arrival)) is not None:
+            _add(frame, found, None, s.min_confidence, arrival)
+            count += len(frame.ids)
+        if count >= most:
+            break
+    out = []
+    for who, poses in found.items():
+        for run in _runs(poses, s.max_gap):
+            t = np.array([poses.t[i] for i in run], np.int64)
+            for rows in np.split(run, np.flatnonzero(np.diff((t - t[0]) // round(longest * SECOND))) + 1):
+                if _long_enough(poses, rows):
+                    out.append((who, (poses.arrival[rows[0]] - (first or 0)) / SECOND, _resampled(who, poses, rows)))
+    return sorted(out, key=lambda piece: piece[1])
 
 
 def from_recording(
@@ -172,14 +218,15 @@ def from_live(
     while not found or clock() - first < seconds:
         messages = source.receive(0.1)
         for parts in messages:
-            frame = _frame(whole(parts), wall())
+            arrival = wall()
+            frame = _frame(whole(parts), arrival)
             if frame is None:
                 continue
             around.setdefault(frame.stream, set()).update(frame.ids.tolist())
             if frame.stream != stream:
                 continue
             before = bool(found)
-            _add(frame, found, track, s.min_confidence)
+            _add(frame, found, track, s.min_confidence, arrival)
             first = first if before else clock()
         if not found and clock() - start >= wait:
             raise _missed(stream, track, wait, around)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from builder.compile import Wish
+from builder.compile import PlanOptions
 from builder.profile import parse_profile
 from edge.bundle import GRAPH, Bundle, open_bundle
 from edge.cli import main, make_app
@@ -37,10 +37,13 @@ def test_build_says_what_it_wrote_and_can_be_run_again(bundle: Bundle) -> None:
 def test_what_was_asked_for_is_said_in_the_options_that_ask_for_it(
     monkeypatch: pytest.MonkeyPatch, profile: Profile, more: dict[str, Any]
 ) -> None:
-    wish, asked = Wish(**{"precision": "fp16", "profile": profile, "float32": [], **more}), list[Wish]()
-    monkeypatch.setattr("builder.compile.build_tensorrt", lambda bundle, wish, say: asked.append(wish) or 1 / 0)
-    CliRunner().invoke(make_app(), plan_words(open_bundle(), wish.precision, wish.words()))
-    assert asked == [wish] and (more or not wish.words())
+    options, asked = (
+        PlanOptions(**{"precision": "fp16", "profile": profile, "float32": [], **more}),
+        list[PlanOptions](),
+    )
+    monkeypatch.setattr("builder.compile.build_tensorrt", lambda bundle, options, say: asked.append(options) or 1 / 0)
+    CliRunner().invoke(make_app(), plan_words(open_bundle(), options.precision, options.cli_options()))
+    assert asked == [options] and (more or not options.cli_options())
 
 
 def test_damaged_weights_are_said_to_be_and_nothing_is_built(

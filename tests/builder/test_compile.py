@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import builder.compile as made
 from builder.compile import (
-    Wish,
+    PlanOptions,
     build_tensorrt,
 )
 from builder.half import to_half
@@ -65,10 +65,10 @@ def build_here(
     precision: str = "fp16",
     refuses: str | None = None,
     meanwhile: Callable[[], object] = lambda: None,
-    **wish: Any,
+    **options: Any,
 ) -> tuple[list[Any], list[str], tuple[Bundle, Any] | BundleError]:
     """What was ordered, what was told, and what came of a build in which the real engine stands for every plan."""
-    orders: list[Any] = []
+    specs: list[Any] = []
     told: list[str] = []
 
     data, gpu = built.read(GRAPH), Gpu("Orin", "8.7", "12.6", "540.3.0")
@@ -76,17 +76,17 @@ def build_here(
     for engine in (real, judged):
         engine.close = lambda: None  # type: ignore[attr-defined]
 
-    def make_plan(graph: bytes, order: Any) -> bytes:
+    def make_plan(graph: bytes, spec: Any) -> bytes:
         meanwhile()
-        if refuses is not None and refuses in order.islands and order.ask:
+        if refuses is not None and refuses in spec.islands and spec.request_half:
             raise EngineError("could not build the plan", why="Could not find any implementation")
-        grouped = order.shapes["joints"][0][0] == TOGETHER
+        grouped = spec.shapes["joints"][0][0] == TOGETHER
         assert graph == (widened(data, TOGETHER) if grouped else data)
-        orders.append(order)
-        return b"plan %d" % len(orders)
+        specs.append(spec)
+        return b"plan %d" % len(specs)
 
     def open_plan(bundle: Bundle, record: Any, plan: bytes, **kw: Any) -> Any:
-        return real if orders[-1].half else judged
+        return real if specs[-1].half else judged
 
     monkeypatch.setattr(made, "this_machine", lambda: replace(ORIN, gpu=gpu, tensorrt="8.6.1"))
     monkeypatch.setattr("edge.engine.cuda.CudaDevice", FakeCuda)
@@ -94,20 +94,20 @@ def build_here(
     monkeypatch.setattr("builder.plan.make_plan", make_plan)
     monkeypatch.setattr(made, "open_plan", open_plan)
     monkeypatch.setattr(made.latency, "__defaults__", (3,))
-    monkeypatch.setattr("builder.keep.by_cost", lambda *given: ["/encoder/leave/"])
+    monkeypatch.setattr("builder.keep.sorted_by_cost", lambda *given: ["/encoder/leave/"])
     try:
-        return orders, told, build_tensorrt(built, Wish(precision, SMALL, **wish), told.append)
+        return specs, told, build_tensorrt(built, PlanOptions(precision, SMALL, **options), told.append)
     except BundleError as e:
-        return orders, told, e
+        return specs, told, e
 
 
 def test_a_build_orders_several_windows_at_once_and_single_ones_and_writes_what_passed(
     built: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    orders, told, made_ = build_here(built, monkeypatch, 0.0, float32=["/encoder/leave/"])
+    specs, told, made_ = build_here(built, monkeypatch, 0.0, float32=["/encoder/leave/"])
     assert not isinstance(made_, BundleError)
-    assert [(o.half, o.ask, o.islands) for o in orders] == [(True, True, [*ISLANDS, "/encoder/leave/"])] * 2
-    assert [[s[0] for s in o.shapes["joints"]] for o in orders] == [[8, 8, 8], [1, 4, 8]]
+    assert [(o.half, o.request_half, o.islands) for o in specs] == [(True, True, [*ISLANDS, "/encoder/leave/"])] * 2
+    assert [[s[0] for s in o.shapes["joints"]] for o in specs] == [[8, 8, 8], [1, 4, 8]]
     record = made_[1]
     number = {8: b"plan 1", 1: b"plan 2"}[record.together]
     assert (built.root / "engines" / record.target / "engine.plan").read_bytes() == number
@@ -126,20 +126,22 @@ def test_a_build_orders_several_windows_at_once_and_single_ones_and_writes_what_
 
 
 def test_a_plan_that_fails_its_gate_is_not_written(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    orders, _, refusal = build_here(built, monkeypatch, 0.05)
-    assert isinstance(refusal, BundleError) and "the plan is not accepted" in str(refusal)
-    assert [o.ask for o in orders[:3]] == [True, True, False] and orders[-1].islands[-1] == "/encoder/leave/"
+    specs, _, refusal = build_here(built, monkeypatch, 0.05)
+    assert isinstance(refusal, BundleError) and "the plan fails the gate" in str(refusal)
+    assert [o.request_half for o in specs[:3]] == [True, True, False] and specs[-1].islands[-1] == "/encoder/leave/"
     assert not (built.root / "engines").exists()
-    orders, _, whole = build_here(built, monkeypatch, 0.05, "fp32")
-    assert not isinstance(whole, BundleError) and {(o.half, o.ask, *o.islands) for o in orders} == {(False, False)}
+    specs, _, whole = build_here(built, monkeypatch, 0.05, "fp32")
+    assert not isinstance(whole, BundleError) and {(o.half, o.request_half, *o.islands) for o in specs} == {
+        (False, False)
+    }
 
 
 def test_what_cannot_be_built_with_more_in_float32_is_no_way_out_of_a_refusal(
     built: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, _, refusal = build_here(built, monkeypatch, 0.05, refuses="/encoder/leave/")
-    assert isinstance(refusal, BundleError) and "the plan is not accepted" in str(refusal)
-    assert refusal.fix == "--precision fp32"
+    assert isinstance(refusal, BundleError) and "the plan fails the gate" in str(refusal)
+    assert refusal.fix == "use --precision fp32"
 
 
 def test_what_was_added_to_the_bundle_meanwhile_stays(built: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,10 +206,10 @@ def test_without_a_graph_for_several_windows_single_ones_are_built(
         monkeypatch.setattr("builder.together.can_widen", lambda data: False)
     else:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    orders, told, made_ = build_here(built, monkeypatch, 0.0)
+    specs, told, made_ = build_here(built, monkeypatch, 0.0)
     assert not isinstance(made_, BundleError) and made_[1].together == 1
     assert "single windows" in told[-1] and "the package onnx" in told[-1] and str(built.root) in told[-1]
-    assert [o.shapes["joints"][0][0] for o in orders] == [1]
+    assert [o.shapes["joints"][0][0] for o in specs] == [1]
 
 
 @pytest.mark.parametrize(("embedding", "said"), [(2e-7, True), (6e-4, False)])
@@ -227,9 +229,9 @@ def test_the_typed_graph_of_a_plan_is_that_of_the_float16_build(built: Bundle, m
     with pytest.raises(BundleError, match=r"begins with '/nothing/'") as e:
         made.typed_graph(data, [*ISLANDS, "/nothing/"])
     assert e.value.fix.startswith("use one of: /encoder/scale_in/")
-    with pytest.raises(BundleError, match=r"begins with '/encoder/turned/'.*of another version") as e:
+    with pytest.raises(BundleError, match=r"begins with '/encoder/turned/'.*another version of haad-edge") as e:
         made.typed_graph(data.replace(b"/encoder/turned/", b"/encoder/before/"), ISLANDS)
-    assert e.value.fix == "haad-edge build BUNDLE --target onnx, then again"
+    assert e.value.fix == "haad-edge build BUNDLE --target onnx, then build the plan again"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match="pip install onnx"):
         made.typed_graph(data, ISLANDS)
@@ -238,7 +240,11 @@ def test_the_typed_graph_of_a_plan_is_that_of_the_float16_build(built: Bundle, m
 @pytest.mark.parametrize(
     ("here", "said", "fix"),
     [
-        (replace(ORIN, gpu=None, problem="no NVIDIA driver"), "no NVIDIA driver", "on the machine that will run it"),
+        (
+            replace(ORIN, gpu=None, problem="no NVIDIA driver"),
+            "no NVIDIA driver",
+            "on the machine that will run the plan",
+        ),
         (replace(ORIN, tensorrt=None, problem="TensorRT is not installed"), "not installed", r"haad-edge\[tensorrt\]"),
         (replace(ORIN, pycuda=False, problem="pycuda is not installed"), "pycuda", r"docs/jetson.md"),
     ],
@@ -248,7 +254,7 @@ def test_a_machine_that_cannot_build_is_told_what_to_install(
 ) -> None:
     monkeypatch.setattr(made, "this_machine", lambda: here)
     with pytest.raises(EngineError, match=said) as e:
-        build_tensorrt(built, Wish("fp16", SMALL))
+        build_tensorrt(built, PlanOptions("fp16", SMALL))
     assert __import__("re").search(fix, e.value.fix)
     assert not (built.root / "engines").exists()
 
@@ -301,7 +307,8 @@ def test_inspect_and_verify_say_what_a_plan_is_and_why_it_does_not_run_here(
     small = replace(ORIN, gpu=Gpu("Orin Nano", "8.7", "12.6"))
     monkeypatch.setattr("builder.inspect.this_machine", lambda: small)
     there = next(f for f in inspect(b.root) if f.name == f"engine {target} here")
-    assert there.verdict == "ok" and "made for Orin, and for Orin Nano others may be faster: haad-edge" in there.detail
+    assert there.verdict == "ok"
+    assert "built for Orin, and a plan built for Orin Nano may be faster: haad-edge" in there.detail
     assert there.detail.endswith(words)
     path = b.root / "engines" / target / "engine.plan"
     path.write_bytes(path.read_bytes() + b"x")

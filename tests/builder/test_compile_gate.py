@@ -9,9 +9,9 @@ from builder.compile import (
     differences,
     distances,
     fit_examples,
+    gate_error,
     judge_engine,
     latency,
-    refused,
 )
 from builder.examples import Examples
 from builder.gate import Output, Verdict, outputs
@@ -67,14 +67,14 @@ def test_a_refused_plan_names_what_to_keep_as_seen_to_pass(
     built: Bundle, examples: Examples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, exact = built.read(GRAPH), Output(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32))
-    monkeypatch.setattr("builder.keep.by_cost", lambda *given: ["/a/", "/b/", "/c/"])
-    e = refused(BAD, True, data, ISLANDS, exact, examples, lambda p: len(p) >= 2)
-    assert e.fix == "keep in float32, by building with --float32 /a/ --float32 /b/" and "cosine" in e.why
-    e = refused(BAD, True, data, ISLANDS, exact, examples, lambda p: False)
-    assert "whatever is kept" in e.why and e.fix == "--precision fp32"
-    assert "report it" in refused(BAD, False, data, [], exact, examples, lambda p: True).fix
+    monkeypatch.setattr("builder.keep.sorted_by_cost", lambda *given: ["/a/", "/b/", "/c/"])
+    e = gate_error(BAD, True, data, ISLANDS, exact, examples, lambda p: len(p) >= 2)
+    assert e.fix == "keep these parts in float32: build with --float32 /a/ --float32 /b/" and "cosine" in e.why
+    e = gate_error(BAD, True, data, ISLANDS, exact, examples, lambda p: False)
+    assert "whatever is kept" in e.why and e.fix == "use --precision fp32"
+    assert "report it" in gate_error(BAD, False, data, [], exact, examples, lambda p: True).fix
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "pip install onnx" in refused(BAD, True, data, ISLANDS, exact, examples, lambda p: True).fix
+    assert "pip install onnx" in gate_error(BAD, True, data, ISLANDS, exact, examples, lambda p: True).fix
 
 
 def test_the_gate_judges_every_size_of_a_batch(built: Bundle, examples: Examples) -> None:

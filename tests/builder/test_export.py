@@ -107,7 +107,7 @@ def one_operation(operation: str, opset: int = OPSET, domain: str = "", **attrib
 
 def test_another_opset_or_operation_is_refused() -> None:
     check_graph(one_operation("Relu"))
-    with pytest.raises(BundleError, match=r"opset.*18.*reads 17"):
+    with pytest.raises(BundleError, match=r"opset.*18.*reads opset 17"):
         check_graph(one_operation("Relu", 18))
     with pytest.raises(BundleError, match=r"opset.*16"):
         check_graph(one_operation("Relu", 16))
@@ -161,7 +161,7 @@ def test_a_graph_that_differs_is_not_written(bundle: Bundle, monkeypatch: pytest
     before = (bundle.root / "manifest.json").read_bytes()
     for wrong in (2e-4, float("nan")):
         monkeypatch.setattr(builder.export, "parity", lambda *a, w=wrong: {"embedding": 0.0, "distance": w})
-        with pytest.raises(BundleError, match="does not compute what torch does"):
+        with pytest.raises(BundleError, match="does not compute what torch computes"):
             build_onnx(bundle)
     assert not (bundle.root / GRAPH).exists() and (bundle.root / "manifest.json").read_bytes() == before
 
@@ -181,11 +181,11 @@ def test_weights_of_another_shape_or_form_are_refused(bundle: Bundle) -> None:
     raw = json.loads(path.read_text())
     raw["architecture"]["width"] = 24
     path.write_text(json.dumps(raw))
-    with pytest.raises(BundleError, match="do not fit its architecture"):
+    with pytest.raises(BundleError, match="do not fit the architecture"):
         load_graph(open_bundle(bundle.root))
     for rubbish in (b"", b"no tensors", (10**12).to_bytes(8, "little") + b"{}"):
         written = write_bundle(bundle.root, bundle.manifest, {WEIGHTS: rubbish})
-        with pytest.raises(BundleError, match="do not fit its architecture"):
+        with pytest.raises(BundleError, match="do not fit the architecture"):
             load_graph(written)
 
 

@@ -131,7 +131,7 @@ def test_a_normalisation_left_in_float16_fails_and_is_named(data: bytes, example
     bad = [p for p in ISLANDS if p != "/encoder/normalise/"]
     with pytest.raises(BundleError, match="float16 overflows") as e:
         accept(data, examples, bad)
-    assert e.value.fix == "keep in float32, by building with --float32 /encoder/normalise/"
+    assert e.value.fix == "keep these parts in float32: build with --float32 /encoder/normalise/"
     accept(data, examples, [*bad, "/encoder/normalise/"])
 
 
@@ -142,7 +142,7 @@ def test_overflow_between_two_layers_names_both_and_neither_is_enough(trained: B
     with pytest.raises(BundleError, match="float16 overflows") as e:
         accept(data, examples)
     both = ["/encoder/narrow/", "/encoder/leave/"]
-    assert e.value.fix == "keep in float32, by building with " + " ".join(f"--float32 {p}" for p in both)
+    assert e.value.fix == "keep these parts in float32: build with " + " ".join(f"--float32 {p}" for p in both)
     accept(data, examples, [*ISLANDS, *both])
     for p in both:
         with pytest.raises(BundleError):

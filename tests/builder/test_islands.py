@@ -7,21 +7,21 @@ import pytest
 
 from builder.export import export, load_graph
 from builder.half import types_of
-from builder.islands import ISLANDS, Does, Layer, types
+from builder.islands import ISLANDS, Does, Layer, layer_types
 from edge.bundle import Bundle
 
 MOVES = {"Concat", "Gather", "Slice"}
 RESHAPES = {"Reshape", "Transpose", "Unsqueeze"}
 
 
-def kinds(layers: list[Layer], ask: bool = True) -> list[str]:
-    return list(types(layers, ["joints"], ["/a/", "/c/"], ask))
+def kinds(layers: list[Layer], request_half: bool = True) -> list[str]:
+    return list(layer_types(layers, ["joints"], ["/a/", "/c/"], request_half))
 
 
 def test_islands_are_held_and_the_rest_is_asked_for_or_left() -> None:
     layers = [Layer("/a/Mul", ["joints"], ["x"]), Layer("/b/Mul", ["x"], ["y"]), Layer("/c/Mul", ["y"], ["z"])]
     assert kinds(layers) == ["float32", "float16", "float32"]
-    assert kinds(layers, ask=False) == ["float32", "", "float32"]
+    assert kinds(layers, request_half=False) == ["float32", "", "float32"]
 
 
 def test_what_moves_belongs_to_what_it_moves() -> None:
@@ -34,7 +34,7 @@ def test_what_moves_belongs_to_what_it_moves() -> None:
         Layer("/b/Concat_1", ["y", "x"], ["d"], "moves"),
     ]
     exact = ["float32"] * 3
-    assert kinds(layers) == [*exact, "float16", "", ""] and kinds(layers, ask=False) == [*exact, "", "", ""]
+    assert kinds(layers) == [*exact, "float16", "", ""] and kinds(layers, request_half=False) == [*exact, "", "", ""]
 
 
 def test_where_float16_is_asked_for_only_what_is_given_is_reshaped_in_float32() -> None:
@@ -51,7 +51,7 @@ def test_where_float16_is_asked_for_only_what_is_given_is_reshaped_in_float32() 
         Layer("/b/Transpose", ["c"], ["e"], "reshapes"),
     ]
     assert kinds(layers) == [*["float32"] * 5, "", "", "", "float32", ""]
-    assert kinds(layers, ask=False) == ["float32"] * 10
+    assert kinds(layers, request_half=False) == ["float32"] * 10
 
 
 def test_what_the_parser_adds_without_a_name_is_never_asked_for() -> None:
@@ -69,8 +69,8 @@ def does(op: str) -> Does:
     return "moves" if op in MOVES else "reshapes" if op in RESHAPES else "computes"
 
 
-@pytest.mark.parametrize("ask", [True, False])
-def test_the_export_is_asked_for_as_its_typed_form_is_typed(trained: Bundle, ask: bool) -> None:
+@pytest.mark.parametrize("request_half", [True, False])
+def test_the_export_is_asked_for_as_its_typed_form_is_typed(trained: Bundle, request_half: bool) -> None:
     model = onnx.load_from_string(export(load_graph(trained)))
     is_float = {name for name, kind in types_of(model).items() if kind == onnx.TensorProto.FLOAT}
     constant = {t.name for t in model.graph.initializer}
@@ -85,7 +85,11 @@ def test_the_export_is_asked_for_as_its_typed_form_is_typed(trained: Bundle, ask
         for n in nodes
     ]
     found = dict(
-        zip((n.name for n in nodes), types(layers, (i.name for i in model.graph.input), ISLANDS, ask), strict=True)
+        zip(
+            (n.name for n in nodes),
+            layer_types(layers, (i.name for i in model.graph.input), ISLANDS, request_half),
+            strict=True,
+        )
     )
     inside = {n.name for n in nodes if n.name.startswith(("/encoder/normalise/", "/match/"))}
     free = {n for n in inside if not found[n]}
@@ -93,9 +97,9 @@ def test_the_export_is_asked_for_as_its_typed_form_is_typed(trained: Bundle, ask
     given = {"/encoder/normalise/Transpose", "/encoder/normalise/Transpose_1", "/encoder/normalise/Unsqueeze"}
     given |= {"/encoder/normalise/Reshape_2"}  # of what is visible, which the fill mixes
     given |= {"/match/Unsqueeze"}  # of the support's mask; the others turn the inputs
-    assert given < moved and free == (moved - given if ask else set())
+    assert given < moved and free == (moved - given if request_half else set())
     assert {found[n] for n in inside - free} == {"float32"}
-    body = "float16" if ask else ""
+    body = "float16" if request_half else ""
     for name in ("blocks.0/first/linear/MatMul", "blocks.0/second/norm/Mul", "leave/MatMul", "leave_head/Gemm"):
         assert found[f"/encoder/{name}"] == body
-    assert found["/encoder/join/Reshape"] == ("" if ask else "float32") and found["/encoder/Reshape"] == ""
+    assert found["/encoder/join/Reshape"] == ("" if request_half else "float32") and found["/encoder/Reshape"] == ""

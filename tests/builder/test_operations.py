@@ -46,7 +46,7 @@ def test_the_exported_graph_passes_every_list_and_the_typed_one_those_that_bind_
     assert all(found[p.version] == "" for p in TYPED)
     assert "precision as a flag" in found["8.5"] and "precision as a flag" in found["8.6"]
     check_graph(typed, TYPED)
-    with pytest.raises(BundleError, match=r"not for TensorRT 8.5: float16 in the graph"):
+    with pytest.raises(BundleError, match=r"TensorRT 8.5 would not read .*: float16 in the graph"):
         check_graph(typed)
 
 
@@ -57,7 +57,7 @@ def test_layer_normalisation_is_unknown_to_the_oldest_only() -> None:
 
 def test_a_later_opset_is_refused_where_it_is_not_read() -> None:
     found = said(model(helper.make_node("Relu", ["x"], ["y"], "/n"), opset=18))
-    assert found == {**dict.fromkeys(BY, ""), **dict.fromkeys(("8.5", "8.6"), "opset 18, it reads 17")}
+    assert found == {**dict.fromkeys(BY, ""), **dict.fromkeys(("8.5", "8.6"), "opset 18, but it reads up to 17")}
     assert all("opset 21" in t for t in said(model(helper.make_node("Relu", ["x"], ["y"], "/n"), opset=21)).values())
 
 
@@ -84,7 +84,7 @@ def test_axes_that_are_computed_are_refused_and_constant_ones_are_not(
 ) -> None:
     m = model(node, **constants)
     assert all(f"{node.op_type} '/p/n' has axes that are not constant" in text for text in said(m).values())
-    with pytest.raises(BundleError, match=r"not for TensorRT 8\.5"):
+    with pytest.raises(BundleError, match=r"TensorRT 8\.5 would not read"):
         check_graph(m)
     constant = helper.make_node("Constant", [], ["k"], "/k", value=numpy_helper.from_array(np.array([1]), "v"))
     fixed = helper.make_node(node.op_type, [{"s": "k"}.get(i, i) for i in node.input], ["y"], "/p/n")
@@ -114,6 +114,6 @@ def test_a_clip_is_read_alike_everywhere_and_is_in_the_way_of_a_plan(trained: Bu
         helper.make_node("Clip", ["x", "low", "high"], ["y"], "/a/Clip"), low=np.float32(-1), high=np.float32(1)
     )
     check_graph(old)
-    with pytest.raises(BundleError, match=r"'/a/Clip'.*TensorRT 8\.6.*export it anew"):
+    with pytest.raises(BundleError, match=r"'/a/Clip'.*TensorRT 8\.6.*export it again"):
         check_whole(old)
     check_whole(onnx.load_from_string(export(load_graph(trained))))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from builder.islands import ISLANDS
-from builder.plan import Order, _weakly_typed, at_once, create_network, is_typed, make_plan
+from builder.plan import PlanSpec, _weakly_typed, create_network, interruptible, is_typed, make_plan
 from edge.errors import EngineError
 
 
@@ -63,19 +63,19 @@ def test_a_part_to_keep_in_float32_that_is_not_there_is_named_where_precision_is
     layers = [AnyLayer(n) for n in ("/encoder/unit/Sqrt", "/encoder/leave/MatMul", "/encoder/Relu_1", "(Unnamed)")]
     network: Any = SimpleNamespace(num_layers=len(layers), get_layer=lambda i: layers[i], num_inputs=0)
     config: Any = SimpleNamespace(set_flag=lambda flag: None)
-    order = Order("", {}, half=True, islands=[*ISLANDS, *asked], workspace=1)
+    spec = PlanSpec("", {}, half=True, islands=[*ISLANDS, *asked], workspace=1)
     if not unknown:
-        return _weakly_typed(network, config, order)
+        return _weakly_typed(network, config, spec)
     with pytest.raises(EngineError, match=f"begins with '{unknown}'") as e:
-        _weakly_typed(network, config, order)
+        _weakly_typed(network, config, spec)
     assert "/encoder/leave /encoder/Relu_1" in e.value.why and "unit" not in e.value.why
 
 
 def test_ctrl_c_ends_a_build_at_once() -> None:
     """TensorRT drops what Python raises in its log."""
     script = (
-        "import os, signal, time; from builder.plan import at_once\n"
-        "with at_once():\n"
+        "import os, signal, time; from builder.plan import interruptible\n"
+        "with interruptible():\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGINT); time.sleep(30)\n"
         "    except KeyboardInterrupt:\n"
@@ -89,18 +89,18 @@ def test_a_plan_is_made_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace())
     monkeypatch.setattr("builder.plan.make_log", lambda: seen.append(signal.getsignal(signal.SIGINT)) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        make_plan(b"", Order("", {}, half=False, islands=[], workspace=1))
+        make_plan(b"", PlanSpec("", {}, half=False, islands=[], workspace=1))
     assert seen == [signal.SIG_DFL] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_is_python_s_again_behind_a_build_and_another_s_stays_so() -> None:
-    with at_once():
+    with interruptible():
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with at_once():
+        with interruptible():
             assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -108,7 +108,7 @@ def test_ctrl_c_is_python_s_again_behind_a_build_and_another_s_stays_so() -> Non
 
     def elsewhere() -> None:
         try:
-            with at_once():
+            with interruptible():
                 pass
         except ValueError as e:  # only the main thread may set a handler
             failed.append(e)

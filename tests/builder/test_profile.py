@@ -26,9 +26,9 @@ def test_by_default_there_is_room_for_any_category_that_a_folder_has() -> None:
 @pytest.mark.parametrize(
     ("batch", "support", "said"),
     [
-        ("1:16", "1x1", "not LEAST:USUAL:MOST"), ("0:1:2", "1x1", "must not fall"), ("4:2:8", "1x1", "must not fall"),
+        ("1:16", "1x1", "be MIN:USUAL:MAX"), ("0:1:2", "1x1", "ascending"), ("4:2:8", "1x1", "ascending"),
         ("a:b:c", "1x1", "--batch"), ("1:2:99999", "1x1", "65536"), ("1", "1:2:3", "CATEGORIESxWINDOWS"),
-        ("1", "1x", "--support"), ("1", "1x1x1", "--support"), ("-1:2:3", "1x1", "LEAST"), ("²", "1x1", "LEAST"),
+        ("1", "1x", "--support"), ("1", "1x1x1", "--support"), ("-1:2:3", "1x1", "MIN"), ("²", "1x1", "MIN"),
     ],
 )  # fmt: skip
 def test_a_profile_that_is_none_is_refused_with_an_example(batch: str, support: str, said: str) -> None:

@@ -2,7 +2,7 @@
 
 It is NVIDIA's other product with the parser, the network and the builder of TensorRT 10 and 11, so what it reads, types
 and compiles they should too; what it makes runs on an RTX card alone. Nothing of it is run here. Its networks are
-always bound to their types: that ours ask for it, `test_plan.py` tells.
+always bound to their types: that ours asks for it, `test_plan.py` tells.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from builder.compile import typed_graph
 from builder.export import export
 from builder.half import ISLANDS, in_island, parts, to_half
 from builder.operations import ALLOWED, TYPED
-from builder.plan import Order, create_network, is_typed, make_plan
+from builder.plan import PlanSpec, create_network, is_typed, make_plan
 from builder.profile import parse_profile, shapes
 from builder.together import widened
 from builder.ways import Way
@@ -60,8 +60,8 @@ def trt(product: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[A
     monkeypatch.setitem(sys.modules, "tensorrt", trt)
     monkeypatch.setattr(builder.plan, "make_log", lambda: log)
 
-    def configure(config: Any, order: Order, real: Callable[..., None] = builder.plan.configure) -> None:
-        real(config, order)
+    def configure(config: Any, spec: PlanSpec, real: Callable[..., None] = builder.plan.configure) -> None:
+        real(config, spec)
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, CARD), 0)
 
@@ -76,11 +76,11 @@ def base() -> Bundle:
     return open_bundle()
 
 
-def order(bundle: Bundle, way: Way = Way(1, ask=False), frames: int = 0, **given: Any) -> Order:
+def spec(bundle: Bundle, way: Way = Way(1, request_half=False), frames: int = 0, **given: Any) -> PlanSpec:
     """What `haad-edge build` asks for by default."""
     m = bundle.manifest
     sizes = shapes(way.profile(parse_profile()), frames or m.frames, J, m.embedding)
-    return Order(**({"name": NAME, "shapes": sizes, "half": True, "islands": ISLANDS, "workspace": 1 << 30} | given))
+    return PlanSpec(**({"name": NAME, "shapes": sizes, "half": True, "islands": ISLANDS, "workspace": 1 << 30} | given))
 
 
 def network_of(trt: Any, graph: bytes) -> Any:
@@ -108,7 +108,9 @@ def test_the_shipped_model_is_compiled(trt: Any, base: Bundle, together: int, ha
     assert is_typed()
     data = base.read(GRAPH)
     graph = data if together == 1 else widened(data, together)
-    plan = make_plan(typed_graph(graph, ISLANDS) if half else graph, order(base, Way(together, ask=False), half=half))
+    plan = make_plan(
+        typed_graph(graph, ISLANDS) if half else graph, spec(base, Way(together, request_half=False), half=half)
+    )
     assert NAME.encode() in plan, "the name comes back from the engine"
     weights = sum(numpy_helper.to_array(t).nbytes for t in onnx.load_from_string(graph).graph.initializer)
     assert len(plan) > weights / 2
@@ -155,7 +157,7 @@ def test_other_encoders(trt: Any, base: Bundle, coefficients: int, together: int
     config = replace(ENCODER, coefficients=coefficients)
     data = export(Graph(Encoder(config)).eval())
     sizes = shapes(parse_profile("8:16:64"), config.frames, J, config.embedding)
-    assert make_plan(typed_graph(widened(data, together), ISLANDS), order(base, shapes=sizes))
+    assert make_plan(typed_graph(widened(data, together), ISLANDS), spec(base, shapes=sizes))
 
 
 def test_a_type_that_does_not_fit_is_refused(trt: Any, base: Bundle) -> None:
@@ -169,7 +171,7 @@ def test_a_type_that_does_not_fit_is_refused(trt: Any, base: Bundle) -> None:
         for node in model.graph.node:
             node.input[:] = [cast.input[0] if i == cast.output[0] else i for i in node.input]
         with pytest.raises(EngineError, match="must have same input types") as e:
-            make_plan(model.SerializeToString(), order(base))
+            make_plan(model.SerializeToString(), spec(base))
         assert "\n" not in str(e.value)
 
 
@@ -177,16 +179,16 @@ def test_each_failure_is_told_its_own_reason(trt: Any, base: Bundle, tmp_path: P
     data, timings = base.read(GRAPH), tmp_path / "timings.bin"
     timings.write_bytes(b"of another machine")
     with pytest.raises(EngineError, match=rf"TensorRT {trt.__version__} cannot read the graph: .*Failed to parse"):
-        make_plan(b"no graph", order(base))
+        make_plan(b"no graph", spec(base))
     for _ in range(2):
         with pytest.raises(EngineError, match=r"could not build the plan: .*profile has min=47.*tensor has 48") as e:
-            make_plan(data, order(base, frames=base.manifest.frames - 1, half=False, timing_cache=timings))
+            make_plan(data, spec(base, frames=base.manifest.frames - 1, half=False, timing_cache=timings))
         assert str(e.value).count("min=47") == 1 and "Failed to parse" not in str(e.value)
         assert "\n" not in str(e.value)
 
 
 def test_a_version_compatible_plan_can_be_asked_for(trt: Any, base: Bundle) -> None:
-    assert make_plan(typed_graph(base.read(GRAPH), ISLANDS), order(base, version_compatible=True))
+    assert make_plan(typed_graph(base.read(GRAPH), ISLANDS), spec(base, version_compatible=True))
 
 
 def one(kind: str, axes: Sequence[int], opset: int, attribute: bool) -> bytes:

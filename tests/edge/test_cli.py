@@ -165,12 +165,12 @@ def test_what_a_newcomer_may_get_wrong_is_answered_with_what_to_do(
 @pytest.mark.parametrize(
     ("words", "what", "why"),
     [
-        ("inspect FILE", "FILE: not a bundle", "no manifest.json beside it"),
+        ("inspect FILE", "FILE: neither a bundle", "no manifest.json next to it"),
         ("keys FILE", "FILE: cannot be written", "it is a file"),
         ("keys /proc/k", "/proc/k: cannot be written", "nothing can be created in /proc"),
         ("listen --keys HERE/none", "HERE/none: no such folder", "the folder of one side"),
         ("listen --keys FILE", "FILE: a file, not a folder of keys", "the folder of one side"),
-        ("listen --cursor FILE", "FILE: no cursor file", "JSONDecodeError"),
+        ("listen --cursor FILE", "FILE: not a cursor file", "JSONDecodeError"),
         ("listen --cursor FILE/c", "FILE/c: cannot be read", "Not a directory"),
         ("listen --cursor /proc/c", "/proc/c: cannot be written", "No such file or directory"),
         ("bridge webhook http://x --cursor HERE/c --secret-file HERE/s", "HERE/s: cannot be read", "No such file"),

@@ -1,4 +1,4 @@
-"""Made clip sets on disk, written once for all the tests here."""
+"""Generated clip sets on disk, written once for all the tests here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tiny clip sets of made motion and a tiny configuration: what the tests of `trainer` and `builder` train on."""
+"""Tiny clip sets of generated motion, and a tiny configuration, for the tests of `trainer` and `builder`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENCODER = EncoderConfig(frames=16, seconds=1.0, coefficients=8, width=16, blocks
 
 
 def made(name: str, subject: int, trial: int = 1, seconds: float = 1.5) -> Clip:
-    """One clip of a subject; its performance depends on the trial."""
+    """One clip of a subject; how it is performed depends on the trial."""
     return replace(make_motion(name, seconds=seconds, fps=20, seed=10 * subject + trial), subject=str(subject))
 
 

@@ -1,5 +1,8 @@
-"""What each of the two processes of `test_parallel` does: `python -m tests.trainer.pair SETS OUT`, told by torchrun's
-variables which of the two it is. It leaves what it found in OUT; in the end process 1 kills itself."""
+"""The program of the two processes of `test_parallel`: `python -m tests.trainer.pair SETS OUT`.
+
+torchrun's variables tell each process which of the two it is. It writes its results to OUT; at the end process 1 kills
+itself.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ from edge.errors import HaadError
 from tests.trainer.made import tiny
 from trainer.datasets import load_set
 from trainer.fit import Trainer
-from trainer.parallel import agree
+from trainer.parallel import require_agreement
 
 
 def trainer(folder: Path) -> Trainer:
-    """Of six steps, with a checkpoint at the fourth; without dropout, which alone depends on who holds a row."""
+    """A run of six steps, with a checkpoint at the fourth; without dropout, which depends on the process of a row."""
     sets = [load_set(folder / "first"), load_set(folder / "second")]
     t = Trainer(sets, tiny(steps=6, validate_every=4))
     for m in t.encoder.modules():
@@ -30,7 +33,7 @@ def trainer(folder: Path) -> Trainer:
 
 
 def train(folder: Path, checkpoint: Path) -> dict[str, Any]:
-    """What is reported, the first gradients and the last weights. The checkpoint is left as the fourth step's."""
+    """Train; returns the reports, the first gradients and the last weights. Leaves the fourth step's checkpoint."""
     t, fourth = trainer(folder), checkpoint.with_suffix(".4")
     found: dict[str, Any] = {"losses": [], "news": []}
 
@@ -55,7 +58,7 @@ def main(folder: Path, out: Path) -> None:
     found["resumed"] = train(folder, out / f"one_{rank}.pt")
     t = trainer(folder)
     try:
-        agree(t.fabric, {"seed": rank})
+        require_agreement(t.fabric, {"seed": rank})
     except HaadError as e:
         found["disagreed"] = {"said": str(e)}
     torch.save(found, out / f"found_{rank}.pt")

@@ -1,4 +1,4 @@
-"""Augmentation: each part does what it is named for, and nothing else."""
+"""Augmentation: each part does what its name says, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge.skeleton import CORE15, PARENTS
 from tests.trainer.made import windows
-from trainer.augment import AugmentConfig, augment, mirror, rotation, spells, stretch_bones
+from trainer.augment import AugmentConfig, augment, hidden_stretches, mirror, rotation, stretch_bones
 
 JOINTS, VISIBLE = windows("walk", "wave", "fall", frames=30)
 NOTHING = AugmentConfig(mirror=0, tilt=0, bone=0, noise=0, offset=0, hide_joints=0, hide_limb=0, hide_frames=0)
@@ -82,12 +82,12 @@ def test_yaw_keeps_up_and_tilt_is_about_the_horizontal_axes() -> None:
 def test_spells_are_one_stretch_each_of_at_most_half_the_window(seed: int, frames: int) -> None:
     g = seeded(seed)
     start, length = torch.rand(2, 15, generator=g), torch.rand(2, 15, generator=g)
-    hidden = spells(start, length, frames)
+    hidden = hidden_stretches(start, length, frames)
     assert hidden.shape == (2, frames, 15) and hidden.dtype == torch.bool
     edges = torch.diff(torch.nn.functional.pad(hidden.int(), (0, 0, 1, 1)), dim=1)
     assert (edges.eq(1).sum(1) <= 1).all()
     assert (hidden.sum(1) <= frames / 2 + 1).all()
-    # Not cut off by the window's end, a spell lasts what it was told, to the frame.
+    # Unless the window's end cuts it off, a stretch has the given length, to the frame.
     inside = start * frames + length * frames / 2 < frames - 1
     assert ((hidden.sum(1) - length * frames / 2).abs()[inside] <= 1).all()
 

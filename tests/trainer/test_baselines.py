@@ -12,7 +12,7 @@ from trainer.encoder import EncoderConfig
 
 
 def test_the_floor_is_the_unit_dct_of_the_normalised_clip() -> None:
-    # A person who faces −z already, at no particular size: only root and scale remain to be taken out.
+    # A person who already faces −z, of any size: only root and scale remain to be removed.
     rng = np.random.default_rng(0)
     base = make_motion("stand", seconds=2, seed=0).joints[0]
     across = base[[6, 12]].sum(0) - base[[3, 9]].sum(0)

@@ -1,4 +1,4 @@
-"""The calibration: that its rates are what the device's logic gives, and its regression finds what it should."""
+"""The calibration: its rates are those of the device's logic, and its regression finds what it should."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge.clip import Clip
 from edge.score import level_of, margin_of, match, threshold_of
 from edge.support.enrol import clip_windows
 from tests.trainer.made import tiny
-from trainer.calibrate import COHORT, DEFAULTS, LEAST, TARGET, TRIMMED, Episode, calibrate, fit
+from trainer.calibrate import COHORT, DEFAULTS, LOWEST_RATE, TARGET, TRIMMED, Episode, calibrate, fit
 from trainer.datasets import ClipSet
 from trainer.streaming.watch import Run, alerts, follow
 
@@ -27,7 +27,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def marked_set(categories: int = 4, subjects: int = 8, trials: int = 2) -> ClipSet:
-    """Clips that are only a number: their category, written into every joint, plus a trial's small offset."""
+    """Clips that are only a number: their category, written into every joint, plus a small offset of the trial."""
     clips, label = [], []
     for c in range(categories):
         for s in range(subjects):
@@ -92,7 +92,7 @@ def test_the_cohort_is_even_and_of_the_training_subjects_alone(calibrated) -> No
 
 
 def episode(rng: np.random.Generator, shots: int, spread: float, hours: float = 0.05) -> Episode:
-    """A made one: the level is twice what enrolment knows, times a person's own; windows scatter around it."""
+    """An artificial episode: its level is twice what enrolment knows, times a person's own; windows scatter around."""
     known = np.log(np.exp(rng.normal([-1.0, -2.0, -2.0], [0.3, 0.5, 0.5])))
     level = 2 * np.exp(known[-1]) * np.exp(rng.normal(0, 0.1))
     n = round(hours * 14400)
@@ -104,7 +104,7 @@ def episode(rng: np.random.Generator, shots: int, spread: float, hours: float = 
 
 def test_the_default_threshold_gives_the_target_for_each_number_of_clips() -> None:
     rng = np.random.default_rng(0)
-    # The fewer clips, the wider windows scatter: only a wider margin gives alike many alarms.
+    # The fewer clips, the wider windows scatter: only a wider margin gives the same number of alarms.
     wide = {1: 0.5, 3: 0.35, 10: 0.25}
     episodes = [episode(rng, k, spread) for k, spread in wide.items() for _ in range(40)]
     arrays, figures = fit(episodes)
@@ -121,7 +121,7 @@ def test_the_default_threshold_gives_the_target_for_each_number_of_clips() -> No
             for e in mine
         ]
         found = np.sort([len(a) for a in alerts(follow(runs, [1 / margin[k]] * len(runs)), DEFAULTS)])
-        # As `fit` counts: without the share of runs that alarm most. Thresholds were tried in steps of 5 %.
+        # As `fit` counts: without the share of runs with the most alarms. Thresholds were tried in steps of 5 %.
         kept = round(len(found) * (1 - TRIMMED))
         rate = found[:kept].sum() / (kept * 0.05)
         assert 0.2 * TARGET <= rate <= 3 * TARGET, (k, rate)
@@ -172,8 +172,8 @@ def test_rates_begin_where_they_are_highest_and_never_rise_nor_vanish(monkeypatc
     counts = {0.0: 1, 0.1: 9, 0.2: 4, 0.3: 6, 0.4: 0}
     monkeypatch.setattr(calibrate_module, "_count", lambda runs, x: np.array([counts[x]]))
     hour = Run(np.array([0.0, 3600.0]), np.ones(2, np.float32), np.ones(2))
-    grid, rate = calibrate_module._falling([hour], np.array(list(counts)))
-    assert grid.tolist() == [0.1, 0.2, 0.3, 0.4] and rate.tolist() == [9, 4, 4, LEAST]
+    grid, rate = calibrate_module._falling_rates([hour], np.array(list(counts)))
+    assert grid.tolist() == [0.1, 0.2, 0.3, 0.4] and rate.tolist() == [9, 4, 4, LOWEST_RATE]
 
 
 def test_without_held_out_subjects_the_figures_say_so() -> None:

@@ -23,7 +23,7 @@ def turned(degrees: float) -> np.ndarray:
 
 def test_what_is_nearer_is_larger() -> None:
     joints = torch.zeros(1, 1, 15, 3)
-    # Around a middle of (1, 2, 5): half a metre aside and up, one metre nearer (−z), one farther, and at the middle.
+    # Around a middle of (1, 2, 5): half a metre aside and up; one metre nearer (−z), one farther, and at the middle.
     joints[0, 0] = torch.tensor([1.0, 2.0, 5.0])
     joints[0, 0, :4] = torch.tensor([[1.5, 2.5, 4.0], [0.5, 1.5, 4.0], [1.5, 2.5, 6.0], [0.5, 1.5, 6.0]])
     seen = project(joints, torch.tensor([4.0]))[0, 0]

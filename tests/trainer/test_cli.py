@@ -1,4 +1,4 @@
-"""`train`, `build` and `evaluate`, one after the other on made clips, as a user runs them."""
+"""`train`, `build` and `evaluate`, one after the other on generated clips, as a user runs them."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_train_goes_on_from_its_checkpoint(trained: tuple[Path, Path, str], tmp_
     made = (tmp_path / "b" / "manifest.json").read_bytes()
     assert open_bundle(tmp_path / "b").manifest.encoder == open_bundle(bundle).manifest.encoder
     refused = CliRunner().invoke(make_app(), [str(c) for c in again])
-    assert isinstance(refused.exception, OutputError) and "an earlier training made" in str(refused.exception)
+    assert isinstance(refused.exception, OutputError) and "the result of an earlier training" in str(refused.exception)
     assert (tmp_path / "b" / "manifest.json").read_bytes() == made
 
 
@@ -120,7 +120,7 @@ def test_train_goes_on_from_its_checkpoint(trained: tuple[Path, Path, str], tmp_
     ("command", "said"),
     [
         (("train", "--data", "absent", "--out", "b"), "absent: no such folder"),
-        (("train", "--data", ".", "--out", "b"), "neither */*.npz nor */*/*.npz"),
+        (("train", "--data", ".", "--out", "b"), "it has neither */*.npz nor */*/*.npz"),
         (("train", "--data", ".", "--out", "b", "--steps", "0"), "'steps'"),
         (("build", "absent"), "absent: not a bundle"),
         (("evaluate", "--data", ".", "--bundle", "absent"), "absent: not a bundle"),

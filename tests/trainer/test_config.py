@@ -1,4 +1,4 @@
-"""What a training file may say, and how it is told what it may not."""
+"""What a training file may contain, and the errors for what it may not."""
 
 from __future__ import annotations
 

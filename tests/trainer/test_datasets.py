@@ -20,7 +20,7 @@ some = settings(derandomize=True, deadline=None, max_examples=25)
 
 
 def ramp(seconds: float, fps: float = 30.0) -> Clip:
-    """Every joint's x is the time in seconds: what is sampled says when it was sampled."""
+    """Every joint's x is the time in seconds, so that a sample shows when it was taken."""
     t = np.arange(round(seconds * fps) + 1) / fps
     joints = np.zeros((len(t), 15, 3), np.float32)
     joints[:, :, 0] = t[:, None]
@@ -67,7 +67,7 @@ def test_exclude_and_merge_go_by_globs_on_set_and_category(folder: Path) -> None
 
 
 def test_a_set_has_its_name_also_from_inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else globs on it would quietly fit nothing."""
+    """Otherwise globs on it would silently match nothing."""
     whole = load_set(folder / "first", exclude=["first/walk"])
     monkeypatch.chdir(folder / "first")
     here = load_set(Path(), exclude=["first/walk"])

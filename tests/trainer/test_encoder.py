@@ -1,4 +1,4 @@
-"""The model: what its normalisation removes and keeps, and the match against a plain loop."""
+"""The model: what its normalisation removes and keeps, and the match compared with a plain loop."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_the_dct_is_scipys(n: int, k: int) -> None:
 @given(st.floats(-30, 30), st.floats(-30, 30), st.floats(-30, 30), st.floats(-math.pi, math.pi))
 def test_place_and_heading_are_removed(x: float, y: float, z: float, yaw: float) -> None:
     moved = turned(JOINTS, yaw) + torch.tensor([x, y, z])
-    # Single precision: at 50 m a coordinate is good to 4e-6 m.
+    # Single precision: at 50 m a coordinate is accurate to 4e-6 m.
     torch.testing.assert_close(normalise(moved), normalise(JOINTS), atol=2e-4, rtol=0)
 
 
@@ -54,7 +54,7 @@ def test_size_is_removed_up_to_half_a_percent(scale: float) -> None:
     expected, found = normalise(JOINTS), normalise(JOINTS * scale)
     factor = float((expected * found).sum() / (expected * expected).sum())
     assert 0.995 < factor < 1.005
-    # Beyond that common factor nothing changes, the pose least of all.
+    # Apart from that common factor nothing changes, least of all the pose.
     torch.testing.assert_close(found, expected * factor, atol=2e-3, rtol=0)
 
 
@@ -238,7 +238,7 @@ def test_the_graph_is_the_encoder_then_the_match() -> None:
 
 
 def test_a_person_of_whom_only_single_joints_are_seen_stays_bounded() -> None:
-    # No bone has both its ends: the size is unknown, and must not be taken for nought.
+    # No bone has both its ends: the size is unknown, and must not be taken for 0.
     visible = torch.zeros_like(VISIBLE)
     visible[..., [CORE15.index(n) for n in ("head", "l_wrist", "r_ankle")]] = 1
     assert float(normalise(JOINTS * visible[..., None], visible).abs().max()) < 6

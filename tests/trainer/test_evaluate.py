@@ -1,4 +1,4 @@
-"""Few-shot evaluation, against a loop of its own and on cases with one right answer."""
+"""Few-shot evaluation, compared with a plain loop, and on cases with one right answer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def plain_distance(e: np.ndarray, support: np.ndarray, tau: float) -> float:
 @pytest.mark.parametrize("tau", [0.05, 1.0])
 def test_it_is_the_loop_over_categories(tau: float) -> None:
     embedding, category, subject = clouds()
-    # Six shots are all the clips that subjects 1 and 3 have of a category: every draw is the same one.
+    # Six shots are all the clips that subjects 1 and 3 have of a category, so every draw is the same.
     found = few_shot(embedding, category, subject, shots=6, draws=2, distance=partial(match, temperature=tau))
     expected = {}
     for name in ("kick", "run", "sit"):
@@ -57,7 +57,7 @@ def test_separate_categories_are_told_apart_perfectly() -> None:
     for split in ("subject", "random"):
         found = few_shot(embedding, category, subject, split=split, draws=4)
         assert found.mean == 1 and set(found.categories.values()) == {1.0}
-    # …and perfectly wrong when the test subjects' clips lie opposite to the support's.
+    # …and perfectly wrong if the test subjects' clips are opposite to the support's.
     opposite = np.where(np.isin(subject, ["2", "4"]), -1, 1)[:, None]
     assert few_shot(unit(embedding * opposite), category, subject, draws=4).mean == 0
 
@@ -73,7 +73,7 @@ def test_draws_follow_the_seed_and_give_the_interval() -> None:
 
 
 def test_a_random_split_does_not_test_on_the_support() -> None:
-    # Four orthogonal clips of `a`, and clips of `b` amid them: b is nearer to any three of a than the fourth is.
+    # Four orthogonal clips of `a`, and clips of `b` between them: b is nearer to any three of a than the fourth is.
     a = np.eye(5)[:4]
     b = np.tile(np.array([[0.5, 0.5, 0.5, 0.5, 0.0]]), (4, 1))
     found = few_shot(unit(np.vstack([a, b])), np.repeat(["a", "b"], 4), np.repeat("1", 8), split="random", draws=5)
@@ -166,7 +166,7 @@ def test_too_few_clips_for_k_leave_a_category_out_with_the_reason() -> None:
     for shots in ([9], [8, 9]):
         with pytest.raises(ClipError, match="measured"):
             evaluate(methods(embedding), category, subject, by_subject(subject), shots=shots, draws=3, seed=0)
-    # Each figure is what few_shot says of it alone, and the file holds them all.
+    # Each figure is what few_shot alone gives, and the file holds them all.
     assert found.results[3]["model"] == few_shot(embedding, category, subject, draws=3)
     out = as_json(found)
     assert out["mean"] == found.results[3]["model"].mean and out["floor"]["shots"] == 3  # type: ignore[index]
@@ -177,7 +177,7 @@ def test_too_few_clips_for_k_leave_a_category_out_with_the_reason() -> None:
 
 def test_roc_curves_are_sklearns() -> None:
     embedding, category, subject = clouds()
-    # All six support clips: one and the same draw, whose curve is known.
+    # All six clips are support, so there is only one possible draw, and its curve is known.
     found = list(
         episodes(
             embedding,

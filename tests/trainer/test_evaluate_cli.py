@@ -33,7 +33,7 @@ def run(*command: object, fails: bool = False) -> str:
 
 
 def widen(joints: np.ndarray, names: list[str] | tuple[str, ...]) -> np.ndarray:
-    """core15 (T, 15, 3) as joints of a larger layout; what core15 lacks stands where its neighbour does."""
+    """core15 (T, 15, 3) as joints of a larger layout; a joint that core15 lacks is where its neighbour is."""
     out = []
     for name in names:
         side, _, part = name.rpartition("_")
@@ -62,7 +62,7 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def briefly(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
-    """Recipe `paper` trains three steps; what it was given is kept."""
+    """Recipe `paper` trains for three steps only, and what it was given is recorded."""
     given: list[np.ndarray] = []
 
     def train(joints: np.ndarray, label: np.ndarray, **more: object) -> paper.PaperEncoder:
@@ -100,7 +100,7 @@ def test_humanact12_as_the_paper_has_it(released: Path, tmp_path: Path, briefly:
 
 
 def test_the_actor_pickle_is_evaluated_alike(released: Path, tmp_path: Path) -> None:
-    files = sorted(released.iterdir())  # as the folder is read: every number has its zeros
+    files = sorted(released.iterdir())  # as the folder is read: numbers are padded with zeros
     action = [int(f.stem[-4:-2]) - 1 for f in files]
     pickled = tmp_path / "poses.pkl"
     pickled.write_bytes(pickle.dumps({"joints3D": [np.load(f) for f in files], "y": action}))
@@ -125,7 +125,7 @@ def test_utd_mhad_as_released_and_as_clips(tmp_path: Path) -> None:
         found = json.loads((tmp_path / "f.json").read_text())
         means.append(list(found["categories"].values()))
         assert (found["protocol"]["support_clips"], found["protocol"]["judged_clips"]) == (12, 12)
-        # base was trained on a set that is called so.
+        # base was trained on a set of that name.
         assert "note: the model was trained on a set of the same name, 'utd_mhad'" in printed
     assert means[0] == pytest.approx(means[1], abs=0.1)
 
@@ -160,9 +160,9 @@ def test_options_that_make_no_sense(tmp_path: Path, options: list[str], said: st
 @pytest.mark.parametrize(
     ("options", "said", "unsaid"),
     [
-        ("--streaming --normals 5", "--normals is 5, nobody who is judged has clips of more than 2", "people"),
-        ("--streaming --normals 2", "→ --normals 1", "--shots"),
-        ("--streaming --shots 9", "there are at most 1 → --shots 1", "--normals"),
+        ("--streaming --normals 5", "--normals is 5, but nobody who is judged has clips of more than 2", "people"),
+        ("--streaming --normals 2", "→ use --normals 1", "--shots"),
+        ("--streaming --shots 9", "there are at most 1 → use --shots 1", "--normals"),
         ("--shots 2", "has 1 clips to draw a support of 2 from → lower --shots, or use --split random", "--normals"),
         ("--shots 2 --people 1", "lower --shots, or name fewer people", "random"),
     ],

@@ -26,7 +26,7 @@ def classed(root: ET.Element, kind: str) -> list[ET.Element]:
 
 
 def turned(clip: Clip, angle: float) -> Clip:
-    """The clip walked round by the camera."""
+    """The clip as the camera sees it after walking round it."""
     c, s = np.cos(angle), np.sin(angle)
     turn = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]], np.float32)
     return replace(clip, joints=clip.joints @ turn.T)

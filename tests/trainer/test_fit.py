@@ -1,4 +1,4 @@
-"""A run: that it learns, that it can be killed at any time, and what it leaves behind."""
+"""A training run learns, can be killed at any time, and leaves what it should behind."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.trainer.made import ENCODER, made, tiny
 from trainer.datasets import Batch, ClipSet, held_out
 from trainer.encoder import Encoder
 from trainer.evaluate import few_shot
-from trainer.fit import Trainer, embed_clips, load_sets, make_bundle, prefetched, unseen, validate
-from trainer.progress import Stopped, new_place, stopping
+from trainer.fit import Trainer, embed_clips, load_sets, make_bundle, not_validated, prefetched, validate
+from trainer.progress import Stopped, checkpoint_path, stop_on_signal
 
 
 def silent(step: int, loss: float, news: str) -> None:
-    """A report that nobody reads."""
+    """Discard the reports."""
 
 
 def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
@@ -35,7 +35,7 @@ def same(a: torch.nn.Module, b: torch.nn.Module) -> bool:
 
 
 class Killed(Exception):
-    """Stands for the power cut."""
+    """Stands for a power cut."""
 
 
 def test_every_nth_subject_is_held_out_in_natural_order() -> None:
@@ -64,20 +64,20 @@ def test_globs_that_match_nothing_are_said(folder: Path) -> None:
 
 def test_where_nothing_can_be_measured_on_people_held_out_the_reason_is_said(sets: list[ClipSet]) -> None:
     people = len(set(sets[0].subjects))
-    assert list(unseen(sets[:1], 2)) == []
-    (none,) = unseen(sets[:1], 0)
-    (few,) = unseen(sets[:1], people + 1)
+    assert list(not_validated(sets[:1], 2)) == []
+    (none,) = not_validated(sets[:1], 0)
+    (few,) = not_validated(sets[:1], people + 1)
     assert "hold_out is 0" in none and f"every {people + 1}th person, and its clips name {people}" in few
     lacking = sets[0].subset(~(held_out(sets[0].subjects, 2) & (sets[0].label == 1)))
-    (gone,) = unseen([lacking], 2)
-    assert f"both they and the others need {sets[0].names[1]}" in gone and sets[0].name in gone
+    (gone,) = not_validated([lacking], 2)
+    assert f"both these people and the others need clips of {sets[0].names[1]}" in gone and sets[0].name in gone
 
 
 def test_a_run_that_is_told_to_stop_ends_where_an_uninterrupted_one_does(sets: list[ClipSet], tmp_path: Path) -> None:
     config = tiny(steps=7, validate_every=100)
     whole, first, second = (Trainer(sets, config) for _ in range(3))
     whole.run(silent)
-    with stopping() as stop, pytest.raises(Stopped, match="5"):
+    with stop_on_signal() as stop, pytest.raises(Stopped, match="5"):
         first.run(lambda step, *_: signal.raise_signal(signal.SIGTERM) if step == 5 else None, tmp_path / "c.pt", stop)
     seen: list[int] = []
     second.run(lambda step, *_: seen.append(step), tmp_path / "c.pt")
@@ -86,24 +86,24 @@ def test_a_run_that_is_told_to_stop_ends_where_an_uninterrupted_one_does(sets: l
 
 def test_the_second_signal_ends_the_process_as_ever() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with stopping() as stop:
+    with stop_on_signal() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop() and signal.getsignal(signal.SIGINT) == before
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    with stopping(heed=False) as stop:
+    with stop_on_signal(enabled=False) as stop:
         assert signal.getsignal(signal.SIGINT) == before and not stop()
     assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_only_a_finished_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    assert new_place(tmp_path, "manifest.json") == tmp_path / "checkpoint.pt"
+    assert checkpoint_path(tmp_path, "manifest.json") == tmp_path / "checkpoint.pt"
     (tmp_path / "manifest.json").touch()
-    with pytest.raises(OutputError, match="an earlier training made"):
-        new_place(tmp_path, "manifest.json")
+    with pytest.raises(OutputError, match="the result of an earlier training"):
+        checkpoint_path(tmp_path, "manifest.json")
     (tmp_path / "checkpoint.pt").touch()
-    assert new_place(tmp_path, "manifest.json").exists()
+    assert checkpoint_path(tmp_path, "manifest.json").exists()
 
 
 def test_a_killed_run_ends_where_an_uninterrupted_one_does(sets: list[ClipSet], tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_checkpoint_of_another_run_is_refused(sets: list[ClipSet], tmp_path:
     Trainer(sets, tiny()).save(path)
     Trainer(sets, tiny()).load(path)
     other_data = [replace(sets[0], digest="0" * 64), sets[1]]
-    with pytest.raises(SettingsError, match=r"differs is its config \(seed, threads\) and its data"):
+    with pytest.raises(SettingsError, match=r"differs in its config \(seed, threads\) and its data"):
         Trainer(other_data, tiny(seed=1, threads=2)).load(path)
     for trainer in (Trainer(sets, tiny(seed=1)), Trainer(other_data, tiny()), Trainer(sets[:1], tiny())):
         with pytest.raises(SettingsError, match=r"checkpoint\.pt.*another run.*delete it"):
@@ -277,7 +277,7 @@ def test_the_bundle_opens_and_says_how_it_was_made(sets: list[ClipSet], tmp_path
         p.numel() for p in t.encoder.parameters()
     )
     weights = load_tensors(b.read(WEIGHTS))
-    # The averaged weights are what is kept.
+    # The averaged weights become the model.
     assert torch.equal(weights["encoder.enter.0.mix"], t.average.enter[0].mix)
     assert not torch.equal(weights["encoder.enter.0.mix"], t.encoder.enter[0].mix)
     first, second = m.training["sets"]

@@ -1,4 +1,4 @@
-"""The maps that the embedding is condensed by, against numpy's own decomposition."""
+"""The maps that condense the embedding, compared with numpy's own decomposition."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cosines(x: np.ndarray) -> np.ndarray:
 
 @torch.no_grad()
 def fitted(**given: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Of some motions the features, what the head makes of them, the weighed slow pose, and the embeddings."""
+    """The features of some motions, the head's output for them, the weighted slow pose, and the embeddings."""
     torch.manual_seed(0)
     encoder = Encoder(replace(SMALL, **given))  # type: ignore[arg-type]
     joints, visible = windows(*MOTIONS, frames=16)

@@ -1,4 +1,4 @@
-"""The contrastive loss against its formula, written as two loops, and its limits."""
+"""The contrastive loss compared with its formula, written as two loops, and its limits."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_far_points_rank_higher(fit: Fit, config: Callable[..., Any]) -> None:
 
 
 def test_a_flow_follows_the_density_it_was_shown() -> None:
-    # The log-likelihood of the Gaussian itself, in its own order, is what a good fit must agree with.
+    # A good fit must agree with the log-likelihood of the true Gaussian.
     x = gaussian(2000)
     score = fit_flow(x, FlowConfig(steps=150, noise=0.02, learning_rate=1e-2)).score(gaussian(300, seed=1))
     exact = (((gaussian(300, seed=1) - 3) / [2, 1, 0.5, 0.5]) ** 2).sum(1)
@@ -63,7 +63,7 @@ def test_one_clip_is_too_few(fit: Fit, config: Callable[..., Any]) -> None:
         fit(gaussian(1), config())
     with pytest.raises(ClipError, match="not all finite"):
         fit(np.full((3, 4), np.nan, np.float32), config())
-    # Three times the same clip has no spread, and is no reason to fail.
+    # The same clip three times has no spread, but that is no reason to fail.
     assert np.isfinite(fit(np.repeat(gaussian(1), 3, 0), config()).score(gaussian(5))).all()
 
 

@@ -23,7 +23,7 @@ def test_the_embedding_is_one_number_per_joint_and_starts_from_the_dct_of_60_fra
     encoder = PaperEncoder(24).eval()
     torch.nn.init.zeros_(encoder.leave.weight)
     joints = np.random.default_rng(0).normal(size=(2, 60, 24, 3)).astype(np.float32)
-    # With nothing leaving the body of the network, the input passes by: the greatest of each joint's 30 coefficients.
+    # If the network's body gives 0, only the skip remains: the greatest of each joint's 30 coefficients.
     expected = dct(joints, axis=1, norm="ortho")[:, :10].transpose(0, 2, 1, 3).reshape(2, 24, 30).max(-1)
     np.testing.assert_allclose(embed_paper(encoder, joints), expected, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""Two processes end where one does: real ones, over gloo on the loopback interface."""
+"""A run in two processes ends where a run in one does: real processes, over gloo on the loopback interface."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer.datasets import ClipSet
 from trainer.encoder import Encoder
 from trainer.fit import Trainer
 from trainer.head import Learner
-from trainer.parallel import SharedNorm, gather, join
+from trainer.parallel import SharedNorm, gather, start_fabric
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 200
@@ -35,13 +35,13 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one(folder: Path, out: Path) -> dict[str, Any]:
-    """The run in this process; one_0.pt holds its fourth step."""
+    """The run in this process alone; one_0.pt holds its fourth step."""
     return train(folder, out / "one_0.pt")
 
 
 @pytest.fixture(scope="module")
 def two(folder: Path, out: Path, one: dict[str, Any]) -> dict[str, Any]:
-    """What both processes found, what they printed, and how they ended."""
+    """The results of both processes, what they printed, and how they ended."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -70,15 +70,15 @@ def two(folder: Path, out: Path, one: dict[str, Any]) -> dict[str, Any]:
 
 
 def idle(gradients: dict[str, Tensor]) -> set[str]:
-    """Weights that the loss does not depend on, biases ahead of a normalisation: their gradient is rounding alone, of
-    which AdamW makes whole steps."""
+    """Weights that the loss does not depend on: biases before a normalisation. Their gradient is nothing but rounding
+    errors, which AdamW turns into full steps."""
     still = {k for k, g in gradients.items() if float(g.abs().max()) < 1e-6}
     assert {k.rpartition(".")[2] for k in still} == {"bias"} and len(still) < len(gradients) / 3
     return still
 
 
 def assert_same_model(found: dict[str, Any], one: dict[str, Any]) -> None:
-    """Weights, averaged weights, and what both make of a batch: the idle weights must not matter."""
+    """Compare weights, averaged weights, and their outputs for a batch, in which the idle weights must not matter."""
     apart = idle(one["gradients"])
     joints, visible = windows("walk", "squat", "wave", "clap", "jog", "lift_box", frames=16)
     for k, v in one["encoder"].items():
@@ -86,7 +86,7 @@ def assert_same_model(found: dict[str, Any], one: dict[str, Any]) -> None:
         torch.testing.assert_close(found["encoder"][k], v, atol=0.02 if drifts else 5e-5, rtol=1e-5, msg=k)
     for k, v in one["average"].items():
         if k.split(".")[0] in ("narrow", "leave", "leave_head", "leave_slow"):
-            continue  # eigenvectors: what they make of motion is compared
+            continue  # eigenvectors: their effect on motion is compared instead
         drifts = k in apart or k.endswith("running_mean")
         torch.testing.assert_close(found["average"][k], v, atol=0.02 if drifts else 5e-5, rtol=1e-5, msg=k)
     made, alike = [], []
@@ -141,7 +141,7 @@ def test_a_run_goes_on_in_more_or_fewer_processes(
 
 def test_processes_with_other_data_are_told_so(two: dict[str, Any]) -> None:
     first, second = two["found"]
-    assert "disagreed" not in first and "process 1 has other data" in second["disagreed"]["said"]
+    assert "disagreed" not in first and "process 1 has different data" in second["disagreed"]["said"]
 
 
 def test_the_end_of_one_process_ends_the_other_with_a_word(two: dict[str, Any]) -> None:
@@ -153,14 +153,14 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatc
     for k, v in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "5", "LOCAL_WORLD_SIZE": "5"}.items():
         monkeypatch.setenv(k, v)
     with pytest.raises(SettingsError, match=r"batch 24.*5 processes"):
-        join(tiny())
+        start_fabric(tiny())
 
 
 def test_a_gpu_that_is_not_there_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(SettingsError, match=r"0 GPUs.*device: cpu"):
-        join(tiny(device="cuda"))
-    assert join(tiny(device="auto")).device.type == "cpu"
+        start_fabric(tiny(device="cuda"))
+    assert start_fabric(tiny(device="auto")).device.type == "cpu"
 
 
 def test_the_shared_normalisation_alone_is_torchs() -> None:

@@ -31,7 +31,7 @@ RELEASED = (215, 47, 50, 94, 88, 218, 54, 77, 56, 61, 140, 91)
 
 
 def smpl(mark: float, frames: int = 4) -> np.ndarray:
-    """A clip of 24 joints, each at a place of its own."""
+    """A clip of 24 joints, each at a different place."""
     joints = np.zeros((frames, 24, 3), np.float32)
     joints[..., 0] = np.arange(24) / 10
     joints[..., 1] = mark

@@ -1,4 +1,4 @@
-"""Readers of released data sets: synthetic files in their form, and the real samples where they are."""
+"""Readers of released data sets: with synthetic files in their format, and with real samples if they are there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def raw() -> Path:
 
 
 def smpl(frames: int = 5) -> np.ndarray:
-    """Every joint at its own number, so that a mixed-up order shows."""
+    """Every joint's coordinates are its number, so that a mixed-up order shows."""
     joints = np.zeros((frames, 24, 3), np.float32)
     joints[..., 0] = np.arange(24) / 10
     joints[..., 1] = np.arange(frames)[:, None]

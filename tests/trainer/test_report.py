@@ -1,4 +1,4 @@
-"""The page: it parses, says the numbers that were measured, escapes names and needs nothing from outside."""
+"""The page parses, states the figures that were measured, escapes names, and needs nothing from outside."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_the_page_says_what_was_measured(tmp_path: Path, clips: ClipSet) -> None
     own = found.results[3]["model-0"]
     assert f"{100 * own.mean:.1f} of 100" in words and f"{own.parts['unseen'].mean:.4f}" in words
     assert "Read with care: trained on" in words.replace("  ", " ") and "18 clips, 3 categories, 2 people" in words
-    assert "5 clips: no category has so many clips" in words
+    assert "5 clips: no category has enough clips" in words
     for name, value in own.categories.items():
         assert name.split("_")[0] in words and f"{value:.4f}" in words
 
@@ -134,7 +134,7 @@ def test_few_clips_are_arranged_too() -> None:
     rng = np.random.default_rng(0)
     for n in (4, 11, 12, 40):
         assert report.arrange(rng.standard_normal((n, 8)).astype(np.float32)).shape == (n, 2)
-    # Two far groups stay two groups.
+    # Two distant groups stay two groups.
     far = np.repeat(np.eye(8), 10, axis=0)[:20] + 0.01 * rng.standard_normal((20, 8))
     one, other = report.arrange(far.astype(np.float32)).reshape(2, 10, 2)
     spread = max(np.linalg.norm(x - x.mean(0), axis=1).max() for x in (one, other))

@@ -1,4 +1,4 @@
-"""What the training of a motion model is told: one YAML file, every field checked."""
+"""Reads the settings of a motion model's training: one YAML file, every field checked."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class MotionConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field("motion", pattern=r"^[\w.+-]{1,64}$")
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     steps: int = Field(5500, ge=1)
     batch: int = Field(64, ge=2)
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
-    average: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which are what is kept")
+    average: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights, which become the model")
     span: float = Field(4.0, gt=0, le=60, description="seconds; a longer clip is cut to a stretch of this length")
-    unconditional: float = Field(0.3, ge=0, le=1, description="share of samples that are told no history")
+    unconditional: float = Field(0.3, ge=0, le=1, description="share of samples trained without a given beginning")
     mirror: float = Field(0.5, ge=0, le=1, description="share of samples with left and right exchanged")
-    hold_out: int = Field(4, ge=0, description="every n-th subject of a set is kept out; 0: none")
+    hold_out: int = Field(4, ge=0, description="every n-th subject of a set is held out; 0: none")
     validate_every: int = Field(500, ge=1)
     threads: int = Field(1, ge=0, description="0: all cores")
     exclude: list[str] = []
@@ -46,5 +46,8 @@ class MotionConfig(BaseModel):
 
 
 def load_motion_config(path: Path | None, **given: Any) -> MotionConfig:
-    """The file's values, then those `given` that are not None. Raises SettingsError that names the field."""
+    """Read the file's values, overridden by those `given` that are not None.
+
+    Raises SettingsError, which names the field, if one is invalid.
+    """
     return from_yaml(MotionConfig, "motion", path, given)

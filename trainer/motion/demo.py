@@ -1,16 +1,16 @@
-"""Make the clips that `haad-edge demo` plays: `make demo-motion MOTION=DIR`, or with torch installed
+"""Makes the clips that `haad-edge demo` plays: `make demo-motion MOTION=DIR`, or with torch installed
 
     python -m trainer.motion.demo --motion DIR [--out FOLDER]
 
     edge.motion's formulas ──► stretches of the model's span ──► noised, denoised ──► cross-faded ──► edge/demo_clips
      walk, wave, …, fall        each overlapping the next     by generate.py            into one       support/, played/
 
-A formula moves like clockwork. Noised a little and denoised by a model of recorded movements, it varies as they do, and
-is still nobody's recording: the clips lie as far from those that the model learnt from as the formulas do. The files
+A formula moves like clockwork. Slightly noised, then denoised by a model of recorded movements, it varies as they do,
+and still is nobody's recording: the clips are as far from the model's training clips as the formulas are. The files
 ship inside `edge`, so that the demo needs neither torch nor the model. The same model makes the same clips.
 
-What is played is a loop: its end runs into its beginning, with the heading, the place and the phase it began with, so
-that a demo of any length has no seam to report. The fall alone is no loop. The model has seen people sit down and
+Each clip played is a loop: its end runs into its beginning, with the same heading, place and phase, so that a demo of
+any length has no seam that would raise an alert. Only the fall is no loop. The model has seen people sit down and
 squat, never fall, so the fall gets less noise: arms and legs differ from the formula, and it is still a fall.
 """
 
@@ -34,29 +34,29 @@ from trainer.motion.generate import Recipe, generate
 from trainer.motion.model import MotionModel, open_motion
 
 FPS = 20.0
-"""Frames a second of the files. The model's motion ends at 2.5 Hz; three frames are the bridge of a looped clip."""
+"""Frames per second of the files. The model's motion ends at 2.5 Hz; a looped clip's bridge is three frames."""
 SHOT_S = 6.0
-"""More than the longest motion that repeats takes, lifting a box: the support must hold all its phases."""
+"""Longer than the longest repeating motion, lifting a box: the support must hold all its phases."""
 FIRST_SEED = 109
-"""Of the people in the support clips; those whom the cameras see are others."""
+"""The first seed of the people in the support clips; the cameras see other people."""
 STRENGTH = 0.15
-"""At 0.3 some walkers carry their arms bent, at 0.4 some wavers no longer wave."""
+"""At 0.3 some walkers carry their arms bent, and at 0.4 some wavers no longer wave."""
 FALL_STRENGTH = 0.1
 HOP = 0.7
-"""From one stretch's start to the next's, at most, as a share of the model's span: the rest is the cross-fade."""
+"""The most from one stretch's start to the next's, as a share of the model's span: the rest is the cross-fade."""
 CLOSED_S = 1.0
-"""So long a source must look like its beginning again where a loop is closed."""
+"""Where a loop is closed, the source must look like its beginning for this long."""
 APART_M = 0.06
-"""Root mean square distance up to which it does."""
+"""The root mean square distance up to which it counts as alike."""
 GRID_M = 1 / 1024
-"""Joints are rounded to this, a sixth of what a sensor wobbles by: it makes the files half as large."""
+"""Joints are rounded to this, a sixth of a sensor's jitter: it halves the size of the files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What a camera plays: the formula's person and performance, and how it is remade.
+    """What a camera plays: the seed of the formula's person and performance, and how to vary it.
 
-    `loop`: the round's length in seconds, at least and at most; none: it lasts as long as the script says, once.
+    `loop`: the least and the greatest length of the loop in seconds; None: played once, for as long as the script says.
     """
 
     seed: int
@@ -64,7 +64,8 @@ class Act:
     strength: float = STRENGTH
 
 
-# Seeds whose motion comes round: the walk's after one lap, at the same foot. One person works, falls and stands.
+# Seeds whose motion returns to its beginning: the walk after one lap, on the same foot. The same person lifts boxes,
+# falls and stands.
 ACTS: dict[str, Act] = {
     "walk": Act(8, (6, 10)),
     "wave": Act(4, (4, 8)),
@@ -75,37 +76,36 @@ ACTS: dict[str, Act] = {
 
 
 def shots(model: MotionModel) -> dict[str, list[Clip]]:
-    """The support: category → its clips, each of another person."""
+    """Make the support clips: category → its clips, each of a different person."""
     return {
         name: [
-            remade(model, make_motion(name, seconds=SHOT_S, fps=FPS, seed=FIRST_SEED + k), STRENGTH)
-            for k in range(SHOTS)
+            vary(model, make_motion(name, seconds=SHOT_S, fps=FPS, seed=FIRST_SEED + k), STRENGTH) for k in range(SHOTS)
         ]
         for name in NORMAL
     }
 
 
 def played(model: MotionModel) -> dict[str, Clip]:
-    """Motion → the clip of it that the cameras play."""
+    """Make the clips that the cameras play: motion → its clip."""
     lasts = {name: seconds for acts in SCRIPT.values() for name, seconds in acts}
     made = {}
     for name, act in ACTS.items():
         long = act.loop[1] + max(CLOSED_S, model.manifest.span) if act.loop else lasts[name]
-        source = ahead(make_motion(name, seconds=long, fps=FPS, seed=act.seed))
-        made[name] = remade(model, source, act.strength, round_of(source, act.loop) if act.loop else None)
+        source = turn_forward(make_motion(name, seconds=long, fps=FPS, seed=act.seed))
+        made[name] = vary(model, source, act.strength, loop_length(source, act.loop) if act.loop else None)
     return made
 
 
-def ahead(clip: Clip) -> Clip:
-    """The clip turned as a whole so that it begins facing −z: between two acts nobody spins round."""
+def turn_forward(clip: Clip) -> Clip:
+    """Turn the clip as a whole so that it begins facing −z, and nobody spins round between two acts."""
     across = clip.joints[0, CORE15.index("r_hip")] - clip.joints[0, CORE15.index("l_hip")]
     c, s = across[[0, 2]] / np.hypot(across[0], across[2])
     turn = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]], np.float32)
     return replace(clip, joints=clip.joints @ turn)
 
 
-def round_of(source: Clip, between: tuple[float, float]) -> int:
-    """After how many frames the source is where it began, within `between` seconds. Raises ClipError if it never is."""
+def loop_length(source: Clip, between: tuple[float, float]) -> int:
+    """After how many frames, within `between` seconds, the source is as it began. Raises ClipError if it never is."""
     low, high = (round(s * source.fps) for s in between)
     n = round(CLOSED_S * source.fps)
     x = source.joints.astype(np.float64)
@@ -113,17 +113,17 @@ def round_of(source: Clip, between: tuple[float, float]) -> int:
     best = int(np.argmin(apart))
     if apart[best] > APART_M:
         raise ClipError(
-            f"{source.subject} is never within {APART_M:g} m of the beginning again",
-            why=f"{apart[best]:.2f} m is the nearest, after {(low + best) / source.fps:g} s",
-            fix="give the motion another seed in trainer/demo_motion.py",
+            f"{source.subject} never comes within {APART_M:g} m of its beginning again",
+            why=f"the nearest it comes is {apart[best]:.2f} m, after {(low + best) / source.fps:g} s",
+            fix="give the motion another seed in trainer/motion/demo.py",
         )
     return low + best
 
 
-def remade(model: MotionModel, source: Clip, strength: float, loop: int | None = None) -> Clip:
-    """The source remade, all of it; or its first `loop` frames as a round, if it goes on for a span beyond them.
+def vary(model: MotionModel, source: Clip, strength: float, loop: int | None = None) -> Clip:
+    """Vary the whole source; or make a loop of its first `loop` frames, after which it must go on for a span.
 
-    Stretches are remade each by itself and cross-faded where they overlap; bones then get their length back.
+    Stretches are varied one by one and cross-faded where they overlap; then the bones get their lengths back.
     """
     n = min(round(model.manifest.span * source.fps) + 1, len(source.joints))
     total = loop or len(source.joints)
@@ -152,7 +152,7 @@ def remade(model: MotionModel, source: Clip, strength: float, loop: int | None =
 
 
 def _with_bones(joints: Float, like: Float) -> Float:
-    """Joints (T, 15, 3) with the bones' lengths in `like`: a cross-fade of two arms is shorter than either."""
+    """Give joints (T, 15, 3) the bone lengths of `like`: a cross-fade of two arms is shorter than either."""
     new, old = (torch.from_numpy(np.concatenate([x[:, :1], x[:, 1:] - x[:, :1]], 1))[None] for x in (joints, like))
     out: Float = absolute(with_bones_of(new.flatten(2), old.flatten(2)))[0].numpy()
     return out
@@ -168,10 +168,10 @@ def write(model: MotionModel, out: Path) -> list[Path]:
 
 
 def main(given: list[str] | None = None) -> None:
-    """Make the files and say how large they are."""
+    """Make the files, and print how large they are."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--motion", type=Path, required=True, help="the motion model: what train-motion wrote")
-    parser.add_argument("--out", type=Path, default=CLIPS, help="where to; none: where the demo takes them from")
+    parser.add_argument("--out", type=Path, default=CLIPS, help="folder to write to; default: the demo's own")
     o = parser.parse_args(given)
     try:
         files = write(open_motion(o.motion), o.out)

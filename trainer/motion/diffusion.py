@@ -1,4 +1,4 @@
-"""A diffusion model of whole movements: what a clip could also have looked like.
+"""Defines a diffusion model of whole movements, which generates what a clip could also have looked like.
 
     joints (N, F, 15, 3) ─ Normalise ─► body (N, F, 45) ─ DCT, whitened ─► z (N, K, 45) ◄──► noise
         ▲                                                                        │ DDIM, with
@@ -8,9 +8,9 @@ Motion is noised and denoised as the first K coefficients of its cosine transfor
 sampler does both forms of generation: it starts from a clip noised up to a *strength* (1: from pure noise), and puts
 the frames that are *kept* back at every step, so that only the rest is made anew (masked completion).
 
-Sources: the schedule is Nichol and Dhariwal's (2021, eq. 17), the sampler Song, Meng and Ermon's DDIM (2021, eq. 12 and
-16), the target v Salimans and Ho's (2022), starting from a noised sample SDEdit's (Meng et al. 2022), completion in DCT
-space HumanMAC's (Chen et al. 2023). Their papers, not their code.
+Sources: the schedule is from Nichol and Dhariwal (2021, eq. 17), the DDIM sampler from Song, Meng and Ermon (2021,
+eq. 12 and 16), the target v from Salimans and Ho (2022), starting from a noised sample from SDEdit (Meng et al. 2022),
+completion in DCT space from HumanMAC (Chen et al. 2023): from their papers, not their code.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from trainer.encoder import EPS, Normalise, dct_matrix
 
 NOISE_STEPS = 1000
 FLOOR = 0.02
-"""The least deviation a coefficient is divided by, in metres of the reference body: below it lies sensor noise."""
+"""The least deviation by which a coefficient is divided, in metres of the reference body: below it is sensor noise."""
 FADE = 8
-"""Frames after the kept part over which what is left of a jump fades."""
+"""Frames after the kept part over which the remaining jump at the seam fades out."""
 
 
 @dataclass(frozen=True, slots=True)
 class MotionShape:
-    """The shape of the model. A clip of any length is `frames` rows, of which `coefficients` are kept."""
+    """The shape of the model. A clip of any length becomes `frames` rows; `coefficients` of its DCT are kept."""
 
     frames: int = 60
     coefficients: int = 20
@@ -45,9 +45,9 @@ class MotionShape:
 
 
 def cosine_schedule() -> Tensor:
-    """ᾱ(0) … ᾱ(NOISE_STEPS), the share of the signal's variance left: float64, from 1 down to almost 0.
+    """ᾱ(0) … ᾱ(NOISE_STEPS), the remaining share of the signal's variance: float64, from 1 down to almost 0.
 
-    No single step removes more than 0.999 of what is left, so that the last one can be undone.
+    No single step removes more than 0.999 of what remains, so that the last one can be reversed.
     """
     s = 0.008
     f = torch.cos((torch.linspace(0, 1, NOISE_STEPS + 1, dtype=torch.float64) + s) / (1 + s) * math.pi / 2) ** 2
@@ -57,7 +57,7 @@ def cosine_schedule() -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a clip stood, how large and which way: joints = scale · turn(body) + move.
+    """A clip's size, heading and place: joints = scale · turn(body) + move.
 
     scale and angle (about y, radians) are (N,), move is (N, 3) in metres.
     """
@@ -68,7 +68,7 @@ class Place:
 
     @classmethod
     def between(cls, body: Tensor, joints: Tensor, visible: Tensor) -> Place:
-        """The similarity (about the vertical axis) that takes `body` (N, F, 15, 3) to `joints`, over what is visible.
+        """Fit the similarity (about the vertical axis) that maps `body` (N, F, 15, 3) to the visible `joints`.
 
         Least squares in closed form; exact here, since `Normalise` applies such a similarity.
         """
@@ -84,7 +84,7 @@ class Place:
         return cls(place.scale, place.angle, goal - place.back(middle[:, None, None])[:, 0, 0])
 
     def back(self, body: Tensor) -> Tensor:
-        """body (N, F, 15, 3) → joints in metres of the clip's own frame."""
+        """Put a body back: (N, F, 15, 3) → joints in metres, in the clip's own frame of reference."""
         c, s = (f(self.angle)[:, None, None] * self.scale[:, None, None] for f in (torch.cos, torch.sin))
         x, y, z = body.unbind(-1)
         turned = torch.stack([c * x - s * z, y * self.scale[:, None, None], s * x + c * z], -1)
@@ -92,7 +92,7 @@ class Place:
 
 
 class MotionSpace(nn.Module):
-    """Joints ↔ body ↔ whitened coefficients. `mean` and `deviation` (K, 45) come from the training clips."""
+    """Maps joints ↔ body ↔ whitened coefficients. `mean` and `deviation` (K, 45) come from the training clips."""
 
     dct: Tensor
     mean: Tensor
@@ -107,9 +107,10 @@ class MotionSpace(nn.Module):
         self.register_buffer("deviation", torch.ones(k, J * 3))
 
     def body(self, joints: Tensor, visible: Tensor) -> tuple[Tensor, Place]:
-        """joints (N, F, 15, 3), visible (N, F, 15) → body (N, F, 45), and the way back.
+        """Normalise joints (N, F, 15, 3), visible (N, F, 15) → body (N, F, 45), and the Place that puts it back.
 
-        Column 0 is the pelvis' path from its first frame: the mean that `Normalise` takes would tell of the end.
+        Joint 0 is the pelvis' path relative to its first frame. Relative to its mean, as in `Normalise`, the beginning
+        would reveal how the clip ends.
         """
         x = self.normalise(joints, visible)[0].permute(0, 3, 2, 1)
         path = x[:, :, :1] - x[:, :1, :1]
@@ -117,7 +118,7 @@ class MotionSpace(nn.Module):
         return x.flatten(2), Place.between(absolute(x), joints, visible)
 
     def fit(self, body: Tensor) -> None:
-        """Take mean and deviation from bodies (N, F, 45)."""
+        """Set mean and deviation to those of bodies (N, F, 45)."""
         spectrum = self.dct @ body
         self.mean.copy_(spectrum.mean(0))
         self.deviation.copy_(spectrum.std(0, correction=0).clamp(min=FLOOR))
@@ -131,22 +132,22 @@ class MotionSpace(nn.Module):
         return self.dct.T @ (z * self.deviation + self.mean)
 
     def history(self, body: Tensor, kept: Tensor) -> Tensor:
-        """What the denoiser may know: the first `kept` (N,) frames, the last of them repeated, encoded: (N, K, 45)."""
+        """Encode what the denoiser may know: the first `kept` (N,) frames, the last of them repeated: (N, K, 45)."""
         frame = torch.arange(body.shape[1])[None].minimum(kept[:, None] - 1).clamp(min=0)
         padded = body.gather(1, frame[..., None].expand(-1, -1, body.shape[2]))
         return self.encode(padded) * (kept > 0)[:, None, None]
 
 
 def absolute(body: Tensor) -> Tensor:
-    """body (N, F, 45 or 15, 3), joints relative to the pelvis' path → (N, F, 15, 3), all relative to one origin."""
+    """Turn a body (N, F, 45 or 15, 3), relative to the pelvis, into joints (N, F, 15, 3) relative to one origin."""
     x = body.reshape(*body.shape[:2], J, 3)
     return torch.cat([x[:, :, :1], x[:, :, 1:] + x[:, :, :1]], 2)
 
 
 def with_bones_of(made: Tensor, source: Tensor) -> Tensor:
-    """`made` (N, F, 45) with the length that each bone has in `source` in that frame; directions and path stay.
+    """Give `made` (N, F, 45) each bone length that `source` has in the same frame; directions and path stay.
 
-    The model makes each coordinate by itself, so its bones change their length more than a sensor's do.
+    The model generates each coordinate by itself, so its bones change their length more than a sensor's do.
     """
     new, old = (x.reshape(*x.shape[:2], J, 3) for x in (made, source))
     out = [torch.zeros_like(new[:, :, 0])]  # joints are relative to the pelvis
@@ -163,7 +164,7 @@ class Denoiser(nn.Module):
     """A small transformer over the K coefficients.
 
     z (N, K, 45), step (N,), history (N, K, 45), kept (N,) → v (N, K, 45), see `sample`. `kept` is the share of frames
-    that the history holds; 0 with a history of zeros is the unconditional model.
+    that the history covers; with 0, and a history of zeros, the model is unconditional.
     """
 
     frequency: Tensor
@@ -194,7 +195,7 @@ class Denoiser(nn.Module):
 
 
 class MotionNet(nn.Module):
-    """Space and denoiser together: what is trained, averaged and written."""
+    """The space and the denoiser: the module that is trained, averaged and written."""
 
     def __init__(self, shape: MotionShape | None = None) -> None:
         super().__init__()
@@ -212,10 +213,10 @@ class MotionNet(nn.Module):
         strength: float,
         bones: bool = True,
     ) -> Tensor:
-        """Other movements that begin like `body` (N, F, 45): the first `kept` frames stay as they are.
+        """Generate other movements that begin like `body` (N, F, 45): the first `kept` frames stay as they are.
 
-        With strength 1 nothing else of the body is known; below, the rest is only varied. `noise` (N, K, 45): standard
-        normal numbers. With `bones` they have the body's lengths.
+        With strength 1 nothing else of the body is known; below 1 the rest is varied. `noise` (N, K, 45) holds standard
+        normal numbers. With `bones`, bones get the body's lengths.
         """
         n, frames = body.shape[:2]
         count = torch.full((n,), kept)
@@ -233,10 +234,10 @@ class MotionNet(nn.Module):
         z = sample(denoise, self.space.encode(body), noise, strength=strength, put_back=put_back)
         made = self.space.decode(z)
         if bones:
-            # Smoothed lengths: the sensor's own jitter would come along with them.
+            # The lengths are those of the smoothed body: the original's would carry the sensor's jitter with them.
             made = with_bones_of(made, self.space.decode(self.space.encode(body)))
         if kept:
-            # The coefficients beyond K are not in `made`: let the difference at the seam fade instead of jumping.
+            # `made` lacks the coefficients beyond K: let the difference at the seam fade out instead of jumping.
             fade = (1 - torch.arange(1, frames - kept + 1) / FADE).clamp(min=0)[:, None]
             rest = made[:, kept:] + fade * (body[:, kept - 1 : kept] - made[:, kept - 1 : kept])
             made = torch.cat([body[:, :kept], rest], 1)
@@ -254,14 +255,14 @@ def sample(
 ) -> Tensor:
     """DDIM: noise `start` (N, K, 45) up to `strength` in (0, 1] of the schedule, and denoise it in `steps` steps.
 
-    `denoise(z, step)` gives v = √ᾱ·ε − √(1−ᾱ)·z₀. `put_back` corrects the estimate of z₀; the estimate is then noised
-    again with the noise that the sample carries, not with fresh noise (η = 0): at the seam the two sides share it, so
-    that the seam itself is not what the denoiser sees.
+    `denoise(z, step)` gives v = √ᾱ·ε − √(1−ᾱ)·z₀. `put_back` corrects the estimate of z₀. The estimate is then noised
+    again with the noise that the sample carries, not with fresh noise (η = 0), so that both sides of the seam share it
+    and the denoiser does not see the seam itself.
     """
     schedule = cosine_schedule()
     first = max(1, round(strength * NOISE_STEPS))
     times = torch.linspace(first, 0, min(steps, first) + 1).round().int().tolist()
-    # At the very end nothing of the start may show through: the last ᾱ is not quite 0.
+    # With strength 1 nothing of the start may show through, but the last ᾱ is not quite 0.
     a = float(schedule[first]) if strength < 1 else 0.0
     z = math.sqrt(a) * start + math.sqrt(1 - a) * noise
     for now, then in pairwise(times):

@@ -1,7 +1,7 @@
-"""Training of the motion model: clips → body → coefficients → noise → denoiser, and the model that comes of it.
+"""Trains a motion model (clips → body → coefficients → noise → denoiser), and writes it.
 
-Every step depends on (seed, step) and the weights alone, so that a run which was killed and resumed ends where an
-uninterrupted one does.
+A step depends only on (seed, step) and the weights, so a run that was killed and resumed ends where an uninterrupted
+one does.
 """
 
 from __future__ import annotations
@@ -20,42 +20,45 @@ from torch import Tensor
 from edge.clip import Clip
 from edge.errors import ClipError, SettingsError
 from trainer.augment import mirror
-from trainer.datasets import ClipSet, find_sets, held_out, load_set, unmatched
+from trainer.datasets import ClipSet, find_sets, held_out, load_set, unmatched_globs
 from trainer.motion.config import MotionConfig
 from trainer.motion.diffusion import NOISE_STEPS, MotionNet, cosine_schedule
 from trainer.motion.model import MotionModel, write_motion
-from trainer.progress import Stopped, learning_rate, never, of_this_run, read_checkpoint, sets_record, write_checkpoint
+from trainer.progress import Stopped, check_state, learning_rate, never, read_checkpoint, sets_record, write_checkpoint
 
 VALIDATED = 512
-"""Held-out clips that a validation looks at, at most, spread evenly."""
+"""The most held-out clips that a validation uses; they are spread evenly."""
 Report = Callable[[int, float, str], None]
-"""Called with (step, loss, news); news is empty but for a validation figure."""
+"""Called with (step, loss, news); news is empty except after a validation."""
 
 
 def load_clip_sets(data: Path, config: MotionConfig, say: Callable[[str], object] = lambda text: None) -> list[ClipSet]:
-    """All sets under `data` but for what the configuration excludes; what excludes nothing is said."""
-    for line in unmatched(data, config.exclude):
+    """Load all sets under `data`, without what the configuration excludes.
+
+    Tells `say` of globs that match nothing. Raises ClipError if no clip remains.
+    """
+    for line in unmatched_globs(data, config.exclude):
         say(line)
     sets = [load_set(p, exclude=config.exclude) for p in find_sets(data)]
     sets = [s for s in sets if s.clips]
     if not sets:
-        raise ClipError(f"{data}: nothing to train on", why="'exclude' leaves no clip")
+        raise ClipError(f"{data}: nothing to train on", why="'exclude' leaves out every clip")
     return sets
 
 
 def split(sets: list[ClipSet], every: int, *, held: bool) -> list[Clip]:
-    """The clips of the subjects held out, or of all others."""
+    """Select the clips of the subjects held out, or of all others."""
     return [s.clips[i] for s in sets for i in np.flatnonzero(held_out(s.subjects, every) == held)]
 
 
 def stack(views: list[tuple[np.ndarray, np.ndarray]]) -> tuple[Tensor, Tensor]:
-    """Views of clips as joints (N, F, 15, 3) and visible (N, F, 15)."""
+    """Stack views of clips into joints (N, F, 15, 3) and visible (N, F, 15)."""
     joints, visible = (np.stack(x) for x in zip(*views, strict=True))
     return torch.from_numpy(joints), torch.from_numpy(visible)
 
 
 class MotionTrainer:
-    """One run: weights, their running average, the optimiser, and the step they have reached."""
+    """One training run: weights, their running average, the optimiser, and the step they have reached."""
 
     def __init__(self, sets: list[ClipSet], config: MotionConfig) -> None:
         self.config, self.sets = config, sets
@@ -68,11 +71,12 @@ class MotionTrainer:
         frames = config.shape.frames
         joints, visible = stack([stretch(c, config.span, 0.5).resampled(frames) for c in self.clips])
         both = [self.net.space.body(j, v)[0] for j, v in ((joints, visible), mirror(joints, visible))]
-        # Mirrored clips count as often as they are drawn.
+        # Mirrored clips have the same share here as in the batches drawn.
         count = round(len(self.clips) * config.mirror)
         self.net.space.fit(torch.cat([both[0], both[1][:count]]))
         spread = self.net.space.deviation
-        # Between the squared error of coefficients (which forgets small joints) and of whitened ones (all alike).
+        # A compromise between the squared error of coefficients, which neglects joints that move little, and that of
+        # whitened ones, which weights all alike.
         self.weight = (spread / spread.mean()).clamp(0.2, 5.0)
         self.average = copy.deepcopy(self.net).eval()
         self.optimiser = torch.optim.AdamW(
@@ -88,7 +92,7 @@ class MotionTrainer:
         return learning_rate(self.step, self.config.steps, self.config.learning_rate)
 
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """A batch of stretches of training clips, a share of them mirrored: joints and visible."""
+        """Draw a batch of stretches of training clips, a share of them mirrored: joints and visible."""
         frames, views = self.config.shape.frames, []
         for i in rng.integers(len(self.clips), size=self.config.batch):
             clip = stretch(self.clips[i], self.config.span, rng.random())
@@ -106,7 +110,7 @@ class MotionTrainer:
         """The weighted squared error of v, at random noise levels and with histories of random length."""
         n, frames = body.shape[:2]
         z = net.space.encode(body)
-        # One level in each of n equal parts of the schedule: less spread than n independent draws.
+        # One level in each of n equal parts of the schedule, which has less variance than n independent draws.
         level = (torch.arange(n) + torch.rand(n, generator=rng)) / n
         step = (level * NOISE_STEPS).long().clamp(max=NOISE_STEPS - 1) + 1
         kept = torch.randint(frames // 4, frames * 3 // 4 + 1, (n,), generator=rng)
@@ -119,7 +123,7 @@ class MotionTrainer:
         return loss
 
     def train_step(self) -> float:
-        """One step of the optimiser; returns the loss."""
+        """Do one optimiser step; returns the loss."""
         joints, visible = self.draw(np.random.default_rng((self.config.seed, self.step)))
         rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.step)
         self.net.train()
@@ -139,7 +143,7 @@ class MotionTrainer:
 
     @torch.no_grad()
     def validate(self) -> float | None:
-        """The loss on held-out subjects with noise that is the same every time; None with no one held out."""
+        """The loss on held-out subjects, with the same noise every time; None if nobody is held out."""
         if not self.test:
             return None
         frames = self.config.shape.frames
@@ -148,9 +152,10 @@ class MotionTrainer:
         return float(self.loss(self.average, body, torch.Generator().manual_seed(1)))
 
     def run(self, report: Report, checkpoint: Path | None = None, stop: Callable[[], bool] = never) -> None:
-        """Train to the last step, from where a checkpoint left off if there is one.
+        """Train to the last step, from the checkpoint if there is one.
 
-        Once `stop` says so the checkpoint is written and Stopped raised.
+        Once `stop` returns True, the checkpoint is written and Stopped is raised. Raises SettingsError if the loss is
+        not finite.
         """
         if checkpoint is not None and checkpoint.exists():
             self.load(checkpoint)
@@ -174,7 +179,7 @@ class MotionTrainer:
         return {"motion": self.config.model_dump(), "data": [s.digest for s in self.sets]}
 
     def save(self, path: Path) -> None:
-        """Write everything needed to go on, in one atomic step."""
+        """Write everything needed to resume, in one atomic step."""
         state = {
             "step": self.step,
             "seconds": self.seconds,
@@ -185,8 +190,8 @@ class MotionTrainer:
         write_checkpoint(path, self._identity() | state)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint. Raises SettingsError if it belongs to another configuration or other data."""
-        state = of_this_run(read_checkpoint(path), self._identity(), path)
+        """Resume from a checkpoint. Raises SettingsError if it belongs to another configuration or other data."""
+        state = check_state(read_checkpoint(path), self._identity(), path)
         self.net.load_state_dict(state["net"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -194,7 +199,7 @@ class MotionTrainer:
 
 
 def stretch(clip: Clip, span: float, where: float) -> Clip:
-    """The clip, or if it is longer than `span` seconds so much of it, from `where` in [0, 1] of what is left over."""
+    """Cut a clip longer than `span` seconds to that length. `where` places the cut: 0 at the start, 1 at the end."""
     n = round(span * clip.fps) + 1
     if len(clip.joints) <= n or n < 2:
         return clip
@@ -204,7 +209,7 @@ def stretch(clip: Clip, span: float, where: float) -> Clip:
 
 
 def make_model(trainer: MotionTrainer, out: Path) -> MotionModel:
-    """Write the averaged weights, with all that is known about how they came to be."""
+    """Write the averaged weights, with a record of how they were trained."""
     config = trainer.config
     figure = trainer.validate()
     training = {

@@ -1,8 +1,9 @@
-"""Clips made from clips: for training, and beside the real ones of a support folder.
+"""Generates clips from clips, for training, or beside the real ones of a support folder.
 
     support/<category>/<stem>.npz  ──►  support/<category>/<stem>.gen0.npz, .gen1.npz, …
 
-A generated clip says so twice, in its file's name and in its `source`; only what says both is ever replaced or removed.
+A generated clip is marked twice, in its file's name and in its `source`; only a clip with both marks is ever replaced
+or removed.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a clip is made from another. `keep`: the share of frames, from the first on, that stays exactly as it is.
+    """How to make a clip from another. `keep`: the share of frames, from the first on, that stays exactly as it is.
 
     `strength`: how much of the rest is forgotten, from 0 (nothing) to 1 (all of it). Completion is keep 0.5 and
-    strength 1; a variation is keep 0 and a strength below 1. `bones`: they get the lengths of the clip they come from,
-    frame by frame.
+    strength 1; a variation is keep 0 and a strength below 1. `bones`: whether bones get the lengths that they have in
+    the source clip, frame by frame.
     """
 
     strength: float = 0.15
@@ -46,13 +47,13 @@ class Recipe:
     bones: bool = True
 
     def __post_init__(self) -> None:
-        """Raises SettingsError that names the field."""
+        """Raises SettingsError, which names the field, if a value is out of its range."""
         for name, value, low, high in (
             ("strength", self.strength, 0.01, 1),
             ("keep", self.keep, 0, 0.9),
         ):
             if not low <= value <= high:
-                raise SettingsError(f"{name} is {value:g}", why=f"it lies between {low:g} and {high:g}")
+                raise SettingsError(f"{name} is {value:g}", why=f"it must be between {low:g} and {high:g}")
 
 
 COMPLETE = Recipe(strength=1.0, keep=0.5)
@@ -61,10 +62,11 @@ COMPLETE = Recipe(strength=1.0, keep=0.5)
 def generate(
     model: MotionModel, clips: Sequence[Clip], per_clip: int = 1, *, seed: int = 0, recipe: Recipe | None = None
 ) -> list[Clip]:
-    """`per_clip` new clips of each clip, in its place, size, heading, frame rate and visibility; those of one in a row.
+    """Generate `per_clip` clips from each clip, with its place, size, heading, frame rate and visibility.
 
-    A clip longer than the model's span gives a stretch of that length, chosen by the seed. What a clip becomes depends
-    on the clip, the seed and its own number only, whatever else is in `clips`.
+    Those from one clip are next to each other. A clip longer than the model's span gives a stretch of that length,
+    chosen by the seed. What comes of a clip depends only on the clip, the recipe, the seed and the copy's number,
+    whatever else is in `clips`.
     """
     recipe = recipe or Recipe()
     jobs = []
@@ -92,7 +94,7 @@ def generate(
 
 
 def widen(s: ClipSet, model: MotionModel, per_clip: int, *, seed: int = 0, recipe: Recipe | None = None) -> ClipSet:
-    """The set with `per_clip` generated clips of each clip behind the real ones, with its category and person."""
+    """Add to a set `per_clip` clips generated from each of its own, with the same category and person, at the end."""
     made = generate(model, s.clips, per_clip, seed=seed, recipe=recipe)
     again = np.repeat(np.arange(len(s.clips)), per_clip)
     return dataclasses.replace(
@@ -104,24 +106,24 @@ def widen(s: ClipSet, model: MotionModel, per_clip: int, *, seed: int = 0, recip
 
 
 def bodies(net: MotionNet, clips: Sequence[Clip]) -> tuple[Tensor, Place]:
-    """Whole clips, however long, as the model's bodies (N, F, 45), and where each stood."""
+    """Whole clips, however long, as the model's bodies (N, F, 45), and the Place of each."""
     body, place = net.space.body(*stack([c.resampled(net.shape.frames) for c in clips]))
     return body, place
 
 
 def kept_frames(net: MotionNet, keep: float) -> int:
-    """The model's frames that a share `keep` means; at least two frames are left to make."""
+    """The number of the model's frames that a share `keep` means; at least two frames are left to generate."""
     return min(round(keep * net.shape.frames), net.shape.frames - 2)
 
 
 def draw(net: MotionNet, rngs: Sequence[torch.Generator]) -> Tensor:
-    """Standard normal numbers (N, K, 45), each row from its own generator."""
+    """Draw standard normal numbers (N, K, 45), each row from its own generator."""
     k = net.shape.coefficients
     return torch.stack([torch.randn(k, 45, generator=r) for r in rngs])
 
 
 def as_clip(joints: np.ndarray, like: Clip, keep: float, note: str) -> Clip:
-    """The model's frames (F, 15, 3) at the frame times of `like`, whose kept frames stay exactly as they were."""
+    """Resample the model's frames (F, 15, 3) to the frame times of `like`; its kept frames stay exactly as they are."""
     n, f = len(like.joints), len(joints)
     at = np.linspace(0, f - 1, n)
     out = CubicSpline(np.arange(f), joints.astype(np.float64), axis=0)(at).astype(np.float32)
@@ -132,7 +134,7 @@ def as_clip(joints: np.ndarray, like: Clip, keep: float, note: str) -> Clip:
 
 
 def is_generated(path: Path) -> bool:
-    """Whether the file is a generated clip, by its name and by what it says of itself."""
+    """Whether the file is a generated clip, by both its name and its `source`."""
     if not _NAME.fullmatch(path.name):
         return False
     try:
@@ -143,7 +145,7 @@ def is_generated(path: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """What `grow` did: clips written per category, clips that could not be read."""
+    """What `grow` did: the number of clips written per category, and the clips that could not be read."""
 
     written: dict[str, int]
     problems: list[str]
@@ -158,10 +160,10 @@ def grow(
     recipe: Recipe | None = None,
     out: Path | None = None,
 ) -> Grown:
-    """Put `per_clip` generated clips beside each real one of a support folder, in place of those made before.
+    """Put `per_clip` generated clips beside each real one of a support folder, replacing those made before.
 
-    With `out`, `root` stays as it is and the whole grown folder is written there. Nothing is written before everything
-    is made. Raises ClipError when there is nothing to grow, or when a file that is no generated clip is in the way.
+    With `out`, `root` stays as it is and the whole grown folder is written there. Nothing is written until everything
+    is generated. Raises ClipError if there is nothing to grow, or a file that is no generated clip is in the way.
     """
     files: dict[Path, bytes] = {}
     written: dict[str, int] = {}
@@ -181,7 +183,11 @@ def grow(
         for i, clip in enumerate(made):
             path = target / name / f"{clips[i // per_clip][0].stem}.gen{i % per_clip}.npz"
             if path in files or (path.exists() and not is_generated(path)):
-                raise ClipError(f"{path}: in the way", why="it is not a generated clip", fix="give it another name")
+                raise ClipError(
+                    f"{path}: in the way of a generated clip",
+                    why="it is not a generated clip itself, so it is not replaced",
+                    fix="give it another name",
+                )
             files[path] = pack_clip(clip)
         written[name] = len(made)
     if not any(written.values()):
@@ -193,7 +199,7 @@ def grow(
 
 
 def ungrow(root: Path, *, spare: set[Path] | None = None) -> int:
-    """Remove the generated clips of a support folder, but for those to `spare`. Returns how many."""
+    """Remove the generated clips of a support folder, except those to `spare`. Returns how many."""
     gone = [p for paths in categories(root).values() for p in paths if p not in (spare or set()) and is_generated(p)]
     for path in gone:
         path.unlink()

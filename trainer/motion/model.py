@@ -1,4 +1,4 @@
-"""A trained motion model on disk: `motion.json`, which says what it is, and `motion.safetensors`, its weights.
+"""Reads and writes motion models: `motion.json`, the manifest, and `motion.safetensors`, the weights.
 
 Nothing is loaded before its sha256 matches.
 """
@@ -53,7 +53,7 @@ class MotionModel:
 
 
 def write_motion(root: Path, net: MotionNet, *, name: str, span: float, training: dict[str, Any]) -> MotionModel:
-    """Write the model, each file in one atomic step, the manifest last."""
+    """Write the model to a folder: each file in one atomic step, the manifest last."""
     weights = save_tensors({k: v.contiguous() for k, v in net.state_dict().items()})
     digest = hashlib.sha256(weights).hexdigest()
     manifest = MotionManifest(name=name, span=span, weights=digest, shape=net.shape, training=training)
@@ -63,7 +63,7 @@ def write_motion(root: Path, net: MotionNet, *, name: str, span: float, training
 
 
 def open_motion(root: Path | str) -> MotionModel:
-    """Read and check a motion model. Raises BundleError that names the file and what is wrong with it."""
+    """Read and check a motion model. Raises BundleError, which names the file and what is wrong with it."""
     root = Path(root)
     path = root / MANIFEST
     try:
@@ -102,10 +102,10 @@ def _load(path: Path, manifest: MotionManifest) -> MotionNet:
     try:
         net = MotionNet(manifest.shape)
         net.load_state_dict(load_tensors(data))
-    except Exception as e:  # its hash matched, so the shape beside it is wrong; torch raises many kinds
+    except Exception as e:  # the hash matched, so the shape in the manifest is wrong; torch raises many types
         raise BundleError(
             f"{path}: does not fit the shape in {MANIFEST}", why=str(e)[:200], fix="copy the model again, whole"
         ) from None
     if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
-        raise BundleError(f"{path}: holds weights that are no numbers", fix="train it anew, with a lower learning_rate")
+        raise BundleError(f"{path}: some weights are not finite", fix="train it anew, with a lower learning_rate")
     return net.eval()

@@ -1,7 +1,7 @@
-"""How good generated motion is, in figures that mean something on their own, each beside the same figure of real clips.
+"""Measures how good generated motion is, in physical units and shares, for comparison with the same of real clips.
 
-The first three look at one clip in its own metres and seconds, the others at sets of clips as *rows*: normalised bodies
-(N, F·45) in metres of the reference body, so that place, heading and body size do not count as difference.
+The first three measures look at one clip in its own metres and seconds, the others at sets of clips as *rows*:
+normalised bodies (N, F·45) in metres of the reference body, so that place, heading and body size make no difference.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from edge.clip import Clip
 from edge.skeleton import CORE15, PARENTS, J
 
 CONTACT_M = 0.05
-"""An ankle no higher than this above its lowest place stands."""
+"""An ankle no higher than this above its lowest place is standing."""
 _ANKLES = [CORE15.index(n) for n in ("l_ankle", "r_ankle")]
 Rows = NDArray[np.float32]
 
@@ -33,10 +33,10 @@ def bone_drift(clip: Clip) -> float:
 
 
 def foot_sliding(clip: Clip) -> float:
-    """The mean horizontal speed of an ankle that stands, in metres per second.
+    """The mean horizontal speed of a standing ankle, in metres per second.
 
-    An ankle stands between two frames when it is within CONTACT_M of the lowest place (fifth percentile) it has in the
-    clip in both. 0 for feet that are planted; NaN when no ankle is seen in two frames on end.
+    An ankle is standing between two frames if in both it is within CONTACT_M of its lowest place in the clip (fifth
+    percentile). 0 for planted feet; NaN if no ankle is seen standing in two successive frames.
     """
     speeds = []
     for j in _ANKLES:
@@ -52,10 +52,10 @@ def foot_sliding(clip: Clip) -> float:
 
 
 def jerk(clip: Clip) -> float:
-    """The mean size of the third derivative of the joints' places, in metres per second cubed.
+    """The mean magnitude of the third derivative of the joints' places, in metres per second cubed.
 
-    By finite differences, so it grows with the frame rate where there is noise: compare clips of one rate. NaN when no
-    joint is seen in four frames on end.
+    By finite differences, so noise makes it grow with the frame rate: compare clips of the same rate. NaN if no joint
+    is seen in four successive frames.
     """
     seen = clip.visible > 0
     whole = seen[3:] & seen[2:-1] & seen[1:-2] & seen[:-3]
@@ -68,7 +68,7 @@ def distances(rows: Rows, others: Rows) -> Rows:
 
     In metres of the reference body.
     """
-    # The square of a difference as three products: (N, M, F·45) would not fit into memory.
+    # The square of the difference is expanded: the differences themselves, (N, M, F·45), would not fit into memory.
     joints = rows.shape[1] / 3
     square = (rows**2).sum(1)[:, None] + (others**2).sum(1) - 2 * rows @ others.T
     found: Rows = np.sqrt(np.maximum(square, 0) / joints).astype(np.float32)
@@ -89,16 +89,16 @@ def group_diversity(rows: Rows, group: NDArray[np.int64]) -> float:
 
 
 def nearest(rows: Rows, training: Rows) -> tuple[Rows, NDArray[np.int64]]:
-    """Distance (N,) of each row to the nearest training row, in metres of the reference body, and which one it is."""
+    """The distance (N,) of each row to the nearest training row, in metres of the reference body, and its index."""
     d = distances(rows, training)
     which = d.argmin(1)
     return d[np.arange(len(d)), which], which
 
 
 def copied(made: Rows, real: Rows) -> float:
-    """The share of made clips nearer to the training clips than the held-out real clip each was made from: both (N,).
+    """The share of generated clips nearer to the training clips than the held-out real clip each was made from.
 
-    A model that had learnt to copy would come near 1. Smoothing alone brings clips nearer to everything, so hold it
-    against the same share of real clips smoothed alike.
+    `made` and `real` (N,) are distances to the nearest training clip. A model that had learned to copy would come near
+    1. Smoothing alone brings clips nearer to everything, so compare it with the share of real clips smoothed alike.
     """
     return float((made < real).mean())

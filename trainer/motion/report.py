@@ -1,7 +1,7 @@
-"""What a motion model is worth, on people it never saw: figures beside those of real clips, and pictures to look at.
+"""Reports how good a motion model is on people it never saw: figures beside those of real clips, and pictures.
 
-Every row of the table is made from the same held-out clips: the real ones, the real ones through the model's cosine
-transform (what it could reach at best), and each way of generating.
+Every column of the table is made from the same held-out clips: the real ones, the real ones smoothed by the model's
+cosine transform (the best it could reach), and the clips that each recipe generates.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ FREE = {
     "completed, bones free": replace(COMPLETE, bones=False),
     "varied 0.3, bones free": Recipe(strength=0.3, bones=False),
 }
-"""What the model makes by itself, before its bones get the source's lengths."""
+"""What the model generates by itself, without giving bones the source's lengths."""
 COPIES = 4
-"""Generated clips of one source, for the diversity."""
+"""Clips generated from one source, to measure diversity."""
 MEASURES = {
     "bone_drift_percent": "bone drift %",
     "foot_sliding_m_s": "foot sliding m/s",
@@ -58,8 +58,8 @@ MEASURES = {
 class Material:
     """Clips to measure on, cut to the model's span: those to generate from, and those the model was trained on.
 
-    `group` numbers (set, category) throughout, `origin` the set: nearest clips are looked for within one set only,
-    since another sensor's are always farther.
+    `group` numbers the pairs of (set, category), `origin` the sets: nearest clips are looked for only within a set,
+    since those of another sensor are always farther.
     """
 
     source: list[Clip]
@@ -72,9 +72,9 @@ class Material:
 
 
 def gather(model: MotionModel, data: Path, most: int) -> Material:
-    """Held-out clips, at most `most` of them evenly spread, and the training clips, as the model's record tells.
+    """Load the held-out clips, at most `most`, evenly spread, and the training clips, by the model's record.
 
-    A set that the record does not name is left out. Raises ClipError when either kind is missing.
+    A set that the record does not name is left out. Raises ClipError if either kind is missing.
     """
     training = model.manifest.training
     held = {s["name"]: s["held_out_subjects"] for s in training.get("sets", [])}
@@ -87,8 +87,8 @@ def gather(model: MotionModel, data: Path, most: int) -> Material:
     if not all(sides):
         raise ClipError(
             f"{data}: not the data of {model.name}",
-            why="its training clips are needed, and clips of the people that were held out",
-            fix="name the folder it was trained on; with hold_out 0 there is nothing to measure",
+            why="the report needs the model's training clips, and clips of the people held out of its training",
+            fix="name the folder it was trained on; a model trained with hold_out 0 cannot be measured",
         )
     known, unknown = sides
     unknown = [unknown[i] for i in np.linspace(0, len(unknown) - 1, min(len(unknown), most)).astype(int)]
@@ -113,7 +113,7 @@ def rows(model: MotionModel, clips: Sequence[Clip]) -> q.Rows:
 
 
 def measure(model: MotionModel, m: Material, seed: int) -> dict[str, dict[str, float]]:
-    """The figures of MEASURES for each row of the table."""
+    """Compute the figures of MEASURES for each column of the table."""
     training, real = rows(model, m.training), rows(model, m.source)
     per_set = [(m.source_origin == o, np.flatnonzero(m.training_origin == o)) for o in np.unique(m.source_origin)]
 
@@ -156,7 +156,7 @@ def measure(model: MotionModel, m: Material, seed: int) -> dict[str, dict[str, f
 
 
 def smoothed(model: MotionModel, clips: Sequence[Clip]) -> list[Clip]:
-    """Real clips through the model's cosine transform and back, without any noise."""
+    """Take real clips through the model's cosine transform and back, without any noise."""
     body, place = bodies(model.net, clips)
     space = model.net.space
     joints = place.back(absolute(space.decode(space.encode(body)))).numpy()
@@ -164,8 +164,8 @@ def smoothed(model: MotionModel, clips: Sequence[Clip]) -> list[Clip]:
 
 
 def pictures(model: MotionModel, m: Material, seed: int, most: int = 8) -> dict[str, str]:
-    """File name → SVG: for a few categories the real clip, noised, and generated in each way."""
-    # One category of each set in turn, so that every sensor is seen.
+    """Draw, for a few categories, a real clip, the same noised, and clips generated from it: file name → SVG."""
+    # Take one category of each set in turn, so that every sensor is shown.
     order = sorted(
         {g: i for i, g in reversed(list(enumerate(m.source_group)))}.values(),
         key=lambda i: ((m.source_origin[:i] == m.source_origin[i]).sum(), i),
@@ -199,7 +199,10 @@ def _noised(model: MotionModel, clip: Clip, strength: float, seed: int) -> Strip
 
 
 def write_report(model: MotionModel, data: Path, out: Path, *, most: int, seed: int) -> Table:
-    """Write `quality.json` and the pictures under `out`; returns the table of the figures."""
+    """Write `quality.json` and the pictures to `out`; returns the table of the figures.
+
+    Raises ClipError if `data` is not what the model was trained on.
+    """
     material = gather(model, data, most)
     found = measure(model, material, seed)
     record = {

@@ -1,4 +1,4 @@
-"""Strips of stick figures as SVG: a row for each clip, time from left to right."""
+"""Draws strips of stick figures as SVG: a row for each clip, time from left to right."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Strip:
 
 
 def draw_strips(title: str, strips: Sequence[Strip]) -> str:
-    """The whole picture."""
+    """Draw the whole picture, as SVG text."""
     width, height = LABEL + FIGURES * CELL + 10, 34 + len(strips) * HEIGHT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
@@ -41,7 +41,7 @@ def draw_strips(title: str, strips: Sequence[Strip]) -> str:
         parts.append(f'<text x="10" y="{ground - HEIGHT / 2:.0f}">{escape(strip.label)}</text>')
         parts.append(f'<path d="M{LABEL:.0f} {ground:.1f}H{width - 10:.0f}" stroke="#ddd"/>')
         frames = np.linspace(0, len(strip.body) - 1, FIGURES).round().astype(int)
-        # One ground line for the row: the lowest that an ankle gets; figures may leap from it.
+        # One ground line for the row, at the lowest that an ankle gets, so that figures can leap from it.
         low = float(strip.body[frames][:, [CORE15.index("l_ankle"), CORE15.index("r_ankle")], 1].min())
         for n, frame in enumerate(frames):
             middle = LABEL + (n + 0.5) * CELL
@@ -50,7 +50,7 @@ def draw_strips(title: str, strips: Sequence[Strip]) -> str:
 
 
 def _figure(pose: Float, middle: float, ground: float, low: float, *, grey: bool) -> str:
-    """One pose (15, 3), its pelvis in the middle of the cell."""
+    """Draw one pose (15, 3), its pelvis in the middle of the cell."""
     x = -((pose[:, 0] - pose[0, 0]) * np.cos(TURN) + (pose[:, 2] - pose[0, 2]) * np.sin(TURN))
     # A wild pose stays within the picture.
     px = middle + np.clip(x * METRE, -CELL, CELL)

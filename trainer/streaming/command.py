@@ -1,4 +1,4 @@
-"""`haad-edge evaluate --streaming`: what the alerts of a bundle are worth on long streams."""
+"""Runs `haad-edge evaluate --streaming`: measures how good a bundle's alerts are on long streams."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trainer.streaming.takes import StreamPlan
 
 
 def check(clips: ClipSet, protocol: Protocol, shots: list[int], normals: int) -> None:
-    """Raises ClipError where nothing could be watched, before the work; it says which of the options is why."""
+    """Raises ClipError, before the work, if nothing could be watched; it names the option or the clips to change."""
     names, person_of = clips.names, clips.subjects
     people = sorted(set(person_of[protocol.test].tolist()))
     most, support = 0, 0
@@ -35,22 +35,22 @@ def check(clips: ClipSet, protocol: Protocol, shots: list[int], normals: int) ->
     if most < 2:
         raise ClipError(
             what,
-            why="nobody who is judged has clips of two categories, one to be normal and one to be the anomaly",
-            fix=f"add clips of the same person in others of the {len(names)} categories",
+            why="nobody who is judged has clips of two categories: one to be normal, one to be the anomaly",
+            fix=f"add clips of one person in more of the {len(names)} categories",
         )
     if most <= normals:
         raise ClipError(
             what,
-            why=f"--normals is {normals}, nobody who is judged has clips of more than {most} categories, and one must "
-            "be left to be the anomaly",
-            fix=f"--normals {most - 1}, or less",
+            why=f"--normals is {normals}, but nobody who is judged has clips of more than {most} categories, and "
+            "one of them must be left to be the anomaly",
+            fix=f"use --normals {most - 1} or less",
         )
     if support < min(shots):
         raise ClipError(
             what,
-            why=f"a support of {min(shots)} clips of each normal category must be of other people, and there are at "
+            why=f"{min(shots)} support clips of each normal category are needed from other people, and there are at "
             f"most {support}",
-            fix=f"--shots {support}" if support else "add clips of the same categories by other people",
+            fix=f"use --shots {support}" if support else "add clips of the same categories by other people",
         )
 
 
@@ -70,7 +70,10 @@ def evaluate_streams(
     report: Path | None,
     note: str,
 ) -> None:
-    """Measure and show it; the alert logic is that of the settings in force here."""
+    """Measure the bundle on streams, print the result, and write what was asked for.
+
+    The alert logic is that of the settings in force here. Raises ClipError if nothing can be watched.
+    """
     settings = load_settings()
     check(clips, protocol, shots, normals)
     outcomes = list(
@@ -92,7 +95,7 @@ def evaluate_streams(
     if not outcomes:
         raise ClipError(
             "nothing could be watched",
-            why=f"no {normals} categories of one person have {min(shots)} support clips of other people each",
+            why=f"nobody has {normals} categories of which other people have {min(shots)} support clips each",
             fix="lower --normals or --shots",
         )
     found = summarise(outcomes)

@@ -1,6 +1,6 @@
-"""What alerts are worth on streams: frames told apart, anomalies found and how soon, false alarms an hour.
+"""Measures how good alerts are on streams: frame AUROC, anomalies found and how soon, false alarms per hour.
 
-clips ─► takes ─► watched once ─┬─► each draw of K support clips, and what lies between the categories, where several
+clips ─► takes ─► watched once ─┬─► each draw of K support clips, and the transitions between the categories, if several
                                 │   are normal ─► scores ─► Outcome (a take, a draw, a method)
                                 └─► the floor: raw DCT coefficients under the same logic
 """
@@ -33,22 +33,23 @@ OURS, FLOOR = "model", "floor: raw DCT"
 FLOOR_TAU = 0.05
 STEP = 0.05
 """Seconds between two judged frames."""
-NEAR = 0.5
-"""Seconds (σ) around a frame from which the windows that hold it count towards its score."""
+FRAME_SIGMA = 0.5
+"""σ in seconds of the weight that a window has in a frame's score, by the distance of its middle from the frame."""
 GRID = np.exp(np.arange(-0.7, 0.75, 0.1))
-"""Thresholds of the curves, as multiples of the default one; the floor's are wider apart."""
+"""Thresholds of the curves, as multiples of the default one; the floor's are further apart."""
 LONG = 1.5
-"""Seconds from which on an anomaly is expected to be reported."""
+"""An anomaly of at least this many seconds is expected to be reported."""
 FOUND_BY = 2.0
-"""An alert raised so many seconds after an anomaly's end still reports it: the windows hold it until then."""
+"""An alert up to this many seconds after an anomaly's end still reports it: until then windows contain the anomaly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One take judged against one draw. auroc by frames in hindsight and as known at once; hours of clean activity.
+    """The result of judging one take against one draw.
 
-    false (T,) alarms in the clean part at each of `GRID`; length (A,) of each anomaly in seconds, delay (T, A) after
-    its onset, infinite where it was not reported.
+    auroc is by frames in hindsight, auroc_at_once by what is known as each frame comes; hours of clean activity. false
+    (T,) counts the alarms in the clean part at each threshold of `GRID`; length (A,) of each anomaly in seconds, delay
+    (T, A) after its onset, infinite if it was not reported.
     """
 
     method: str
@@ -65,8 +66,8 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Judged:
-    """A take and a draw on the way to an outcome."""
+class _Scored:
+    """A take with its scores against one draw, before they are relative to what is usual."""
 
     take: Take
     shots: int
@@ -74,8 +75,8 @@ class _Judged:
     expected: NDArray[np.float64]
 
 
-class _Known:
-    """Features of clips by number, and of what lies between two of them, by every encoder."""
+class _FeatureCache:
+    """Features of clips, and of the transitions between two clips, by clip number and from every encoder."""
 
     def __init__(self, clips: ClipSet, encoders: Sequence[Embed], frames: int, seconds: float) -> None:
         self._clips, self._encoders, self._window = clips.clips, encoders, (frames, seconds)
@@ -106,13 +107,13 @@ def stream_outcomes(
     categories: set[str] | None = None,
     report: Callable[[str], None] = lambda person: None,
 ) -> Iterator[Outcome]:
-    """Every take of the judged people against `draws` supports of each number of shots, person by person.
+    """Judge every take of the judged people against `draws` supports of each number of shots, person by person.
 
-    `categories`, where given, are those that are the normal one in turn; all others are still anomalies.
+    If `categories` is given, only these are the normal one in turn; all others can still be anomalies.
     """
     m = bundle.manifest
     encoders: list[Embed] = [partial(embed, engine)] + [raw_windows] * floor
-    known = _Known(clips, encoders, m.frames, m.seconds)
+    features = _FeatureCache(clips, encoders, m.frames, m.seconds)
     names = np.array(clips.names)[clips.label]
     for person in sorted(set(clips.subjects[protocol.test].tolist())):
         mine = protocol.test & (clips.subjects == person)
@@ -124,40 +125,46 @@ def stream_outcomes(
         watched = watch(takes, encoders, frames=m.frames, seconds=m.seconds, s=settings)
         supports = [_supports(take, clips, names, protocol, shots, draws, seed) for take in takes]
         for n, method in enumerate([OURS, FLOOR][: len(encoders)]):
-            judged = [
-                _judge(take, w, chosen, known, n, bundle, settings)
+            scored = [
+                _score(take, w, chosen, features, n, bundle, settings)
                 for take, w, draw in zip(takes, watched, supports, strict=True)
                 for chosen in draw
             ]
-            yield from _outcomes(method, judged, settings, m.seconds)
+            yield from _outcomes(method, scored, settings, m.seconds)
 
 
 def _supports(
     take: Take, clips: ClipSet, names: NDArray[np.str_], protocol: Protocol, shots: Sequence[int], draws: int, seed: int
 ) -> list[list[NDArray[np.intp]]]:
-    """Draws of support: for each number of shots that every normal category allows, clips of each category."""
+    """Draw supports: for each number of shots that every normal category allows, clips of each category."""
     rng = np.random.default_rng((seed, 1, clips.names.index(take.normal[0])))
     pools = [np.flatnonzero(protocol.pool & (names == g) & (clips.subjects != take.person)) for g in take.normal]
     possible = [k for k in shots if min(map(len, pools)) >= k]
     return [[rng.choice(pool, k, replace=False) for pool in pools] for k in possible for _ in range(draws)]
 
 
-def _judge(
-    take: Take, w: Watched, chosen: Sequence[NDArray[np.intp]], known: _Known, n: int, bundle: Bundle, s: Settings
-) -> _Judged:
-    """The take's scores as the device would have them, before they are taken relative to what is usual.
+def _score(
+    take: Take,
+    w: Watched,
+    chosen: Sequence[NDArray[np.intp]],
+    features: _FeatureCache,
+    n: int,
+    bundle: Bundle,
+    s: Settings,
+) -> _Scored:
+    """Score the take as the device would, up to the step that makes scores relative to what is usual.
 
-    `chosen` are the numbers of each normal category's clips.
+    `chosen` holds the numbers of each normal category's clips, `n` is the number of the encoder.
     """
     calibration, tau = bundle.calibration(), bundle.manifest.temperature if n == 0 else FLOOR_TAU
-    support = [[known.of(i)[n] for i in members.tolist()] for members in chosen]
+    support = [[features.of(i)[n] for i in members.tolist()] for members in chosen]
     turns = [paired(a.tolist(), b.tolist()) for a, b in combinations(chosen, 2)] + [
         repeated(a.tolist()) for a in chosen
     ]
-    support += [[known.between(i, j)[n] for i, j in pairs] for pairs in turns[: s.max_turns]]
-    # The floor has no calibration: its level is that of the clips among each other. Its curve needs no more.
+    support += [[features.between(i, j)[n] for i, j in pairs] for pairs in turns[: s.max_turns]]
+    # The floor has no calibration: its level comes from the clips' distances to each other, enough for its curve.
     margin = np.array([margin_of(len(g), calibration) if n == 0 else 1.0 for g in support])
-    level = np.array([level_of(g, calibration, tau) if n == 0 else _apart(g) for g in support])
+    level = np.array([level_of(g, calibration, tau) if n == 0 else _floor_level(g) for g in support])
     found, expected = score(
         w.features[n],
         np.zeros(len(w.end), np.intp),
@@ -169,21 +176,21 @@ def _judge(
         temperature=tau,
     )
     found[w.seen < s.min_visible] = np.nan
-    return _Judged(take, len(chosen[0]), Run(w.end, found, w.seen), expected)
+    return _Scored(take, len(chosen[0]), Run(w.end, found, w.seen), expected)
 
 
-def _apart(support: list[Float]) -> float:
-    """The floor's level: the median distance of its windows to the other clips, or of a lone one's to its own."""
+def _floor_level(support: list[Float]) -> float:
+    """The floor's level: the median distance of the support's windows to the other clips, or to its own if alone."""
     rest = [np.concatenate(support[:i] + support[i + 1 :] or [s]) for i, s in enumerate(support)]
     apart = [match(s, r, FLOOR_TAU) for s, r in zip(support, rest, strict=True)]
     return float(np.median(np.concatenate(apart))) + 1e-3
 
 
-def _outcomes(method: str, judged: Sequence[_Judged], s: Settings, window: float) -> Iterator[Outcome]:
-    runs = follow([j.run for j in judged], [j.expected for j in judged])
+def _outcomes(method: str, scored: Sequence[_Scored], s: Settings, window: float) -> Iterator[Outcome]:
+    runs = follow([j.run for j in scored], [j.expected for j in scored])
     grid = GRID if method == OURS else GRID**2 * 1.6
     raised = [alerts(runs, s, float(x)) for x in grid]
-    for i, (j, run) in enumerate(zip(judged, runs, strict=True)):
+    for i, (j, run) in enumerate(zip(scored, runs, strict=True)):
         t = np.arange(window, j.take.seconds, STEP)
         anomalous = np.zeros(len(t), bool)
         for span in j.take.spans:
@@ -192,7 +199,7 @@ def _outcomes(method: str, judged: Sequence[_Judged], s: Settings, window: float
             auroc(x[~anomalous], x[anomalous]) if anomalous.any() else float("nan")
             for x in (frame_scores(run, t, window), newest_scores(run, t))
         ]
-        news = [r[i] for r in raised]
+        times = [r[i] for r in raised]
         yield Outcome(
             method,
             j.take.normal[0],
@@ -201,21 +208,21 @@ def _outcomes(method: str, judged: Sequence[_Judged], s: Settings, window: float
             auc[0],
             auc[1],
             (j.take.clean - window) / 3600,
-            np.array([int((r <= j.take.clean).sum()) for r in news]),
+            np.array([int((r <= j.take.clean).sum()) for r in times]),
             np.array([span.end - span.start for span in j.take.spans]),
             tuple(span.category for span in j.take.spans),
-            np.array([[delay_of(r, span.start, span.end) for span in j.take.spans] for r in news]),
+            np.array([[delay_of(r, span.start, span.end) for span in j.take.spans] for r in times]),
         )
 
 
 def delay_of(raised: NDArray[np.float64], start: float, end: float) -> float:
-    """Seconds after the onset at which an alert was raised that reports the anomaly."""
+    """Seconds from the anomaly's onset to the first alert that reports it; infinite if there is none."""
     here = raised[(raised > start) & (raised <= end + FOUND_BY)]
     return float(here[0] - start) if len(here) else float("inf")
 
 
 def frame_scores(run: Run, t: NDArray[np.float64], window: float) -> NDArray[np.float64]:
-    """What is known of each frame in hindsight: the mean score of the windows that hold it, the nearest most."""
+    """Score each frame in hindsight: the mean score of the windows that contain it, the nearest weighted most."""
     fine = np.isfinite(run.score)
     middle, score = run.end[fine] - window / 2, run.score[fine].astype(np.float64)
     if not len(middle):
@@ -224,12 +231,12 @@ def frame_scores(run: Run, t: NDArray[np.float64], window: float) -> NDArray[np.
     reach = np.arange(-6, 7)
     near = np.clip(at[:, None] + reach, 0, len(middle) - 1)
     apart = middle[near] - t[:, None]
-    weight = np.exp(-0.5 * (apart / NEAR) ** 2) * (np.abs(apart) <= window / 2) + 1e-9
+    weight = np.exp(-0.5 * (apart / FRAME_SIGMA) ** 2) * (np.abs(apart) <= window / 2) + 1e-9
     return np.asarray((weight * score[near]).sum(1) / weight.sum(1))
 
 
 def newest_scores(run: Run, t: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What is known of each frame as it comes: the score of the newest window."""
+    """Score each frame by what is known as it comes: the score of the newest window."""
     fine = np.isfinite(run.score)
     end, score = run.end[fine], run.score[fine].astype(np.float64)
     if not len(end):
@@ -239,7 +246,7 @@ def newest_scores(run: Run, t: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A threshold: false alarms per camera-hour, the share of long and of short anomalies found, the median delay."""
+    """One threshold's false alarms per camera-hour, shares of long and of short anomalies found, and median delay."""
 
     threshold: float
     false_alarms: float
@@ -249,7 +256,7 @@ class Point:
 
 
 def curve(outcomes: Sequence[Outcome]) -> list[Point]:
-    """A point for each threshold, over all the outcomes, which are of one method."""
+    """Compute the point of each threshold over all outcomes, which must be of one method."""
     hours = sum(o.hours for o in outcomes)
     false = np.sum([o.false for o in outcomes], 0) / hours
     length = np.concatenate([o.length for o in outcomes])
@@ -272,6 +279,6 @@ DEFAULT = int(np.abs(GRID - 1).argmin())
 
 
 def at_rate(points: Sequence[Point], rate: float) -> Point:
-    """The point of the falling side of a curve with at most so many false alarms per hour."""
+    """The first point on the falling side of a curve with at most `rate` false alarms per hour; else the last point."""
     most = int(np.argmax([p.false_alarms for p in points]))
     return next((p for p in points[most:] if p.false_alarms <= rate), points[-1])

@@ -1,4 +1,4 @@
-"""The figures of a streaming evaluation: as a table at the terminal, as JSON, and as a page with curves."""
+"""Presents the figures of a streaming evaluation: as tables at the terminal, as JSON, and as a page with curves."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from trainer.report import STYLE, breakable, keys
 from trainer.streaming.measure import DEFAULT, FLOOR, OURS, Outcome, Point, at_rate, curve
 
 TARGET = 6.0
-"""False alarms per camera-hour at which the floor is compared; the model has its own default threshold."""
+"""The floor is compared at this many false alarms per camera-hour; the model at its own default threshold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Figures at one threshold over some outcomes. `auroc` by frames in hindsight, the other as known at once."""
+    """Figures of some outcomes at one threshold. `auroc` is by frames in hindsight, `auroc_at_once` as they come."""
 
     name: str
     auroc: float
@@ -36,7 +36,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
-    """Everything measured. `main` is the number of shots that rows by category and person are of."""
+    """Everything measured. `main` is the number of shots in the rows by category and by person."""
 
     main: int
     by_shots: dict[int, Row]
@@ -45,11 +45,11 @@ class Streaming:
     floor: Row | None
     curves: dict[str, list[Point]]
     missed: list[tuple[str, str, float, int]]
-    """The worst pairs: the normal category, the anomaly, the share found, how many there were."""
+    """The worst pairs: the normal category, the anomaly's, the share found, how many there were."""
 
 
 def summarise(outcomes: Sequence[Outcome]) -> Streaming:
-    """Rows and curves of outcomes; the model's at the default threshold, the floor's at TARGET false alarms an hour."""
+    """Summarise outcomes: the model's at the default threshold, the floor's at TARGET false alarms an hour or fewer."""
     ours = [o for o in outcomes if o.method == OURS]
     shots = sorted({o.shots for o in ours})
     main = 3 if 3 in shots else shots[0]
@@ -70,7 +70,7 @@ def summarise(outcomes: Sequence[Outcome]) -> Streaming:
 def _row(name: str, some: Sequence[Outcome], point: Point | None = None) -> Row:
     p = point or curve(some)[DEFAULT]
     by_category = {n: [o for o in some if o.normal == n] for n in {o.normal for o in some}}
-    # Every category counts alike, however many people have it.
+    # Every category counts the same, however many people perform it.
     frames = [np.mean([o.auroc for o in v]) for v in by_category.values()]
     at_once = [np.mean([o.auroc_at_once for o in v]) for v in by_category.values()]
     hours = sum(o.hours for o in some)
@@ -89,7 +89,7 @@ def _missed(some: Sequence[Outcome], most: int = 12) -> list[tuple[str, str, flo
 
 
 def as_json(found: Streaming) -> dict[str, Any]:
-    """Plain values for a file; what was never found is null."""
+    """Plain values for a JSON file; figures that are not finite become null."""
     plain: dict[str, Any] = _plain(asdict(found))
     return plain
 
@@ -115,7 +115,7 @@ def cells(r: Row) -> list[str]:
 
 
 def tables(found: Streaming, title: str) -> list[Table]:
-    """Numbers of clips with the floor, then categories and people, for a terminal."""
+    """Two tables for a terminal: by number of clips, with the floor; and by category and person."""
     first = Table("", *HEAD, title=title)
     for r in found.by_shots.values():
         first.add_row(r.name, *cells(r))
@@ -224,7 +224,7 @@ RATES = (0.5, 1, 2, 5, 10, 20, 50, 100)
 
 
 def curve_picture(curves: dict[str, list[Point]], what: str) -> str:
-    """`recall` or `delay` against false alarms per hour, on a logarithmic axis from 0.5 to 100."""
+    """Plot `recall` or `delay` against false alarms per hour, on a logarithmic axis from 0.5 to 100."""
     left, top, width, height = 38.0, 10.0, 300.0, 220.0
     most = 1.0 if what == "recall" else 3.0
 

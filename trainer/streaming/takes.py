@@ -1,10 +1,10 @@
-"""Long streams put together from clips of real people, with known anomalies: what `evaluate --streaming` watches.
+"""Assembles long streams from clips of real people, with known anomalies, for `evaluate --streaming` to watch.
 
-    clips of one person ─► parts: a normal clip after the other, now and then one of another category
+    clips of one person ─► parts: one normal clip after another, now and then one of another category
                                   └─► blended at the seams ─► camera (rate, faults) ─► Take: frames and truth
 
-A take begins with a stretch of uninterrupted normal activity, for the false alarms; then anomalies come, each after a
-pause of normal activity, for what is found and how soon. Everything follows from the seed.
+A take begins with a stretch of uninterrupted normal activity, to count false alarms; then anomalies come, each followed
+by a pause of normal activity, to see what is found and how soon. Everything is determined by the seed.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Bool = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class StreamPlan:
-    """How takes are put together; times in seconds. `pause` and the lengths are ranges that are drawn from evenly.
+    """How takes are assembled; times in seconds. Pairs of numbers are ranges, from which values are drawn uniformly.
 
-    `faults` are those of cameras: a rate from 12 to 30 fps that changes, frames lost one by one and in bursts below
-    half a second, noise of up to 2 cm on every joint, limbs hidden for up to 2 s.
+    `faults` adds those of cameras: a rate that changes between 12 and 30 fps, frames lost one by one and in bursts of
+    less than half a second, noise of up to 2 cm on every joint, limbs hidden for up to 2 s.
     """
 
     clean: float = 120.0
@@ -45,9 +45,9 @@ class StreamPlan:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One anomaly: from when the body is more its own than of what was before, until it is more that of what follows.
+    """One anomaly, in seconds: from the middle of the seam at its beginning to the middle of the seam at its end.
 
-    At either end that is the middle of the seam.
+    Between these the pose is more the anomaly's than that of the clip before or after.
     """
 
     start: float
@@ -57,9 +57,9 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """One person before one camera: time (N,) in seconds, joints (N, 15, 3), visible (N, 15), and what is true.
+    """One person in front of one camera: time (N,) in seconds, joints (N, 15, 3), visible (N, 15), and the truth.
 
-    `clean` is how long it begins without anomalies. Frames that the camera lost are not there.
+    `clean`: the seconds at the beginning without anomalies. Frames that the camera lost are missing.
     """
 
     person: str
@@ -77,7 +77,7 @@ class Take:
 
 @dataclass(slots=True)
 class _Part:
-    """A clip on the time axis: from `start`, at `speed`, from `phase` seconds into the clip on."""
+    """A clip on the take's time axis: at `start`, played at `speed`, beginning `phase` seconds into the clip."""
 
     clip: Clip
     start: float
@@ -90,16 +90,17 @@ class _Part:
     offset: Float = field(default_factory=lambda: np.zeros(3, np.float32))
 
     def at(self, times: NDArray[np.float64]) -> tuple[Float, Float]:
-        """Poses at times of the take; beyond the clip's end it begins again if the part is that long, else it holds."""
+        """Poses at times of the take: the clip is looped within the part; after the part's end the last pose holds."""
         inside = np.minimum(times - self.start, self.seconds)
         j, v = self.clip.looped(self.phase + inside * self.speed)
         return np.where(v[..., None] > 0, j + self.offset, j), v
 
 
 def make_takes(clips: ClipSet, judged: Bool, plan: StreamPlan, *, normals: int = 1, seed: int = 0) -> Iterator[Take]:
-    """A take for each category as the normal one (with `normals` > 1 and as many others) and each judged person.
+    """Make a take for each judged person and each of their categories as the normal one.
 
-    People without a clip of the category, or of any other, are passed over.
+    With `normals` > 1, further categories are normal too, up to that number. A take is left out if no category would
+    remain for the anomalies.
     """
     people = sorted(set(clips.subjects[judged].tolist()))
     for person in people:
@@ -127,7 +128,7 @@ def _take(
         clip = clips.clips[rng.choice(members[g])]
         brief = rng.random() < plan.short_share
         seconds = rng.uniform(*(plan.short if brief else plan.length))
-        # A short one is a piece from the middle of the action; a long one begins with it, and begins again at its end.
+        # A short anomaly is a piece from the middle of the action; a long one starts at its beginning, and loops.
         phase = max(0.0, (clip.seconds - seconds) / 2) if brief else 0.0
         parts.append(
             _Part(clip, end, seconds, _speed(plan, rng), phase, rng.uniform(*plan.seam), clips.names[g], False)
@@ -154,9 +155,10 @@ def _fill(
     start: float,
     seconds: float,
 ) -> float:
-    """Append normal clips, one whole round each, until `seconds` have passed; returns the time reached.
+    """Append normal clips, each played once in whole, until `seconds` have passed; returns the time reached.
 
-    Only a take's first begins somewhere within. Of several normal categories one lasts for some rounds.
+    Only the take's very first clip begins at a random phase. If several categories are normal, one of them goes on for
+    some clips before the next one follows.
     """
     end, g, rounds = start, -1, 0
     while end < start + seconds:
@@ -174,7 +176,7 @@ def _fill(
 def _camera(
     parts: Sequence[_Part], seconds: float, plan: StreamPlan, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], Float, Float]:
-    """The frames: every part blended into the next one, and seen by a camera with the plan's faults."""
+    """Render the frames: every part blended into the next one, and seen by a camera with the plan's faults."""
     time = _times(seconds, plan, rng)
     joints, visible = np.zeros((len(time), 15, 3), np.float32), np.zeros((len(time), 15), np.float32)
     before: _Part | None = None
@@ -196,7 +198,7 @@ def _camera(
 
 
 def _times(seconds: float, plan: StreamPlan, rng: np.random.Generator) -> NDArray[np.float64]:
-    """When frames were taken. With faults the rate changes every few seconds, and some never arrive."""
+    """Draw the frames' times. With faults the rate changes every few seconds, and some frames never arrive."""
     if not plan.faults:
         return np.arange(0, seconds, 1 / plan.fps)
     steps: list[float] = []
@@ -213,7 +215,7 @@ def _times(seconds: float, plan: StreamPlan, rng: np.random.Generator) -> NDArra
 
 
 def _disturb(time: NDArray[np.float64], joints: Float, visible: Float, rng: np.random.Generator) -> tuple[Float, Float]:
-    """Noise on every joint, and limbs that something hides for a while."""
+    """Add noise to every joint, and hide limbs for a while."""
     joints = joints + rng.normal(size=joints.shape).astype(np.float32) * rng.uniform(0, 0.02)
     visible = visible.copy()
     limbs = ((4, 5), (7, 8), (10, 11), (13, 14), (10, 11, 13, 14))

@@ -1,10 +1,10 @@
-"""Takes watched as the engine watches cameras: the device's own windows, encoder, scores and alerts.
+"""Watches takes as the engine watches cameras, with the device's own windows, encoder, scores and alerts.
 
     takes ─► Windows (each take a stream of its own, all in step) ─► embeddings ─► Watched
     Watched, support of a draw ─► match, limit ─► TrackBaseline ─► AlertBook ─► scores, and when alerts were raised
 
-An encoder sees each window once; the distances to every draw's support follow by `match`, the form of the graph's own
-that tests hold equal to it.
+An encoder sees each window once. The distances to every draw's support are then computed by `match`, which equals the
+match in the graph, as tests check.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A take's windows: end (W,) in seconds, seen (W,) the share of joints, features (W, D) of each encoder."""
+    """A take's windows: end (W,) in seconds, the share of joints seen (W,), and the features (W, D) of each encoder."""
 
     end: NDArray[np.float64]
     seen: NDArray[np.float64]
@@ -41,7 +41,7 @@ class Watched:
 def watch(
     takes: Sequence[Take], encoders: Sequence[Embed], *, frames: int, seconds: float, s: Settings
 ) -> list[Watched]:
-    """What the device makes of each take. `frames` and `seconds` are those of the model's window."""
+    """Cut each take into windows and embed them, as the device does. `frames` and `seconds` are the model's window."""
     spec = WindowSpec.of(frames, seconds, s.stride, s.max_gap, s.track_timeout)
     windows = Windows(spec, len(takes), len(takes))
     slots = []
@@ -49,7 +49,7 @@ def watch(
         stream = windows.stream_named(str(i))
         assert stream is not None
         slots += windows.slots_of(stream, [0]).tolist()
-    found = _Found(encoders, windows, AT_ONCE)
+    embedded = _Embedded(encoders, windows, AT_ONCE)
     times = [np.round(t.time * SECOND).astype(np.int64) for t in takes]
     for k in range(max(len(t) for t in times)):
         there = [i for i, t in enumerate(times) if k < len(t)]
@@ -57,12 +57,12 @@ def watch(
         visible = np.stack([takes[i].visible[k] for i in there])
         at = np.array([times[i][k] for i in there])
         for due, ends in windows.push(np.array([slots[i] for i in there]), at, joints, visible):
-            found.add(due, ends)
-    return found.of(slots)
+            embedded.add(due, ends)
+    return embedded.of(slots)
 
 
-class _Found:
-    """Windows that wait to be embedded, and what those before them gave."""
+class _Embedded:
+    """Collects windows, and embeds them in batches."""
 
     def __init__(self, encoders: Sequence[Embed], windows: Windows, size: int) -> None:
         self._encoders, self._windows, self._n = encoders, windows, 0
@@ -91,7 +91,7 @@ class _Found:
         self._n = 0
 
     def of(self, slots: Sequence[int]) -> list[Watched]:
-        """Everything, by slot in the order given."""
+        """What was collected, for each of the slots in the order given."""
         if self._n:
             self.flush()
         if not self._rows:
@@ -108,7 +108,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A take judged against one support: end (W,) seconds, score (W,), NaN where the pose was too poor, seen (W,)."""
+    """A take judged against one support: end (W,) in seconds, score (W,), NaN if the pose was too poor, seen (W,)."""
 
     end: NDArray[np.float64]
     score: Float
@@ -126,22 +126,23 @@ def score(
     margin: NDArray[np.float64],
     temperature: float,
 ) -> tuple[Float, NDArray[np.float64]]:
-    """Scores (n,) of windows as the device has them before `follow`, and what it expects of a normal one (n,).
+    """Score windows as the device does before `follow`: scores (n,), and the expected scores of normal windows (n,).
 
-    features (n, D), slots (n,) the window's track, ends (n,) seconds, in order of time for each track. `groups` are
-    features by clip, (k, D) each: of the normal categories, so many, and behind them of what lies between two.
+    features (n, D), slots (n,) the window's track, ends (n,) in seconds, in order of time within each track. `groups`
+    hold features by clip, (k, D) each: first those of the normal categories, `categories` of them, then those of the
+    transitions between two.
     """
     distance = np.stack([match(features, np.concatenate(g), temperature) for g in groups], 1).astype(np.float32)
-    between = np.zeros((len(groups) - categories, 2), np.intp)  # which two does not matter here
+    between = np.zeros((len(groups) - categories, 2), np.intp)  # which two categories does not matter here
     passing = partial(TurnTimer(int(slots.max(initial=0)) + 1), slots, np.round(ends * SECOND).astype(np.int64))
     found = Scorer(level * margin, between)(distance, None, passing)
     return found.score, 1 / margin[found.group]
 
 
 def follow(runs: Sequence[Run], expected: Sequence[float | NDArray[np.float64]]) -> list[Run]:
-    """The runs with scores relative to what is usual on each (`edge.score.TrackBaseline`).
+    """Make the runs' scores relative to what is usual on each run (`edge.score.TrackBaseline`).
 
-    `expected` is each one's `usual`, a number, or one for each of its windows.
+    `expected` holds for each run the score expected of a normal window: one number, or one for each of its windows.
     """
     usual = TrackBaseline(len(runs))
     level = [np.broadcast_to(e, len(r.end)) for r, e in zip(runs, expected, strict=True)]
@@ -154,7 +155,7 @@ def follow(runs: Sequence[Run], expected: Sequence[float | NDArray[np.float64]])
 
 
 def alerts(runs: Sequence[Run], s: Settings, threshold: float = 1.0) -> list[NDArray[np.float64]]:
-    """When (seconds) the settings' alert book raised an alert in each run, its threshold times `threshold`."""
+    """The times (seconds) at which the settings' alert book, its threshold times `threshold`, raises alerts, by run."""
     book = book_of(s, len(runs), threshold)
     raised: list[list[float]] = [[] for _ in runs]
     for k, slots, score in _in_step(runs):
@@ -166,7 +167,7 @@ def alerts(runs: Sequence[Run], s: Settings, threshold: float = 1.0) -> list[NDA
 
 
 def _in_step(runs: Sequence[Run]) -> Iterator[tuple[int, Slots, Float]]:
-    """The k-th windows of all runs that have one and could be judged: (k, runs' numbers, scores)."""
+    """Yield the k-th windows of all runs that have one that could be judged: (k, the runs' numbers, scores)."""
     length = max((len(r.end) for r in runs), default=0)
     table = np.full((length, len(runs)), np.nan, np.float32)
     for i, r in enumerate(runs):

@@ -1,4 +1,4 @@
-"""CPU by station, tracks, names of machines, and the picture."""
+"""CPU by stage, tracks, names of machines, and the picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 import edge
-from edge.bench.inside import STATIONS, Stages, array_bytes, runtime
+from edge.bench.inside import STAGE_OF_FILE, Stages, array_bytes, runtime
 from edge.bench.machine import resident, short
 from edge.bench.picture import bars, lines
 from edge.bench.site import prepare
@@ -27,7 +27,7 @@ def module(path: Path, text: str) -> ModuleType:
 
 def test_every_station_s_module_is_there() -> None:
     """One that is moved or renamed would be counted as its caller."""
-    assert [name for name in STATIONS if not (Path(edge.__file__).parent / name).is_file()] == []
+    assert [name for name in STAGE_OF_FILE if not (Path(edge.__file__).parent / name).is_file()] == []
 
 
 def test_time_goes_to_the_station_whose_code_runs(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_time_goes_to_the_station_whose_code_runs(tmp_path: Path) -> None:
     stages = Stages({"first.py": "one", "second.py": "two"}, root=str(tmp_path))
     run = stages.timed(lambda n: helper.work(0.1))
     with stages.watching():
-        first.work(0.15, helper.work)  # what is in no station's file is the caller's: 0.3 s
+        first.work(0.15, helper.work)  # what is in no listed file is the caller's: 0.3 s
         second.work(0.1)
         run(8)
     found = stages.seconds

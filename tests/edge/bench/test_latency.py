@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edge.bench.latency import EDGES_MS, Heard, bucket_quantile, by_second, summary
+from edge.bench.latency import EDGES_MS, Latencies, bucket_quantile, by_second, summary
 from edge.events import Alert, Provenance, Scores
 
 BY = Provenance("m", "e", "s")
@@ -16,7 +16,7 @@ def alert(kind: str, end: int) -> Alert:
 
 
 def test_heard_counts_from_each_windows_end() -> None:
-    heard = Heard()
+    heard = Latencies()
     heard.take(
         Scores(0, "r", "cam", [1, 2], [1000 * MS, 1010 * MS], [0.1] * 2, [0.1] * 2, ["a"] * 2, BY), now=1050 * MS
     )

@@ -55,7 +55,7 @@ class Receiver:
         self.got += [a.seq for a in alerts[:answer]]
         return answer
 
-    def tell(self, status: Status) -> None:
+    def show_status(self, status: Status) -> None:
         self.states.append(status.state)
 
     def stop(self) -> None:
@@ -124,7 +124,7 @@ def test_an_alert_that_is_refused_for_good_is_put_aside_and_the_next_delivered(t
     bridge, ear, _, said = made(tmp_path, alerts(3), target)
     assert bridge.step(0) == 3 and target.got == [0, 2] and bridge.refused == 1 and len(ear.commits) == 1
     assert [json.loads(x)["seq"] for x in (tmp_path / "aside.jsonl").read_text().splitlines()] == [1]
-    assert "put aside" in said.getvalue()
+    assert "set aside" in said.getvalue()
 
 
 def test_states_gaps_and_broken_messages_are_said(tmp_path: Path) -> None:

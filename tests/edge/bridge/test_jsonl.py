@@ -97,7 +97,7 @@ def test_a_file_that_holds_something_else_is_left_alone(
     monkeypatch.setattr("edge.bridge.jsonl.TAIL", 1000)
     path = tmp_path / "notes.txt"
     path.write_bytes(text)
-    with pytest.raises(SettingsError, match=r"no alert|no lines of JSON"):
+    with pytest.raises(SettingsError, match=r"not an alert|no lines of JSON"):
         JsonLines(path)
     assert path.read_bytes() == text and list(tmp_path.iterdir()) == [path]
 
@@ -107,7 +107,7 @@ def test_a_file_with_a_foreign_line_before_an_unfinished_one_is_left_alone(tmp_p
     JsonLines(path).deliver(alerts(1))
     text = path.read_bytes() + b"milk\n" + path.read_bytes()[:30]
     path.write_bytes(text)
-    with pytest.raises(SettingsError, match="no alert"):
+    with pytest.raises(SettingsError, match="not an alert"):
         JsonLines(path)
     assert path.read_bytes() == text
 

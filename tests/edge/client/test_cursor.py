@@ -83,6 +83,6 @@ def test_a_cursor_file_is_owned_by_one_and_must_be_one(tmp_path: Path) -> None:
         '{"v": 1, "next": {"a": "1"}}',
     ):
         (tmp_path / "d").write_text(text)
-        with pytest.raises(SettingsError, match="no cursor file") as e:
+        with pytest.raises(SettingsError, match="not a cursor file") as e:
             Cursor(tmp_path / "d")
         assert "--since 0" in e.value.fix

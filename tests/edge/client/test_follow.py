@@ -24,37 +24,37 @@ def seqs(found: tuple[list[Alert], list[Gap]]) -> list[int]:
 
 def test_a_gap_is_held_back_until_the_record_has_filled_it() -> None:
     f = Follower("j", on_record=True)
-    assert f.told(5) == ([], []) and f.wants() is None
-    assert seqs(f.heard(a(5))) == [5]
-    assert seqs(f.heard(a(8))) == [] and f.wants() == 6
-    assert seqs(f.heard(a(9))) == [] and f.wants() == 6
-    assert seqs(f.filled(6, [a(6), a(7), a(8)], 9, 0, 10, 0)) == [6, 7, 8, 9] and f.wants() is None
-    assert seqs(f.heard(a(8))) == []
+    assert f.on_status(5) == ([], []) and f.next_request() is None
+    assert seqs(f.on_alert(a(5))) == [5]
+    assert seqs(f.on_alert(a(8))) == [] and f.next_request() == 6
+    assert seqs(f.on_alert(a(9))) == [] and f.next_request() == 6
+    assert seqs(f.on_answer(6, [a(6), a(7), a(8)], 9, 0, 10, 0)) == [6, 7, 8, 9] and f.next_request() is None
+    assert seqs(f.on_alert(a(8))) == []
 
 
 def test_a_lost_last_alert_shows_in_the_status() -> None:
     f = Follower("j", on_record=True)
-    f.told(5)
-    assert f.told(6) == ([], []) and f.wants() == 5
-    assert seqs(f.filled(5, [a(5)], 6, 0, 6, 0)) == [5] and f.wants() is None
+    f.on_status(5)
+    assert f.on_status(6) == ([], []) and f.next_request() == 5
+    assert seqs(f.on_answer(5, [a(5)], 6, 0, 6, 0)) == [5] and f.next_request() is None
 
 
 def test_who_begins_in_the_past_asks_before_believing() -> None:
     f = Follower("j", 2, on_record=True)
-    assert f.wants() == 2
-    assert seqs(f.heard(a(2))) == []
-    assert seqs(f.filled(2, [a(2)], 3, 0, 3, 0)) == [2] and f.wants() is None
+    assert f.next_request() == 2
+    assert seqs(f.on_alert(a(2))) == []
+    assert seqs(f.on_answer(2, [a(2)], 3, 0, 3, 0)) == [2] and f.next_request() is None
 
 
 def test_long_answers_are_asked_for_bit_by_bit() -> None:
     f = Follower("j", 0, on_record=True)
-    assert seqs(f.filled(0, [a(0), a(1)], 2, 0, 5, 0)) == [0, 1] and f.wants() == 2
-    assert seqs(f.filled(2, [a(2), a(3), a(4)], 5, 0, 5, 0)) == [2, 3, 4] and f.wants() is None
+    assert seqs(f.on_answer(0, [a(0), a(1)], 2, 0, 5, 0)) == [0, 1] and f.next_request() == 2
+    assert seqs(f.on_answer(2, [a(2), a(3), a(4)], 5, 0, 5, 0)) == [2, 3, 4] and f.next_request() is None
 
 
 def test_what_was_trimmed_or_never_written_is_named() -> None:
     f = Follower("j", 0, on_record=True)
-    alerts, gaps = f.filled(0, [a(3), a(5)], 7, 3, 7, 0)
+    alerts, gaps = f.on_answer(0, [a(3), a(5)], 7, 3, 7, 0)
     assert [x.seq for x in alerts] == [3, 5]
     assert [(g.first, g.after) for g in gaps] == [(0, 3), (4, 5), (6, 7)]
     assert "no longer" in gaps[0].why and "never written" in gaps[1].why and "3 alerts missed" in str(gaps[0])
@@ -62,7 +62,7 @@ def test_what_was_trimmed_or_never_written_is_named() -> None:
 
 def test_what_only_said_that_an_alert_stands_may_be_missing_from_the_record() -> None:
     f = Follower("j", 0, on_record=True)
-    alerts, gaps = f.filled(0, [a(3), a(5), a(9)], 12, 2, 12, 0, 8)
+    alerts, gaps = f.on_answer(0, [a(3), a(5), a(9)], 12, 2, 12, 0, 8)
     assert [x.seq for x in alerts] == [3, 5, 9] and f.next == 12
     assert [(g.first, g.after) for g in gaps] == [(0, 2), (8, 9), (10, 12)]
     assert "no longer" in gaps[0].why and "never written" in gaps[1].why
@@ -70,44 +70,44 @@ def test_what_only_said_that_an_alert_stands_may_be_missing_from_the_record() ->
 
 def test_without_a_record_the_missing_are_counted_at_once() -> None:
     f = Follower("r", on_record=False)
-    assert seqs(f.heard(a(7))) == [7]
-    alerts, gaps = f.heard(a(10))
+    assert seqs(f.on_alert(a(7))) == [7]
+    alerts, gaps = f.on_alert(a(10))
     assert [x.seq for x in alerts] == [10] and [(g.first, g.after) for g in gaps] == [(8, 10)]
-    assert [(g.first, g.after) for g in f.told(13)[1]] == [(11, 13)] and f.wants() is None
+    assert [(g.first, g.after) for g in f.on_status(13)[1]] == [(11, 13)] and f.next_request() is None
 
 
 def test_giving_up_delivers_what_is_held() -> None:
     f = Follower("j", 0, on_record=True)
-    f.heard(a(2))
-    f.told(5)
+    f.on_alert(a(2))
+    f.on_status(5)
     alerts, gaps = f.give_up("silence")
     assert [x.seq for x in alerts] == [2] and [(g.first, g.after) for g in gaps] == [(0, 2), (3, 5)]
-    assert seqs(f.heard(a(5))) == [5]
+    assert seqs(f.on_alert(a(5))) == [5]
 
 
 def test_a_journal_put_back_to_an_older_state_is_followed_from_the_engines_new_life() -> None:
     f = Follower("j", 100, on_record=True)
-    alerts, gaps = f.filled(100, [], 40, 0, 40, 38)
+    alerts, gaps = f.on_answer(100, [], 40, 0, 40, 38)
     assert alerts == [] and [(g.first, g.after) for g in gaps] == [(38, 100)]
-    assert f.wants() == 38, "what was said since is new, and has numbers that were heard before"
-    assert seqs(f.filled(38, [a(38), a(39)], 40, 0, 40, 38)) == [38, 39]
-    assert f.wants() is None and seqs(f.heard(a(40))) == [40]
+    assert f.next_request() == 38, "what was said since is new, and has numbers that were heard before"
+    assert seqs(f.on_answer(38, [a(38), a(39)], 40, 0, 40, 38)) == [38, 39]
+    assert f.next_request() is None and seqs(f.on_alert(a(40))) == [40]
 
 
 def test_a_late_answer_to_an_older_question_changes_nothing_twice() -> None:
     f = Follower("j", 0, on_record=True)
-    assert seqs(f.filled(0, [a(0), a(1)], 2, 0, 2, 0)) == [0, 1]
-    assert seqs(f.filled(0, [a(0), a(1)], 2, 0, 2, 0)) == [] and f.wants() is None
-    assert seqs(f.heard(a(2))) == [2]
+    assert seqs(f.on_answer(0, [a(0), a(1)], 2, 0, 2, 0)) == [0, 1]
+    assert seqs(f.on_answer(0, [a(0), a(1)], 2, 0, 2, 0)) == [] and f.next_request() is None
+    assert seqs(f.on_alert(a(2))) == [2]
 
 
 def test_what_is_held_is_bounded_and_the_rest_comes_from_the_record() -> None:
     f = Follower("j", 0, on_record=True)
     for n in range(1, HELD_MOST + 50):
-        f.heard(a(n))
-    assert len(f._held) == HELD_MOST and f.wants() == 0
-    got = seqs(f.filled(0, [a(0)], 1, 0, HELD_MOST + 50, 0))
-    assert got == list(range(HELD_MOST + 1)) and f.wants() == HELD_MOST + 1
+        f.on_alert(a(n))
+    assert len(f._held) == HELD_MOST and f.next_request() == 0
+    got = seqs(f.on_answer(0, [a(0)], 1, 0, HELD_MOST + 50, 0))
+    assert got == list(range(HELD_MOST + 1)) and f.next_request() == HELD_MOST + 1
 
 
 @settings(derandomize=True, max_examples=300, deadline=None)
@@ -127,7 +127,7 @@ def test_any_loss_any_delay_each_alert_comes_once_in_order(data: st.DataObject) 
             missed.extend(range(g.first, g.after))
 
     def answer(cut: int) -> None:
-        since = f.wants()
+        since = f.next_request()
         if since is not None:
             rows = [n for n in range(max(since, first), published)][:cut]
             upto = rows[-1] + 1 if len(rows) == cut else published
@@ -139,23 +139,23 @@ def test_any_loss_any_delay_each_alert_comes_once_in_order(data: st.DataObject) 
         if step in ("heard", "lost"):
             published += 1
             if step == "heard":
-                take(f.heard(a(published - 1)))
+                take(f.on_alert(a(published - 1)))
         elif step == "status":
-            take(f.told(published))
+            take(f.on_status(published))
         elif step == "ask":
             answer(data.draw(st.integers(1, 4)))
         elif step == "answer" and answers:
-            take(f.filled(*answers.pop(0)))
+            take(f.on_answer(*answers.pop(0)))
         elif step == "restart":
-            f.unsure = True
+            f.must_ask = True
         elif step == "trim":
             first = data.draw(st.integers(first, published))
         assert got == sorted(set(got))
-    take(f.told(published))
-    while f.wants() is not None:
+    take(f.on_status(published))
+    while f.next_request() is not None:
         answers.clear()
         answer(3)
-        take(f.filled(*answers.pop()))
+        take(f.on_answer(*answers.pop()))
     assert got == sorted(set(got)) and not set(got) & set(missed)
     assert sorted([*got, *missed]) == list(range(start, published)), "each one came, or is known to be missed"
     assert all(n < first for n in missed), "only what the journal had let go was missed"

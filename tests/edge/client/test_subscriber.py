@@ -180,7 +180,7 @@ def test_a_replay_that_never_answers_does_not_hold_alerts_back_for_ever(station:
         assert hear(s, 1) == [0]
         station.alert(sent=False)
         station.alert()
-        while not s._lines["j1"].follower._held:
+        while not s._rows["j1"].follower._held:
             s._pump(1)
         assert not s._ready
         clock.now += 11

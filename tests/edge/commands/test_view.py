@@ -18,12 +18,16 @@ from edge.commands.judged import ClipJudge, windows
 from edge.commands.view import MOST, about, view
 from edge.engine import open_engine, run_all
 from edge.errors import ClipError, OutputError
+from edge.grid import SECOND
 from edge.motion import make_motion
+from edge.recordings.recording import read, write
 from edge.settings import Settings
-from edge.skeleton import CORE15
+from edge.skeleton import CORE15, LAYOUTS
 from edge.support.cache import FeatureCache
 from edge.support.enrol import load_support
+from edge.support.snippet import from_recording, pieces
 from edge.support.turns import TurnPlan
+from edge.wire import PoseFrame, encode_pose
 
 L, R = CORE15.index("l_shoulder"), CORE15.index("r_shoulder")
 
@@ -86,7 +90,7 @@ def test_the_page_says_what_the_engine_makes_of_the_clips(folder: Path, tmp_path
     config.write_text(f"cache: {tmp_path / 'cache'}\n")
     view([folder / "new"], folder / "support", out, config=config)
     page = data_of(out)
-    assert page["title"] == f"2 clips judged by {folder / 'support'}, 1 above the limit of normal"
+    assert page["title"] == f"2 movements judged by {folder / 'support'}, 1 above the limit of normal"
     fall, walk = page["groups"][0]["clips"]
     assert (fall["title"], fall["scores"]["over"]) == ("fall.npz", True)
     assert (walk["title"], walk["scores"]["over"]) == ("walk.npz", False)
@@ -165,6 +169,40 @@ def test_evidence_says_which_alert_it_is_of() -> None:
         assert about(replace(clip, source=strange))[1] == strange[:200]
 
 
+def frame_of(n: int, ids: list[int], joints: np.ndarray[Any, Any]) -> bytes:
+    return encode_pose(PoseFrame("cam1", n, round(n / 20 * SECOND), LAYOUTS["core15"], np.array(ids, np.int64), joints))
+
+
+def test_every_track_of_a_recording_is_shown_with_the_second_that_support_add_takes(tmp_path: Path) -> None:
+    """Track 7 walks for four seconds, is away for two, and comes back for three; track 8 is there for half a second."""
+    walk = make_motion("walk", seconds=9, fps=20, seed=0).joints
+    path = tmp_path / "today.haad"
+    begun = 1_700_000_000 * SECOND
+    with write(path) as file:
+        for n in range(180):
+            ids = [7] * (n < 80 or n >= 120) + [8] * (100 <= n < 110)
+            joints = np.stack([walk[n]] * len(ids)) if ids else np.zeros((0, 15, 3))
+            file.add([frame_of(n, ids, joints)], begun + n * 10**8)
+    s = Settings(cache=tmp_path)
+    found = pieces(read(path), s, 30, 10**6)
+    assert [(who, start, round(clip.seconds, 2)) for who, start, clip in found] == [
+        (("cam1", 7), 0.0, 3.95),
+        (("cam1", 7), 12.0, 2.95),  # by arrival, which took twice as long as what was captured
+    ]
+    assert np.allclose(found[1][2].joints, walk[120:180], atol=1e-5)
+    who, again = from_recording(read(path), "cam1", 7, found[1][1], 30, s)
+    assert who == ("cam1", 7) and np.allclose(again.joints, found[1][2].joints)
+    assert [round(c.seconds, 2) for _, _, c in pieces(read(path), s, 1.5, 10**6)] == [1.45, 1.45, 0.95, 1.45, 1.45]
+    assert len(pieces(read(path), s, 30, 50)) == 1, "no more frames are read than it is told to"
+    view([path], None, tmp_path / "page.html")
+    (group,) = data_of(tmp_path / "page.html")["groups"]
+    assert group["name"] == str(path)
+    assert [(c["title"], c["start"]) for c in group["clips"]] == [
+        ("cam1 track 7 at 0.0 s", 0),
+        ("cam1 track 7 at 12.0 s", 12),
+    ]
+
+
 def test_files_that_are_no_clips_are_named_and_too_many_are_not_all_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,11 +213,16 @@ def test_files_that_are_no_clips_are_named_and_too_many_are_not_all_shown(
     save_clip(tmp_path / "c" / ".history" / "0.npz", make_motion("walk", seconds=1, seed=9))
     (tmp_path / "c" / "1.npz").write_bytes(b"no clip")
     view([tmp_path / "c"], None, tmp_path / "page.html")
-    assert [c["title"] for c in data_of(tmp_path / "page.html")["groups"][0]["clips"]] == ["0.npz", "2.npz"]
+    assert [c["title"] for c in data_of(tmp_path / "page.html")["groups"][0]["clips"]] == ["0.npz", "2.npz", "3.npz"]
     told = capsys.readouterr()
-    assert "4 clips: the page shows the first 3" in told.err and "1.npz: not a usable clip" in told.err
-    assert "2 clips; open it in a browser" in told.out and MOST == 200
-    with pytest.raises(ClipError, match="no clip can be shown"):
+    assert "first 3" not in told.err and "1.npz: not a usable clip" in told.err
+    assert "3 movements; open it in a browser" in told.out and MOST == 200
+    save_clip(tmp_path / "c" / "1.npz", make_motion("walk", seconds=1, seed=1))
+    view([tmp_path / "c"], None, tmp_path / "page.html")
+    assert [c["title"] for c in data_of(tmp_path / "page.html")["groups"][0]["clips"]] == ["0.npz", "1.npz", "2.npz"]
+    assert "the page shows the first 3 only" in capsys.readouterr().err
+    (tmp_path / "c" / "1.npz").write_bytes(b"no clip")
+    with pytest.raises(ClipError, match="nothing to show"):
         view([tmp_path / "c" / "1.npz"], None, tmp_path / "page.html")
     with pytest.raises(OutputError, match="is a folder"):
         view([tmp_path / "c"], None, tmp_path)

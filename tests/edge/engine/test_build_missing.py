@@ -27,7 +27,7 @@ def test_a_build_that_fails_says_what_the_builder_said() -> None:
     with pytest.raises(EngineError, match="no plan could be built for this machine") as e:
         build_plan(open_bundle())
     assert e.value.why == f"no plan can be built here: {this_machine().problem}"
-    assert e.value.fix.startswith("build on the machine that will run it")
+    assert e.value.fix.startswith("build on the machine that will run the plan")
 
 
 def a_builder(tmp_path: Path, script: str) -> Path:
@@ -41,9 +41,9 @@ def a_builder(tmp_path: Path, script: str) -> Path:
 @pytest.mark.parametrize(
     ("script", "said"),
     [
-        ("kill -9 $$", "the builder was ended by SIGKILL: as a rule, memory ran out"),
+        ("kill -9 $$", "the builder was ended by SIGKILL, usually because memory ran out"),
         ("echo a warning >&2; kill -SEGV $$", "the builder was ended by SIGSEGV"),
-        ("exit 3", "the builder ended with 3"),
+        ("exit 3", "the builder ended with exit code 3"),
     ],
 )
 def test_a_builder_that_was_ended_is_told_of_and_not_what_it_had_said_before(

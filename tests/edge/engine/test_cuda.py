@@ -145,7 +145,9 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_no_room_for_a_context_is_no_missing_gpu(driver: Any) -> None:
     driver.full.add("cuDevicePrimaryCtxRetain")
-    with pytest.raises(EngineError, match=r"the GPU is out of memory: cuDevicePrimaryCtxRetain.*end what else uses it"):
+    with pytest.raises(
+        EngineError, match=r"the GPU is out of memory: cuDevicePrimaryCtxRetain.*stop other programs that use it"
+    ):
         CudaDevice()
 
 

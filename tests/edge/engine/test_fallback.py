@@ -326,7 +326,7 @@ def test_that_a_plan_is_built_is_said_before() -> None:
     o, said = Openers("onnx"), list[str]()
     first("tensorrt,onnx", o, build_missing=True, say=lambda text: said.append(f"{o.built} {text}"))
     (line,) = said
-    assert line.startswith("0 a plan for this machine is being built") and "no tensorrt: a test" in line
+    assert line.startswith("0 building a plan for this machine") and "no tensorrt: a test" in line
 
 
 def test_a_damaged_bundle_counts_as_an_engine_that_cannot_be_opened() -> None:

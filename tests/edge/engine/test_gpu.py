@@ -29,11 +29,11 @@ MOST = 128
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, PlanRecord]:
-    from builder.compile import Wish, build_tensorrt
+    from builder.compile import PlanOptions, build_tensorrt
     from builder.profile import parse_profile
 
     copy = shutil.copytree(BASE, tmp_path_factory.mktemp("gpu") / "bundle")
-    return build_tensorrt(open_bundle(copy), Wish("fp16", parse_profile(f"1:16:{MOST}")))
+    return build_tensorrt(open_bundle(copy), PlanOptions("fp16", parse_profile(f"1:16:{MOST}")))
 
 
 def opened(built: tuple[Bundle, PlanRecord], graphs: bool = True) -> Pipeline:

@@ -22,11 +22,11 @@ from edge.engine.record import (
     Gate,
     PlanRecord,
     Profile,
-    again,
-    computed,
+    actual_precision,
     left_behind,
     plan_names,
     read_plan,
+    rebuild_command,
 )
 from edge.engine.tensorrt import chosen_plan, lean_library, open_tensorrt, room_of, without
 from edge.errors import BundleError, EngineError, NoPlan
@@ -91,14 +91,14 @@ def test_the_machine_it_was_built_on_runs_it(bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     ("here", "said"),
     [
-        (replace(ORIN, gpu=Gpu("L4", "8.9", "12.6")), r"capability 8.7 \(Orin\), this GPU has 8.9 \(L4\)"),
+        (replace(ORIN, gpu=Gpu("L4", "8.9", "12.6")), r"capability 8.7 \(Orin\), but this GPU has 8.9 \(L4\)"),
         (
             replace(ORIN, tensorrt="10.13.3.9"),
-            "built by TensorRT 10.3.0, here is 10.13.3.9, and a plan runs in its own",
+            "built by TensorRT 10.3.0, but here is 10.13.3.9: a plan runs only in its own",
         ),
-        (replace(ORIN, tensorrt="8.6.2"), "built by TensorRT 10.3.0, here is 8.6.2"),
-        (replace(ORIN, platform="x86_64"), "built on aarch64, this is x86_64"),
-        (replace(ORIN, gpu=Gpu("Orin", "8.7", "11.4")), "CUDA 12.6, the driver here serves up to 11.4"),
+        (replace(ORIN, tensorrt="8.6.2"), "built by TensorRT 10.3.0, but here is 8.6.2"),
+        (replace(ORIN, platform="x86_64"), "built on aarch64, but this is x86_64"),
+        (replace(ORIN, gpu=Gpu("Orin", "8.7", "11.4")), "CUDA 12.6, but the driver here supports only up to 11.4"),
         (replace(ORIN, gpu=None, problem="no NVIDIA driver"), "no NVIDIA driver"),
         (replace(ORIN, tensorrt=None, problem="TensorRT is not installed"), "TensorRT is not installed"),
     ],
@@ -136,7 +136,9 @@ def test_a_plan_is_built_anew_with_the_options_of_the_one_that_comes_nearest(bun
     assert e.value.fix == f"haad-edge build {bundle.root} {words}, or run with --build-missing"
     other = replace(updated, gpu=Gpu("L4", "8.9", "12.6"))
     assert missing(bundle, other)[-1] == "9"  # of another kind of GPU, float16, the first by name
-    assert again(bundle, "tensorrt-10.3.0-sm87-fp16", without(WISH, "--batch")).endswith("fp16 " + " ".join(WISH[2:]))
+    assert rebuild_command(bundle, "tensorrt-10.3.0-sm87-fp16", without(WISH, "--batch")).endswith(
+        "fp16 " + " ".join(WISH[2:])
+    )
 
 
 def test_what_a_new_graph_leaves_behind_is_made_anew_with_its_options(bundle: Bundle) -> None:
@@ -160,9 +162,9 @@ def test_a_record_asks_for_nothing_but_what_a_plan_is(bundle: Bundle, word: str)
 
 
 def test_a_plan_of_another_graph_or_with_another_hash_is_not_taken(bundle: Bundle) -> None:
-    with pytest.raises(EngineError, match="made of another graph"):
+    with pytest.raises(EngineError, match="built from another graph"):
         choose(put(bundle, graph="0" * 64), ORIN)
-    with pytest.raises(EngineError, match=r"name different hashes of engine\.plan"):
+    with pytest.raises(EngineError, match=r"have different hashes for engine\.plan"):
         choose(put(bundle, sha256="0" * 64), ORIN)
 
 
@@ -244,8 +246,8 @@ def test_the_driver_s_release_is_read(tmp_path: Path, said: str, release: str) -
 
 
 def test_the_driver_is_asked_without_harm_where_there_is_none() -> None:
-    assert ask_driver("libno-such-driver.so.1") == "no NVIDIA driver: libno-such-driver.so.1 is not there"
-    assert ask_driver("libc.so.6") == "no NVIDIA driver: libc.so.6 is not there"  # a library, and no driver
+    assert ask_driver("libno-such-driver.so.1") == "no NVIDIA driver: libno-such-driver.so.1 not found"
+    assert ask_driver("libc.so.6") == "no NVIDIA driver: libc.so.6 not found"  # a library, and no driver
 
 
 def test_a_package_that_cannot_be_loaded_is_no_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -323,5 +325,5 @@ def test_a_lean_runtime_that_is_missing_is_named_with_its_version() -> None:
     ("precision", "embedding", "found"), [("fp16", 6e-4, "fp16"), ("fp16", 2e-7, "fp32"), ("fp32", 2e-7, "fp32")]
 )
 def test_a_plan_is_named_by_what_it_computes_in(bundle: Bundle, precision: str, embedding: float, found: str) -> None:
-    assert computed(record_of(bundle, precision=precision, parity={"embedding": embedding})) == found
-    assert computed(record_of(bundle, precision=precision, parity={})) == precision  # not judged yet
+    assert actual_precision(record_of(bundle, precision=precision, parity={"embedding": embedding})) == found
+    assert actual_precision(record_of(bundle, precision=precision, parity={})) == precision  # not judged yet

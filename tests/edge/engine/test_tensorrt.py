@@ -104,7 +104,7 @@ def test_what_tensorrt_refuses_is_said_and_a_batch_that_fails_is_a_loss(bundle: 
     run.point({"joints": (1, 2)}, {"joints": 4096})
     run.enqueue(Stream(0))
     run.context.refused.add("joints")
-    for shapes, places, said in (({"joints": (9,)}, {}, "of shape"), ({}, {"joints": 1}, "the place of joints")):
+    for shapes, places, said in (({"joints": (9,)}, {}, "of shape"), ({}, {"joints": 1}, "the address of joints")):
         with pytest.raises(EngineError, match=said) as e:
             run.point(shapes, places)
         assert not e.value.lost
@@ -156,7 +156,7 @@ SPOILT: dict[str, tuple[Any, str]] = {
     "name": (lambda p: setattr(p, "name", "haad-other"), "named 'haad-other'"),
     "kind": (lambda p: p.kinds.update(joints="float16"), "joints is not float32"),
     "shape": (lambda p: p.shapes.update(visible=[-1, 7]), r"visible has shape \[-1, 7\]"),
-    "direction": (lambda p: p.inputs.discard("support_mask"), "it takes"),
+    "direction": (lambda p: p.inputs.discard("support_mask"), "its inputs are"),
     "profile": (lambda p: p.profile["support"].reverse(), "its profile for support"),
 }
 

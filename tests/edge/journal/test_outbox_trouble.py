@@ -175,7 +175,7 @@ def test_a_journal_that_is_taken_away_is_begun_anew_and_said(box: Box) -> None:
         Path(f"{path}{end}").unlink(missing_ok=True)
     box.announcer._say(replace(ALERT, id="k"))
     assert [a.seq for a in box.sink.until(2)] == [0, 1]
-    assert "taken away while it was in use" in box.said.getvalue() and path.exists()
+    assert "moved or deleted while it was in use" in box.said.getvalue() and path.exists()
     assert [s for s, _ in box.journal.read(0, 10, 10**6)[0]] == [1] and box.status().state == "online"
 
 

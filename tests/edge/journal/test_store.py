@@ -66,7 +66,7 @@ def test_a_second_owner_is_refused_with_who_has_it(tmp_path: Path) -> None:
 def test_a_file_that_never_was_a_journal_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "my.yaml"
     path.write_bytes(content)
-    with pytest.raises(SettingsError, match=r"is no journal, and is left as it is.*--journal PATH"):
+    with pytest.raises(SettingsError, match=r"not a journal, and not touched.*--journal PATH"):
         Journal(path)
     assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
 
@@ -106,7 +106,7 @@ def test_another_format_is_left_alone(tmp_path: Path) -> None:
     journal.close()
     with sqlite3.connect(tmp_path / "j.db") as db:
         db.execute("UPDATE meta SET value = 9 WHERE key = 'format'")
-    with pytest.raises(JournalError, match="of format 9") as e:
+    with pytest.raises(JournalError, match="has format 9") as e:
         Journal(tmp_path / "j.db")
     assert not e.value.damaged and "--journal" in e.value.fix
     assert not list(tmp_path.glob("*damaged*"))
@@ -133,7 +133,7 @@ def test_a_new_file_that_could_not_be_begun_is_not_taken_for_a_damaged_one(tmp_p
 
     journal._connect = full  # type: ignore[method-assign]
     with pytest.raises(JournalError, match="full"):
-        journal.begin_anew()
+        journal.start_new_file()
     assert (tmp_path / "j.db").read_bytes() == b""
     journal._connect = connect  # type: ignore[method-assign]  # reading an empty file takes no space
     with pytest.raises(JournalError) as e:
@@ -226,7 +226,7 @@ def test_a_journal_that_cannot_be_opened_is_nobodys(tmp_path: Path) -> None:
     with contextlib.closing(Journal(path)) as journal:
         assert journal._db
         journal._db.execute("UPDATE meta SET value = 99 WHERE key = 'format'")
-    with pytest.raises(JournalError, match="of format 99"):
+    with pytest.raises(JournalError, match="has format 99"):
         Journal(path)
     path.unlink()
     Journal(path).close()
@@ -237,5 +237,5 @@ def test_what_was_set_aside_stays_also_when_it_happens_twice_in_a_second(
 ) -> None:
     monkeypatch.setattr(time, "strftime", lambda form: "20270101-000000")
     with contextlib.closing(Journal(tmp_path / "j.db")) as journal:
-        asides = {journal.begin_anew() for _ in range(3)}
+        asides = {journal.start_new_file() for _ in range(3)}
     assert len(asides) == 3 and all(Path(p).exists() for p in asides)

@@ -16,7 +16,7 @@ def tiny(**given: object) -> MotionConfig:
 
 
 def silent(step: int, loss: float, news: str) -> None:
-    """A report that nobody reads."""
+    """Discard the reports."""
 
 
 def noise_of(seed: int, shape: tuple[int, ...] = (3, 8, 45)) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""`train-motion`, `motion-report` and `support grow`, one after the other on made clips, as a user runs them."""
+"""`train-motion`, `motion-report` and `support grow`, one after the other on generated clips, as a user runs them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def content(root: Path) -> dict[str, bytes]:
 
 def test_training_leaves_a_model_and_no_checkpoint(trained: tuple[Path, Path, str]) -> None:
     _, root, printed = trained
-    assert "18 clips to train on, 6 of people held out" in printed and "step 3: held-out loss" in printed
+    assert "18 clips to train on, 6 clips of held-out people" in printed and "step 3: held-out loss" in printed
     assert printed.endswith(f"next: haad-edge motion-report --motion {root} --data {root.parent / 'data'} "
                             f"--out {root / 'report'}")  # fmt: skip
     assert sorted(p.name for p in root.iterdir() if p.is_file()) == ["motion.json", "motion.safetensors"]
@@ -83,7 +83,7 @@ def test_training_goes_on_from_its_checkpoint(trained: tuple[Path, Path, str], t
     run(*again)
     assert open_motion(tmp_path / "m").manifest.weights == open_motion(root).manifest.weights
     refused = CliRunner().invoke(make_app(), [str(c) for c in again])
-    assert isinstance(refused.exception, OutputError) and "an earlier training made" in str(refused.exception)
+    assert isinstance(refused.exception, OutputError) and "the result of an earlier training" in str(refused.exception)
 
 
 def test_the_report_is_printed_and_written(trained: tuple[Path, Path, str], tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_growing_elsewhere_leaves_the_folder_alone(
 def test_a_real_clip_of_a_generated_ones_name_is_never_touched(trained: tuple[Path, Path, str], support: Path) -> None:
     real = support / "walk/mine.gen0.npz"
     save_clip(real, made("walk", 3))
-    # And one that says it is generated, but is not named so.
+    # And one whose source says that it is generated, but whose name does not.
     copied = support / "walk/taken_over.npz"
     run("support", "grow", support, "--motion", trained[1])
     shutil.copy(support / "walk/s1_t1.gen0.npz", copied)
@@ -141,9 +141,9 @@ def test_a_real_clip_of_a_generated_ones_name_is_never_touched(trained: tuple[Pa
     assert real.exists() and copied.exists()
     save_clip(support / "walk/mine.npz", made("walk", 2))
     before = content(support)
-    with pytest.raises(ClipError, match=r"mine\.gen0\.npz: in the way"):
+    with pytest.raises(ClipError, match=r"mine\.gen0\.npz: in the way of a generated clip"):
         grow(support, model)
-    assert content(support) == before  # nothing was written by halves
+    assert content(support) == before  # nothing was written at all
 
 
 def test_clips_that_cannot_be_read_are_named(trained: tuple[Path, Path, str], support: Path) -> None:
@@ -163,6 +163,7 @@ def test_clips_that_cannot_be_read_are_named(trained: tuple[Path, Path, str], su
     [
         (("train-motion", "--data", "absent", "--out", "m"), "absent: no such folder"),
         (("train-motion", "--data", ".", "--out", "m", "--steps", "0"), "'steps'"),
+        (("train-motion", "--data", ".", "--out", "m", "--seed", "-1"), "'seed'"),
         (("motion-report", "--motion", "absent", "--data", ".", "--out", "r"), "absent: not a motion model"),
         (("support", "grow", "absent", "--remove"), "absent: no such folder"),
         (("support", "grow", ".", "--motion", "absent"), "absent: not a motion model"),
@@ -187,7 +188,7 @@ def test_errors_are_texts_and_not_tracebacks(
 
 @pytest.mark.parametrize("share", [{"strength": 2}, {"strength": float("nan")}, {"keep": 1}])
 def test_a_recipe_of_no_share_is_refused_by_its_name(share: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=rf"{next(iter(share))} is .*it lies between"):
+    with pytest.raises(SettingsError, match=rf"{next(iter(share))} is .*it must be between"):
         Recipe(**share)
 
 
@@ -196,9 +197,9 @@ def test_growing_needs_a_model(support: Path) -> None:
     assert result.exit_code == 2 and "--motion" in result.output
 
 
-def test_the_group_is_shared_with_other_houses() -> None:
+def test_the_group_is_shared_with_other_packages() -> None:
     app = typer.Typer()
-    motion_cli.register(app)  # no one made the group before
+    motion_cli.register(app)  # the group does not exist before
     assert [g.name for g in app.registered_groups] == ["support"]
     group = typer.main.get_command(make_app()).commands["support"]  # type: ignore[attr-defined]
     assert {"show", "grow"} <= set(group.commands)

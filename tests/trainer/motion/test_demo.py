@@ -13,7 +13,7 @@ from edge.errors import ClipError
 from edge.motion import make_motion
 from trainer.datasets import ClipSet
 from trainer.motion.config import MotionConfig
-from trainer.motion.demo import ACTS, main, remade, round_of
+from trainer.motion.demo import ACTS, loop_length, main, vary
 from trainer.motion.diffusion import MotionShape
 from trainer.motion.fit import MotionTrainer, make_model
 from trainer.motion.generate import GENERATED
@@ -45,7 +45,7 @@ def test_the_command_makes_the_shipped_files_anew_and_the_same_each_time(
     assert made == content(tmp_path / "b") and set(made) == set(content(CLIPS))
     for name in made:
         new, old = load_clip(tmp_path / "a" / name), load_clip(CLIPS / name)
-        # The formulas are the same, so what differs is what the model makes of them.
+        # The formulas are the same, so any difference comes from the model.
         assert new.joints.shape == old.joints.shape and (new.fps, new.subject) == (old.fps, old.subject)
         assert new.source.startswith(f"{GENERATED}tiny-") and not np.array_equal(new.joints, old.joints)
 
@@ -61,8 +61,8 @@ def tiny(model: Path) -> MotionModel:
 
 def test_a_round_ends_where_a_looped_clip_begins_its_bridge(tiny: MotionModel) -> None:
     source = make_motion("wave", seconds=12, fps=20, seed=4)
-    frames = round_of(source, (4, 8))
-    clip = remade(tiny, source, 0.2, frames)
+    frames = loop_length(source, (4, 8))
+    clip = vary(tiny, source, 0.2, frames)
     assert clip.seconds + BRIDGE_S == pytest.approx(frames / 20)
     ahead = np.linalg.norm(clip.joints[0] - clip.joints[-1], axis=-1) / BRIDGE_S
     assert ahead.max() < 1.2 * np.linalg.norm(np.diff(clip.joints, axis=0), axis=-1).max() * 20
@@ -71,7 +71,7 @@ def test_a_round_ends_where_a_looped_clip_begins_its_bridge(tiny: MotionModel) -
 @pytest.mark.parametrize("seconds", [1.0, 2.0, 2.1, 7.3])
 def test_a_source_of_any_length_is_remade_whole_and_keeps_its_bones(tiny: MotionModel, seconds: float) -> None:
     source = make_motion("walk", seconds=seconds, fps=20, seed=1)
-    clip = remade(tiny, source, 0.2)
+    clip = vary(tiny, source, 0.2)
     assert clip.joints.shape == source.joints.shape and clip.joints.dtype == np.float32
     moved = np.linalg.norm(clip.joints - source.joints, axis=-1).mean()
     assert 0.001 < moved < 0.5
@@ -81,8 +81,8 @@ def test_a_source_of_any_length_is_remade_whole_and_keeps_its_bones(tiny: Motion
 
 
 def test_a_motion_that_never_comes_round_is_said_so() -> None:
-    with pytest.raises(ClipError, match="made1 is never within") as e:
-        round_of(make_motion("walk", seconds=8, fps=20, seed=1), (2, 5))
+    with pytest.raises(ClipError, match="made1 never comes within") as e:
+        loop_length(make_motion("walk", seconds=8, fps=20, seed=1), (2, 5))
     assert "another seed" in (e.value.fix or "")
 
 

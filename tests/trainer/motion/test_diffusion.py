@@ -1,4 +1,4 @@
-"""The motion model's schedule, sampler and space, against what they must do."""
+"""The motion model's schedule, sampler and space do what they must."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_the_sampler_visits_the_levels_it_should() -> None:
         seen.append((step, float(z.std())))
         return oracle(torch.zeros_like(z))(z, step)
 
-    # Towards a clean sample of zeros all that is left at each level is its noise: √(1−ᾱ).
+    # On the way to a clean sample of zeros, each level has only its noise left: √(1−ᾱ).
     sample(denoise, torch.zeros(200, 8, 45), noise_of(4, (200, 8, 45)), strength=0.6, steps=6)
     assert [s for s, _ in seen] == [600, 500, 400, 300, 200, 100]
     for step, spread in seen:

@@ -59,7 +59,7 @@ def test_foot_sliding_is_the_speed_of_a_standing_foot() -> None:
     clip.joints[..., 0] += 0.3 * t[:, None]
     clip.joints[..., 2] -= 0.4 * t[:, None]
     assert foot_sliding(clip) == pytest.approx(0.5, rel=1e-3)
-    # A foot in the air may move as it likes; what it does near the ground counts.
+    # A foot in the air may move in any way; only its motion near the ground counts.
     lifted = still()
     up = (np.arange(21) >= 10).astype(np.float32)
     lifted.joints[:, L_ANKLE, 1] += 0.3 * up
@@ -113,7 +113,7 @@ def test_copying_shows() -> None:
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sampler's steps cost time, and an untrained model gains nothing by them."""
+    """Sample in few steps: they cost time, and an untrained model gains nothing from more."""
     monkeypatch.setattr(diffusion, "sample", partial(diffusion.sample, steps=4))
 
 

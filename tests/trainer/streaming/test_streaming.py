@@ -1,4 +1,4 @@
-"""Streams put together, watched, and measured, against things that are known."""
+"""Streams assembled, watched and measured, compared with what is known about them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ S = Settings()
 
 
 def heights(people: int = 2, categories: int = 3) -> ClipSet:
-    """Category c stands at height 10·c, person p is 1·p higher, and a clip's own frames tell its time."""
+    """Clips in which category c is at height 10·c, person p is 1·p higher, and the frames tell a clip's time."""
     clips, label = [], []
     for p in range(people):
         for c in range(categories):
@@ -220,7 +220,7 @@ def test_the_command_on_streams_of_made_motion(tmp_path: Path, monkeypatch: pyte
         "walk",
         "wave",
     ]
-    # Made motions of four people are alike and the three actions are not: this is easy, for the floor as well.
+    # Generated motions of four people are alike, and the three actions are not: this is easy, for the floor as well.
     assert found["by_shots"]["2"]["auroc"] > 0.9 and found["by_shots"]["2"]["recall"] > 0.7
     assert found["by_shots"]["2"]["false_alarms"] < 20
     assert (tmp_path / "r" / "streaming.html").exists()
