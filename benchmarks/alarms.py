@@ -24,7 +24,7 @@ from edge.score import level_of, margin_of
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support.enrol import clip_windows
-from edge.support.turns import repeated, turn_windows
+from edge.support.transitions import repeated, transition_windows
 from trainer.datasets import ClipSet, load_set, subject_split
 from trainer.streaming.watch import Run, alerts, follow, score
 
@@ -69,7 +69,7 @@ def main() -> None:
 
     @cache
     def between(i: int, j: int) -> Float:
-        return embed(engine, *turn_windows(data.clips[i], data.clips[j], m.frames, m.seconds))
+        return embed(engine, *transition_windows(data.clips[i], data.clips[j], m.frames, m.seconds))
 
     watch = ~pool
     if options.people:
@@ -83,7 +83,7 @@ def main() -> None:
         for _ in range(options.draws):
             chosen = rng.choice(np.flatnonzero(pool & (data.label == g)), options.shots, replace=False)
             groups = [[support[i] for i in chosen.tolist()], [between(i, j) for i, j in repeated(chosen.tolist())]]
-            groups = groups[: 1 + min(settings.max_turns, 1)]
+            groups = groups[: 1 + min(settings.max_transitions, 1)]
             ends = settings.stride * np.arange(seen.shape[1])
             alone, expected = score(
                 seen.reshape(-1, seen.shape[-1]),

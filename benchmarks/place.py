@@ -41,7 +41,7 @@ from edge.settings import Settings, load_settings
 from edge.skeleton import CORE15, get_layout
 from edge.support.cache import FeatureCache
 from edge.support.enrol import REFINED, SupportSet, load_support
-from edge.support.turns import TurnPlan
+from edge.support.transitions import TransitionPlan
 from edge.wire import PoseFrame, encode_pose
 from trainer.datasets import ClipSet, load_set
 from trainer.streaming.measure import LONG, delay_of
@@ -83,11 +83,16 @@ class Place:
     def __init__(self, root: Path, bundle: Bundle, engine: Engine, settings: Settings) -> None:
         self.root, self.support = root, root / "support"
         self._bundle, self._engine, self._settings = bundle, engine, settings
-        self._cache, self._turns = FeatureCache(root / "cache"), TurnPlan(settings.normal, settings.max_turns)
+        self._cache, self._transitions = (
+            FeatureCache(root / "cache"),
+            TransitionPlan(settings.normal, settings.max_transitions),
+        )
 
     def known(self, refined: bool) -> SupportSet:
         """Load the folder as the engine does."""
-        return load_support(self.support, self._bundle, self._engine, self._cache, refined=refined, turns=self._turns)
+        return load_support(
+            self.support, self._bundle, self._engine, self._cache, refined=refined, transitions=self._transitions
+        )
 
     def calibrate(self, take: Take) -> None:
         """Calibrate from a recording of the take, as `haad-edge calibrate` does."""

@@ -228,17 +228,17 @@ def support_show(
     from edge.settings import load_settings
     from edge.support.cache import FeatureCache
     from edge.support.enrol import load_support
-    from edge.support.turns import TurnPlan
+    from edge.support.transitions import TransitionPlan
 
     s = load_settings({}, config)
     model = open_bundle(bundle or s.bundle)
-    turns = TurnPlan(s.normal, s.max_turns)
-    support = load_support(folder, model, open_engine(model), FeatureCache(cache or s.cache), turns=turns)
+    transitions = TransitionPlan(s.normal, s.max_transitions)
+    support = load_support(folder, model, open_engine(model), FeatureCache(cache or s.cache), transitions=transitions)
     out.print(support_table(support, model.manifest.temperature))
     for problem in support.problems:
         say(problem, to=err)
-    if len(support.turns):
-        say(f"changes from one category to another are known for {len(support.turns)} pairs")
+    if len(support.transitions):
+        say(f"transitions between {len(support.transitions)} pairs of categories are known")
     say(f"version {support.version}, by {model.model}")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.alerts.book import AlertBook, Change
-from edge.score import NormalByStream, Scorer, TrackBaseline, TurnTimer, threshold_of
+from edge.score import NormalByStream, Scorer, TrackBaseline, TransitionTimer, threshold_of
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support.enrol import SupportSet
@@ -69,7 +69,7 @@ class Judge:
         ignored = "sensitivity and false_alarms have no effect: this bundle was not calibrated"
         self._ignored = [] if in_effect else [ignored]
         self.book = book_of(s, slots, threshold, tracks.place)
-        self._usual, self._passing = TrackBaseline(slots), TurnTimer(slots)
+        self._usual, self._passing = TrackBaseline(slots), TransitionTimer(slots)
 
     @property
     def columns(self) -> tuple[object, ...]:
@@ -78,8 +78,8 @@ class Judge:
 
     def use(self, support: SupportSet) -> list[str]:
         """Judge by this support from now on; returns what in the settings does not fit the support or the bundle."""
-        self._scorer, self._expected = Scorer(support.limit, support.turns), support.usual
-        self._normal_on = NormalByStream(self._normal, support.names, support.turns)
+        self._scorer, self._expected = Scorer(support.limit, support.transitions), support.usual
+        self._normal_on = NormalByStream(self._normal, support.names, support.transitions)
         return [*self._ignored, *self._normal_on.trouble]
 
     def __call__(self, slots: Slots, ends: NDArray[np.int64], distance: Float, seen: Float) -> Verdict:

@@ -13,7 +13,7 @@ from edge.skeleton import Float
 
 SENSITIVITY = {"low": 1.0, "default": 6.0, "high": 30.0}
 """False alarms per camera-hour of normal activity that each sensitivity is calibrated for."""
-NO_TURNS: NDArray[np.intp] = np.zeros((0, 2), np.intp)
+NO_TRANSITIONS: NDArray[np.intp] = np.zeros((0, 2), np.intp)
 
 
 def match(embedding: Float, support: Float, temperature: float) -> NDArray[np.float64]:
@@ -174,13 +174,13 @@ class Scored:
 class Scorer:
     """Turns distances to every group into scores relative to the limit of the nearest group.
 
-    Groups are the categories and, after them, the turns: changes from one category to another. `turns` (P, 2) holds the
-    numbers of each turn's two categories. A window nearest to a turn counts as the nearer of the two.
+    Groups are the categories and, after them, the transitions from one category to another. `transitions` (P, 2) holds
+    the numbers of each one's two categories. A window nearest to a transition counts as the nearer of the two.
     """
 
-    def __init__(self, limit: NDArray[np.floating], turns: NDArray[np.intp] = NO_TURNS) -> None:
-        self.limit, self._turns = np.asarray(limit, np.float32), turns
-        self._categories = len(limit) - len(turns)
+    def __init__(self, limit: NDArray[np.floating], transitions: NDArray[np.intp] = NO_TRANSITIONS) -> None:
+        self.limit, self._transitions = np.asarray(limit, np.float32), transitions
+        self._categories = len(limit) - len(transitions)
 
     def __call__(
         self,
@@ -190,29 +190,30 @@ class Scorer:
     ) -> Scored:
         """Score distances (B, M). `normal` (B, M) marks the groups that count on each window's stream; None: all.
 
-        `passing` is given which windows (B,) are within a category's limit, and returns for which windows turns count.
+        `passing` is given which windows (B,) are within a category's limit, and returns for which of them transitions
+        count.
         """
         relative = distance / self.limit
         if normal is not None:
             relative = np.where(normal, relative, np.inf).astype(np.float32)
-        if passing is not None and len(self._turns):
+        if passing is not None and len(self._transitions):
             counts = passing(np.asarray((relative[:, : self._categories] <= 1).any(1)))
             relative[~counts, self._categories :] = np.inf
         rows, group = np.arange(len(relative)), relative.argmin(1)
         category = group.copy()
         between = group >= self._categories
         if between.any():
-            two = self._turns[group[between] - self._categories]
+            two = self._transitions[group[between] - self._categories]
             nearer = np.take_along_axis(relative[between], two, 1).argmin(1)
             category[between] = two[np.arange(len(two)), nearer]
         return Scored(relative[rows, group], group, category)
 
 
-class TurnTimer:
-    """Limits how long a turn, a change between two actions, can make a track normal; as a column over slots.
+class TransitionTimer:
+    """Limits how long a transition, a change between two actions, can make a track normal; as a column over slots.
 
-    A change is over when no window contains any of it. So turns count for LASTS seconds after a track's last window
-    within the limit of a category, or after its first window. Anything that lasts longer is not a change.
+    A transition is over when no window contains any of it. So they count for LASTS seconds after a track's last window
+    within the limit of a category, or after its first window. Anything that lasts longer is no transition.
     """
 
     LASTS = 4.0
@@ -223,7 +224,9 @@ class TurnTimer:
     def __call__(
         self, slots: NDArray[np.intp], ends: NDArray[np.int64], within: NDArray[np.bool_]
     ) -> NDArray[np.bool_]:
-        """Whether turns count for each window (n,), by its slot, its end (ns) and whether it is in a category's limit.
+        """Whether transitions count for each window (n,).
+
+        Decided by its slot, its end (ns) and whether it is within a category's limit.
 
         A slot may occur more than once, in order of time.
         """
@@ -251,13 +254,14 @@ class NormalByStream:
 
     The first rule that matches a stream applies; where none matches, all categories are normal. A rule that names no
     category of the support would alarm on everything, so it is taken as all categories. `trouble` reports that, and
-    every name that is not a category. A turn between two categories, `turns` (P, 2), counts where both are normal.
+    every name that is not a category. A transition between two categories (`transitions`, (P, 2)) counts where both are
+    normal.
     """
 
     def __init__(
-        self, rules: Mapping[str, Sequence[str]], names: Sequence[str], turns: NDArray[np.intp] = NO_TURNS
+        self, rules: Mapping[str, Sequence[str]], names: Sequence[str], transitions: NDArray[np.intp] = NO_TRANSITIONS
     ) -> None:
-        self._rules, self._turns = rules, turns
+        self._rules, self._transitions = rules, transitions
         self._names = np.array(names)
         self._known: dict[str, NDArray[np.bool_]] = {}
         self.trouble = [text for stream, wanted in rules.items() if (text := self._trouble(stream, wanted))]
@@ -270,12 +274,12 @@ class NormalByStream:
             categories = self._categories(wanted)
             if len(self._known) >= KNOWN_MOST:  # streams may go on coming under new names
                 self._known.clear()
-            row = self._known[stream] = np.append(categories, categories[self._turns].all(1))
+            row = self._known[stream] = np.append(categories, categories[self._transitions].all(1))
         return row
 
     def rows(self, streams: Iterable[str]) -> NDArray[np.bool_]:
         """`of` for several streams: (n, G + P)."""
-        return np.array([self.of(s) for s in streams], bool).reshape(-1, len(self._names) + len(self._turns))
+        return np.array([self.of(s) for s in streams], bool).reshape(-1, len(self._names) + len(self._transitions))
 
     def together(self) -> NDArray[np.bool_]:
         """Which pairs of categories are normal together on at least one possible stream: (G, G)."""

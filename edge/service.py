@@ -30,7 +30,7 @@ from edge.settings import Settings
 from edge.support.cache import FeatureCache
 from edge.support.enrol import SupportSet, load_support
 from edge.support.reload import SupportWatcher, fingerprint
-from edge.support.turns import TurnPlan
+from edge.support.transitions import TransitionPlan
 
 WATCHER_BATCH = 32
 
@@ -91,7 +91,7 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         # Features always come from the reference engine, whichever engine compares with them: the cache and the
         # support's version rely on it.
         reader = engine if s.engines[0] == "onnx" else open_engine(bundle, max_batch=WATCHER_BATCH)
-        support = load_support(root, bundle, reader, cache, turns=_turns(s, engine))
+        support = load_support(root, bundle, reader, cache, transitions=_transitions(s, engine))
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         stack.callback(context.term)
         if keys:
@@ -126,8 +126,8 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         yield Service(runtime, page, journal)
 
 
-def _turns(s: Settings, judge: Engine) -> TurnPlan:
-    return TurnPlan(s.normal, s.max_turns, judge.categories)
+def _transitions(s: Settings, judge: Engine) -> TransitionPlan:
+    return TransitionPlan(s.normal, s.max_transitions, judge.categories)
 
 
 def _reloader(bundle: Bundle, judge: Engine, settings: Settings, cache: FeatureCache) -> Callable[[], SupportSet]:
@@ -149,7 +149,7 @@ def _reloader(bundle: Bundle, judge: Engine, settings: Settings, cache: FeatureC
                     why=e.what,
                     fix="restart the engine, so that it uses the new bundle",
                 ) from None
-        support = load_support(settings.support, bundle, engines[0], cache, turns=_turns(settings, judge))
+        support = load_support(settings.support, bundle, engines[0], cache, transitions=_transitions(settings, judge))
         judge.admit(support.features)
         return support
 

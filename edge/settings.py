@@ -101,8 +101,8 @@ class Settings(BaseSettings):
     )
     update_every: float = Field(1.0, gt=0, le=3600, description="seconds between updates of a standing alert")
 
-    max_turns: int = Field(
-        136, ge=0, le=4096, description="most pairs of categories between which a change counts as normal"
+    max_transitions: int = Field(
+        136, ge=0, le=4096, description="most pairs of categories between which a transition counts as normal"
     )
     reload_every: float = Field(
         1.0, ge=0, le=3600, description="seconds (wall clock) between checks of the support folder; 0: never"

@@ -25,7 +25,7 @@ from edge.score import SENSITIVITY, match, spreads
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support.enrol import clip_windows
-from edge.support.turns import repeated, turn_windows
+from edge.support.transitions import repeated, transition_windows
 from trainer.config import TrainConfig
 from trainer.datasets import ClipSet
 from trainer.encoder import EncoderConfig
@@ -104,7 +104,7 @@ def calibrate(
 
 def _between(clips: Sequence[Clip], embed: Embed, c: EncoderConfig, i: int, j: int) -> Float:
     """Features (N, D) of the transition between two clips."""
-    return embed(*turn_windows(clips[i], clips[j], c.frames, c.seconds))
+    return embed(*transition_windows(clips[i], clips[j], c.frames, c.seconds))
 
 
 def _cohort(
@@ -141,12 +141,12 @@ def _episodes(
             continue
         chosen: list[int] = rng.choice(pool, shots, replace=False).tolist()
         groups = [embedded[i] for i in chosen], [between(i, j) for i, j in repeated(chosen)]
-        own, turns = (
+        own, transitions = (
             (spreads(g, cohort, temperature), match(watched.features[0], np.concatenate(g), temperature))
             for g in groups
         )
         run = Run(watched.end, own[1].astype(np.float32), watched.seen)
-        out.append(Episode(shots, own[0], run, turns))
+        out.append(Episode(shots, own[0], run, transitions))
     return out
 
 
@@ -194,8 +194,8 @@ def fit(episodes: Sequence[Episode]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _relative(e: Episode, weights: Mapping[str, NDArray[np.float64]]) -> Float:
     """Divide distances (W,) by the level that enrolment expects, of the category or of its transitions: the lesser.
 
-    That transitions count only for some time (`edge.score.TurnTimer`) is left out: normal windows keep coming within
-    the limit.
+    That transitions count only for some time (`edge.score.TransitionTimer`) is left out: normal windows keep coming
+    within the limit.
     """
     out = np.full(len(e.run.score), np.inf, np.float32)
     for known, distance in ((e.known, e.run.score), e.between):

@@ -29,7 +29,7 @@ from edge.settings import Settings
 from edge.skeleton import Float, J
 from edge.support.cache import FeatureCache
 from edge.support.enrol import load_support
-from edge.support.turns import TurnPlan
+from edge.support.transitions import TransitionPlan
 
 EVERY_S = 0.001
 STAGE_OF_FILE: Mapping[str, str] = {
@@ -168,8 +168,8 @@ def runtime(root: Path, settings: Settings, source: Any, *, inference: bool, bun
     model = bundle or open_bundle(settings.bundle)
     engine: Any = open_engine(model, settings.engines[0], max_batch=settings.max_batch, threads=settings.threads)
     engine = SynchronousEngine(engine, repeats=not inference)
-    turns = TurnPlan(settings.normal, settings.max_turns, engine.categories)
-    support = load_support(root / "support", model, engine, FeatureCache(root / "cache"), turns=turns)
+    transitions = TransitionPlan(settings.normal, settings.max_transitions, engine.categories)
+    support = load_support(root / "support", model, engine, FeatureCache(root / "cache"), transitions=transitions)
     return Runtime(settings, model, engine, support, source, Silent())
 
 

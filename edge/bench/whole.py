@@ -149,12 +149,13 @@ from pathlib import Path
 from edge.settings import Settings
 from edge.support.cache import FeatureCache
 from edge.support.enrol import load_support
-from edge.support.turns import TurnPlan
+from edge.support.transitions import TransitionPlan
 root, batch, seconds, name, bundle, threads = json.loads(sys.argv[1])
 model = open_bundle(Path(bundle) if bundle else None)
 engine = open_engine(model, name, max_batch=batch, threads=threads)
-turns = TurnPlan(most=Settings.model_fields["max_turns"].default, room=engine.categories)
-support = load_support(Path(root) / "support", model, engine, FeatureCache(Path(root) / "cache"), turns=turns)
+transitions = TransitionPlan(most=Settings.model_fields["max_transitions"].default, room=engine.categories)
+cache = FeatureCache(Path(root) / "cache")
+support = load_support(Path(root) / "support", model, engine, cache, transitions=transitions)
 engine.bind(support.features, support.mask)
 engine.staging.joints[:] = np.random.default_rng(0).normal(size=engine.staging.joints.shape)
 engine.staging.visible[:] = 1

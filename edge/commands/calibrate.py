@@ -25,7 +25,7 @@ from edge.errors import RecordingError, SettingsError, SupportError, WireError
 from edge.grid import SECOND, WindowSpec
 from edge.judge import Judge
 from edge.recordings.recording import Reader
-from edge.score import SENSITIVITY, NormalByStream, Scorer, TurnTimer
+from edge.score import SENSITIVITY, NormalByStream, Scorer, TransitionTimer
 from edge.settings import Settings
 from edge.skeleton import Float, J
 from edge.support.enrol import REFINED, REFINED_VERSION, SupportSet
@@ -178,10 +178,13 @@ def _levels(
 ) -> tuple[dict[str, float], dict[str, int]]:
     """Each category's factor: the median of its windows' scores over the expected score, drawn towards 1 if few.
 
-    A window belongs to the category that it counts as in the engine, even where a turn is nearest to it.
+    A window belongs to the category that it counts as in the engine, even where a transition is nearest to it.
     """
-    here, scorer = NormalByStream(s.normal, support.names, support.turns), Scorer(support.limit, support.turns)
-    passing = TurnTimer(len(tracks))
+    here, scorer = (
+        NormalByStream(s.normal, support.names, support.transitions),
+        Scorer(support.limit, support.transitions),
+    )
+    passing = TransitionTimer(len(tracks))
     usual = support.usual if len(support.usual) else np.full(len(support.limit), 1 / 1.5)
     over, category = [], []
     for b in batches:
@@ -233,7 +236,7 @@ def command(root: Path, recording: Path | None, bundle: Path | None, *, reset: b
     from edge.settings import load_settings
     from edge.support.cache import FeatureCache
     from edge.support.enrol import load_support
-    from edge.support.turns import TurnPlan
+    from edge.support.transitions import TransitionPlan
 
     path = root / REFINED
     if reset:
@@ -252,7 +255,12 @@ def command(root: Path, recording: Path | None, bundle: Path | None, *, reset: b
     model = open_bundle(bundle or s.bundle)
     engine = open_engine(model)
     known = load_support(
-        root, model, engine, FeatureCache(s.cache), refined=False, turns=TurnPlan(s.normal, s.max_turns)
+        root,
+        model,
+        engine,
+        FeatureCache(s.cache),
+        refined=False,
+        transitions=TransitionPlan(s.normal, s.max_transitions),
     )
     found = refine(reader, s, model, engine, known, lambda text: say(text, to=err))
     write_refined(root, found, recording=recording, model=model.model)

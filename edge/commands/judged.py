@@ -21,12 +21,12 @@ from edge.commands.figures import figure
 from edge.engine import Engine, open_engine, run_all
 from edge.errors import ClipError
 from edge.grid import SECOND
-from edge.score import Scored, Scorer, TurnTimer
+from edge.score import Scored, Scorer, TransitionTimer
 from edge.settings import Settings
 from edge.skeleton import CORE15, Float
 from edge.support.cache import FeatureCache
 from edge.support.enrol import SupportSet, load_support
-from edge.support.turns import TurnPlan
+from edge.support.transitions import TransitionPlan
 
 
 @dataclass(slots=True)
@@ -52,8 +52,10 @@ class ClipJudge:
     def __init__(self, folder: Path, bundle: Bundle, settings: Settings) -> None:
         self._folder, self._settings, self._manifest = folder, settings, bundle.manifest
         self._engine: Engine = open_engine(bundle)
-        plan = TurnPlan(settings.normal, settings.max_turns)
-        self.support: SupportSet = load_support(folder, bundle, self._engine, FeatureCache(settings.cache), turns=plan)
+        plan = TransitionPlan(settings.normal, settings.max_transitions)
+        self.support: SupportSet = load_support(
+            folder, bundle, self._engine, FeatureCache(settings.cache), transitions=plan
+        )
         self._engine.bind(self.support.features, self.support.mask)
         self.near: list[dict[str, Any]] = []
         self._known: dict[str, int | None] = {}
@@ -91,8 +93,8 @@ class ClipJudge:
 
     def _score(self, ends: NDArray[np.float64], distance: Float) -> Scored:
         when = np.round(ends * SECOND).astype(np.int64)
-        passing = partial(TurnTimer(1), np.zeros(len(ends), np.intp), when)
-        return Scorer(self.support.limit, self.support.turns)(distance, None, passing)
+        passing = partial(TransitionTimer(1), np.zeros(len(ends), np.intp), when)
+        return Scorer(self.support.limit, self.support.transitions)(distance, None, passing)
 
     def _why(self, out: Scores, joints: Float, visible: Float, category: int, start: float) -> str:
         """Fill in the joints and the moment in which the window differs; returns the same as text."""

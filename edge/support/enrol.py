@@ -2,7 +2,7 @@
 
     support/<category>/*.npz ─┬─► windows at every phase ─► embeddings per clip ─┬─► SupportSet (G + P, K, D) + limits
                               └─► windows between two ────► embeddings per pair ─┘
-                                  categories (edge.support.turns)   (cached by content)
+                                  categories (edge.support.transitions)   (cached by content)
 
 A live stream's window rarely begins where the action does, so a short clip is looped and cut at every phase.
 """
@@ -27,12 +27,12 @@ from edge.clip import Clip, categories, clip_bytes, parse_clip
 from edge.engine import Engine, embed
 from edge.errors import ClipError, SupportError
 from edge.ingest.posture import NONE, POSTURE_RULE, SEE, clip_cues, faults
-from edge.score import NO_TURNS, level_of, margin_of
+from edge.score import NO_TRANSITIONS, level_of, margin_of
 from edge.skeleton import Float
 from edge.support.cache import FeatureCache
 from edge.support.history import reading
-from edge.support.turns import RULE as TURN_RULE
-from edge.support.turns import TurnPlan, chosen, paired, repeated, turn_windows
+from edge.support.transitions import RULE as TRANSITION_RULE
+from edge.support.transitions import TransitionPlan, chosen, paired, repeated, transition_windows
 
 RULE = "3"
 """The version of the code that cuts a clip file into windows; part of a cached feature's key."""
@@ -65,7 +65,7 @@ Source = tuple[Path, str]
 
 @dataclass(frozen=True, slots=True)
 class SupportSet:
-    """What is normal: G categories, and the turns (changes) between P pairs of them, whose numbers are `turns` (P, 2).
+    """What is normal: G categories, and the transitions between P pairs of them (`transitions`: (P, 2) numbers).
 
     The M = G + P groups, categories first, have features (M, K, D) of unit rows with mask (M, K); limit (M,), the
     distance where the score is 1; and `usual` (M,), the score expected of normal windows of a person who is not in the
@@ -83,14 +83,14 @@ class SupportSet:
     usual: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     clips: tuple[tuple[str, ...], ...] = ()
     origin: NDArray[np.intp] = field(default_factory=lambda: np.zeros((0, 0), np.intp))
-    turns: NDArray[np.intp] = field(default_factory=lambda: NO_TURNS)
+    transitions: NDArray[np.intp] = field(default_factory=lambda: NO_TRANSITIONS)
 
     def moved(self, factors: NDArray[np.float64]) -> SupportSet:
-        """Scale each category's limit by its factor (G,), and a turn's by the geometric mean of its two.
+        """Scale each category's limit by its factor (G,), and a transition's by the geometric mean of its two.
 
         For a shift in where normal windows lie: the scores expected of them stay the same.
         """
-        between = np.sqrt(factors[self.turns].prod(1))
+        between = np.sqrt(factors[self.transitions].prod(1))
         return changed(self, limit=self.limit * np.append(factors, between))
 
     def widened(self, factor: float) -> SupportSet:
@@ -117,19 +117,19 @@ def load_support(
     cache: FeatureCache,
     *,
     refined: bool = True,
-    turns: TurnPlan = TurnPlan(),  # frozen
+    transitions: TransitionPlan = TransitionPlan(),  # frozen
 ) -> SupportSet:
     """Load and embed a support folder. Clips that cannot be read are left out and named in `problems`.
 
-    The folder's calibration, if it has one, adjusts the limits unless `refined` is false. `turns` says between which
-    categories a change is normal. Raises SupportError when no category is left.
+    The folder's calibration, if it has one, adjusts the limits unless `refined` is false. `transitions` says which
+    changes from one category to another are normal. Raises SupportError when no category is left.
     """
     with reading(Path(root)):
-        return _load(Path(root), bundle, engine, cache, refined, turns)
+        return _load(Path(root), bundle, engine, cache, refined, transitions)
 
 
 def _load(
-    root: Path, bundle: Bundle, engine: Engine, cache: FeatureCache, refined: bool, turns: TurnPlan
+    root: Path, bundle: Bundle, engine: Engine, cache: FeatureCache, refined: bool, transitions: TransitionPlan
 ) -> SupportSet:
     try:
         folders = categories(root)
@@ -185,14 +185,14 @@ def _load(
         )
     fair = [[_thin(c, MAX_WINDOWS // len(clips)) for c in clips] for clips in features]
     groups = [_thin(np.concatenate(clips), MAX_WINDOWS) for clips in fair]
-    rows, short = chosen(turns, names, np.stack([g.mean(0) for g in groups]))
-    between, turn = [], _TurnFeatures(bundle, engine, cache)
+    rows, short = chosen(transitions, names, np.stack([g.mean(0) for g in groups]))
+    between, features_between = [], _TransitionFeatures(bundle, engine, cache)
     try:
         pairs = [paired(sources[g], sources[h]) if g != h else repeated(sources[g]) for g, h in rows.tolist()]
-        between = [[turn(a, b) for a, b in pair] for pair in pairs]
-        version.update(f"{TURN_RULE}{rows.tolist()}".encode() if len(rows) else b"")
+        between = [[features_between(a, b) for a, b in pair] for pair in pairs]
+        version.update(f"{TRANSITION_RULE}{rows.tolist()}".encode() if len(rows) else b"")
     except ClipError as e:
-        rows, short = NO_TURNS, [f"changes between categories are not known until the folder is read again: {e}"]
+        rows, short = NO_TRANSITIONS, [f"changes between categories are not known until the folder is read again: {e}"]
     packed, mask = _pack(groups + [np.concatenate(t) for t in between])
     origin = np.zeros(mask.shape, np.intp)
     for row, clips in zip(origin, fair, strict=False):
@@ -222,7 +222,7 @@ def _load(
     return found.moved(there.levels).widened(there.threshold)
 
 
-class _TurnFeatures:
+class _TransitionFeatures:
     """Features of the change from one clip to another, from the cache or by the engine."""
 
     def __init__(self, bundle: Bundle, engine: Engine, cache: FeatureCache) -> None:
@@ -230,13 +230,13 @@ class _TurnFeatures:
         self._clip = lru_cache(maxsize=64)(_as_hashed)
 
     def __call__(self, a: Source, b: Source) -> Float:
-        """The features (N, D) of the turn between two clips. Raises ClipError if a file has changed since its hash."""
-        key = f"{_kind(self._bundle, 't' + TURN_RULE)}-{a[1][:32]}-{b[1][:32]}"
+        """The features (N, D) of the transition between two clips. Raises ClipError if a file was changed since."""
+        key = f"{_kind(self._bundle, 't' + TRANSITION_RULE)}-{a[1][:32]}-{b[1][:32]}"
         return self._cache.get(key, self._bundle.manifest.embedding, partial(self._make, a, b))
 
     def _make(self, a: Source, b: Source) -> Float:
         m = self._bundle.manifest
-        return embed(self._engine, *turn_windows(self._clip(*a), self._clip(*b), m.frames, m.seconds))
+        return embed(self._engine, *transition_windows(self._clip(*a), self._clip(*b), m.frames, m.seconds))
 
 
 def _kind(bundle: Bundle, rule: str) -> str:

@@ -27,7 +27,7 @@ from edge.settings import Settings, load_settings
 from edge.support import library
 from edge.support.cache import FeatureCache
 from edge.support.enrol import load_support
-from edge.support.turns import TurnPlan
+from edge.support.transitions import TransitionPlan
 
 runner = CliRunner(env={"COLUMNS": "200", "TERM": "dumb", "NO_COLOR": "1"})
 
@@ -288,7 +288,13 @@ def test_support_show_caches_where_run_does(monkeypatch: pytest.MonkeyPatch, cli
     bundle = open_bundle()
     engine, settings = open_engine(bundle), load_settings()
     cache = FeatureCache(settings.cache)
-    load_support(clips, bundle, engine, cache, turns=TurnPlan(settings.normal, settings.max_turns, engine.categories))
+    load_support(
+        clips,
+        bundle,
+        engine,
+        cache,
+        transitions=TransitionPlan(settings.normal, settings.max_transitions, engine.categories),
+    )
     assert {p.name for p in (tmp_path / "again").glob("*.npy")} == kept
 
 

@@ -68,7 +68,7 @@ def test_only_what_is_normal_on_the_stream_excuses() -> None:
 
 
 def test_between_two_normal_actions_nothing_is_said_and_where_one_is_normal_it_is() -> None:
-    between = replace(support_of("walk", "wave"), limit=np.ones(3), turns=np.array([[0, 1]]))
+    between = replace(support_of("walk", "wave"), limit=np.ones(3), transitions=np.array([[0, 1]]))
     j = judge(normal={"gate*": ["walk"]})
     j.use(between)
     assert news(j, [2.5, 1.9, 0.4], slot=1) == 0, "from walking to waving, where both are normal"
@@ -82,7 +82,7 @@ def test_between_two_normal_actions_nothing_is_said_and_where_one_is_normal_it_i
 def test_a_window_between_two_actions_is_judged_by_what_is_usual_there() -> None:
     usual = np.array([0.9, 0.9, 0.3])
     j = judge()
-    j.use(replace(support_of("walk", "wave"), limit=np.ones(3), turns=np.array([[0, 1]]), usual=usual))
+    j.use(replace(support_of("walk", "wave"), limit=np.ones(3), transitions=np.array([[0, 1]]), usual=usual))
     distance, one = np.array([[2.5, 1.9, 0.4]], np.float32), np.ones(1, np.float32)
     scores = [float(j(np.array([0]), np.array([0]), distance, one).score[0]) for _ in range(60)]
     assert scores[-1] == pytest.approx(0.3, rel=0.1), "that is its level, and not the 0.9 of the category it counts as"
@@ -102,7 +102,7 @@ def test_an_alert_is_raised_and_ended_after_as_many_windows_as_are_set() -> None
 
 
 def test_a_change_that_lasts_is_none() -> None:
-    between = replace(support_of("walk", "wave"), limit=np.ones(3), turns=np.array([[0, 1]]))
+    between = replace(support_of("walk", "wave"), limit=np.ones(3), transitions=np.array([[0, 1]]))
     one, whole = np.array([0]), np.ones(1, np.float32)
 
     def scores(j: Judge, rows: list[list[float]], start: int = 0) -> list[float]:

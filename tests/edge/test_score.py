@@ -223,13 +223,13 @@ def test_the_score_is_the_least_distance_in_units_of_its_limit() -> None:
     assert found.category.tolist() == found.group.tolist() == [0, 1]
 
 
-TURNS = np.array([[0, 1], [1, 2]])
+TRANSITIONS = np.array([[0, 1], [1, 2]])
 
 
-def test_a_turn_excuses_where_both_its_categories_are_normal_and_counts_as_the_nearer() -> None:
-    here = NormalByStream({"gate": ["a", "b"], "yard": ["b", "c"], "door": ["a", "c"]}, ["a", "b", "c"], TURNS)
+def test_a_transition_excuses_where_both_its_categories_are_normal_and_counts_as_the_nearer() -> None:
+    here = NormalByStream({"gate": ["a", "b"], "yard": ["b", "c"], "door": ["a", "c"]}, ["a", "b", "c"], TRANSITIONS)
     distance = np.array([[3.0, 2.0, 2.5, 0.4, 0.3]], np.float32)
-    scorer = Scorer(np.ones(5), TURNS)
+    scorer = Scorer(np.ones(5), TRANSITIONS)
     for stream, score, group, category in (
         ("gate", 0.4, 3, 1),
         ("yard", 0.3, 4, 1),
@@ -240,7 +240,7 @@ def test_a_turn_excuses_where_both_its_categories_are_normal_and_counts_as_the_n
         assert (found.group[0], found.category[0]) == (group, category), stream
         assert found.score[0] == pytest.approx(score)
     # Nearer by its own limit: twice as far from a category with thrice the limit.
-    assert Scorer(np.array([6.0, 2, 1, 9, 1]), TURNS)(distance).category.tolist() == [0]
+    assert Scorer(np.array([6.0, 2, 1, 9, 1]), TRANSITIONS)(distance).category.tolist() == [0]
 
 
 def test_categories_are_together_where_a_rule_has_both_or_none_may_fit() -> None:

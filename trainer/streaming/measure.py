@@ -21,7 +21,7 @@ from edge.score import level_of, margin_of, match
 from edge.settings import Settings
 from edge.skeleton import Float
 from edge.support.enrol import clip_windows
-from edge.support.turns import paired, repeated, turn_windows
+from edge.support.transitions import paired, repeated, transition_windows
 from trainer.baselines import raw_windows
 from trainer.datasets import ClipSet
 from trainer.evaluate import auroc
@@ -87,7 +87,7 @@ class _FeatureCache:
         return [e(*windows) for e in self._encoders]
 
     def _between(self, i: int, j: int) -> list[Float]:
-        windows = turn_windows(self._clips[i], self._clips[j], *self._window)
+        windows = transition_windows(self._clips[i], self._clips[j], *self._window)
         return [e(*windows) for e in self._encoders]
 
 
@@ -158,10 +158,10 @@ def _score(
     """
     calibration, tau = bundle.calibration(), bundle.manifest.temperature if n == 0 else FLOOR_TAU
     support = [[features.of(i)[n] for i in members.tolist()] for members in chosen]
-    turns = [paired(a.tolist(), b.tolist()) for a, b in combinations(chosen, 2)] + [
+    transitions = [paired(a.tolist(), b.tolist()) for a, b in combinations(chosen, 2)] + [
         repeated(a.tolist()) for a in chosen
     ]
-    support += [[features.between(i, j)[n] for i, j in pairs] for pairs in turns[: s.max_turns]]
+    support += [[features.between(i, j)[n] for i, j in pairs] for pairs in transitions[: s.max_transitions]]
     # The floor has no calibration: its level comes from the clips' distances to each other, enough for its curve.
     margin = np.array([margin_of(len(g), calibration) if n == 0 else 1.0 for g in support])
     level = np.array([level_of(g, calibration, tau) if n == 0 else _floor_level(g) for g in support])

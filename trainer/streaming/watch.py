@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edge.grid import SECOND, WindowSpec
 from edge.judge import book_of
-from edge.score import Scorer, TrackBaseline, TurnTimer, match
+from edge.score import Scorer, TrackBaseline, TransitionTimer, match
 from edge.settings import Settings
 from edge.skeleton import Float, J
 from edge.windows import Slots, Windows
@@ -134,7 +134,7 @@ def score(
     """
     distance = np.stack([match(features, np.concatenate(g), temperature) for g in groups], 1).astype(np.float32)
     between = np.zeros((len(groups) - categories, 2), np.intp)  # which two categories does not matter here
-    passing = partial(TurnTimer(int(slots.max(initial=0)) + 1), slots, np.round(ends * SECOND).astype(np.int64))
+    passing = partial(TransitionTimer(int(slots.max(initial=0)) + 1), slots, np.round(ends * SECOND).astype(np.int64))
     found = Scorer(level * margin, between)(distance, None, passing)
     return found.score, 1 / margin[found.group]
 

@@ -22,7 +22,7 @@ from edge.settings import Settings
 from edge.support.cache import FeatureCache
 from edge.support.enrol import REFINED, SupportSet, load_support
 from edge.support.reload import fingerprint
-from edge.support.turns import TurnPlan
+from edge.support.transitions import TransitionPlan
 from tests.edge.harness import HeightEngine, bench, message, person, stand, support_of
 
 SECOND = 10**9
@@ -90,10 +90,10 @@ def test_the_engine_then_gives_as_many_alerts_as_were_counted(
     threshold: float, support: Path, tmp_path: Path, engine: Engine
 ) -> None:
     record(tmp_path / "r", "squat", 20)
-    known = load(support, engine, tmp_path, turns=TurnPlan(most=8))
+    known = load(support, engine, tmp_path, transitions=TransitionPlan(most=8))
     found = refine(read(tmp_path / "r"), Settings(threshold=threshold), open_bundle(), engine, known)
     write_refined(support, found, recording=tmp_path / "r", model=open_bundle().model)
-    fitted = load(support, engine, tmp_path, turns=TurnPlan(most=8))
+    fitted = load(support, engine, tmp_path, transitions=TransitionPlan(most=8))
     for given, counted in ((known, found.alarms_before), (fitted, found.alarms)):
         b = bench(support=given, threshold=threshold).play([item.message for item in read(tmp_path / "r")])
         assert sum(a.type == "new" for a in b.sink.alerts()) == counted
@@ -104,9 +104,14 @@ def test_every_window_counts_as_a_categorys_also_where_what_lies_between_is_near
     support: Path, tmp_path: Path, engine: Engine
 ) -> None:
     record(tmp_path / "r", "walk", 40)
-    plain, turns = load(support, engine, tmp_path), load(support, engine, tmp_path, turns=TurnPlan(most=8))
-    assert len(turns.turns) == 3
-    one, other = (refine(read(tmp_path / "r"), Settings(), open_bundle(), engine, known) for known in (plain, turns))
+    plain, transitions = (
+        load(support, engine, tmp_path),
+        load(support, engine, tmp_path, transitions=TransitionPlan(most=8)),
+    )
+    assert len(transitions.transitions) == 3
+    one, other = (
+        refine(read(tmp_path / "r"), Settings(), open_bundle(), engine, known) for known in (plain, transitions)
+    )
     assert sum(one.windows.values()) == sum(other.windows.values()) == pytest.approx((40 - 2) / 0.25, abs=2)
 
 
@@ -242,7 +247,7 @@ def test_who_is_hardly_seen_is_left_out_and_the_others_keep_their_share(tmp_path
 
 
 def test_levels_are_medians_drawn_towards_one_by_category_as_it_counts_on_its_camera() -> None:
-    turns = np.array([[0, 1]])
+    transitions = np.array([[0, 1]])
     support = SupportSet(
         ("a", "b"),
         np.zeros((3, 8, 8), np.float32),
@@ -251,7 +256,7 @@ def test_levels_are_medians_drawn_towards_one_by_category_as_it_counts_on_its_ca
         (3, 3),
         "v",
         usual=np.array([0.5, 0.5, 0.25]),
-        turns=turns,
+        transitions=transitions,
     )
 
     def level(rows: list[list[float]], normal: dict[str, list[str]] | None = None) -> tuple[dict[str, float], ...]:

@@ -26,7 +26,7 @@ from edge.skeleton import CORE15, LAYOUTS
 from edge.support.cache import FeatureCache
 from edge.support.enrol import load_support
 from edge.support.snippet import from_recording, pieces
-from edge.support.turns import TurnPlan
+from edge.support.transitions import TransitionPlan
 from edge.wire import PoseFrame, encode_pose
 
 L, R = CORE15.index("l_shoulder"), CORE15.index("r_shoulder")
@@ -105,7 +105,7 @@ def test_the_page_says_what_the_engine_makes_of_the_clips(folder: Path, tmp_path
 
 def test_scores_are_distances_over_limits(folder: Path, tmp_path: Path) -> None:
     """As the engine's own match gives them, worked out again here."""
-    s = Settings(cache=tmp_path / "cache", max_turns=0)
+    s = Settings(cache=tmp_path / "cache", max_transitions=0)
     bundle = open_bundle()
     judge = ClipJudge(folder / "support", bundle, s)
     clip = make_motion("fall", seconds=4, seed=5)
@@ -113,7 +113,7 @@ def test_scores_are_distances_over_limits(folder: Path, tmp_path: Path) -> None:
     judge(clip, card)
     engine = open_engine(bundle)
     support = load_support(
-        folder / "support", bundle, engine, FeatureCache(tmp_path / "cache"), turns=TurnPlan(s.normal, 0)
+        folder / "support", bundle, engine, FeatureCache(tmp_path / "cache"), transitions=TransitionPlan(s.normal, 0)
     )
     engine.bind(support.features, support.mask)
     ends = card["scores"]["end"]

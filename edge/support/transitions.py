@@ -1,4 +1,4 @@
-"""Makes windows of the change between two normal actions (a turn): the end of one and the start of the next.
+"""Makes windows of the change between two normal actions (a transition): the end of one and the start of the next.
 
     clips of walk ─┐
                    ├─ end of one, blended into the start of the other ─► windows ─► a group of the support of its own
@@ -24,7 +24,7 @@ from edge.score import NormalByStream
 from edge.skeleton import CORE15, Float
 
 RULE = "1"
-"""The version of `turn_windows`; part of a cached feature's name, and of the support's version."""
+"""The version of `transition_windows`; part of a cached feature's name, and of the support's version."""
 BLEND_S = 0.35
 """Seconds in which one action becomes the other: the middle of the range used to blend real clips into streams."""
 CUTS = 4
@@ -39,8 +39,8 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class TurnPlan:
-    """Between which categories turns are enrolled.
+class TransitionPlan:
+    """Between which categories transitions are enrolled.
 
     `normal` is the setting of that name, `most` the largest number of pairs, `room` the number of groups that the
     engine has room for (None: any). A category with itself is a pair too.
@@ -58,10 +58,10 @@ class TurnPlan:
                 "→ haad-edge build BUNDLE --target tensorrt --support …"
             )
             return max(0, self.room - categories), why
-        return self.most, f"max_turns is {self.most}"
+        return self.most, f"max_transitions is {self.most}"
 
 
-def turn_windows(a: Clip, b: Clip, frames: int, seconds: float) -> tuple[Float, Float]:
+def transition_windows(a: Clip, b: Clip, frames: int, seconds: float) -> tuple[Float, Float]:
     """Windows of the changes from `a` to `b` and back: joints (2·CUTS, T, 15, 3), visible (2·CUTS, T, 15)."""
     both = [_change(x, y, frames, seconds) for x, y in ((a, b), (b, a))]
     return np.concatenate([j for j, _ in both]), np.concatenate([v for _, v in both])
@@ -126,7 +126,7 @@ def _spread(items: Sequence[Item], n: int) -> list[Item]:
     return [items[round(k)] for k in np.linspace(0, len(items) - 1, n)]
 
 
-def chosen(plan: TurnPlan, names: Sequence[str], centre: Float) -> tuple[NDArray[np.intp], list[str]]:
+def chosen(plan: TransitionPlan, names: Sequence[str], centre: Float) -> tuple[NDArray[np.intp], list[str]]:
     """Choose the pairs of categories between which changes are enrolled: (P, 2), each row in ascending order.
 
     If there is not room for all, the least similar pairs are chosen, since a change between similar actions resembles

@@ -1,6 +1,6 @@
 """Measures what it costs to know the transitions between normal categories.
 
-`OPENBLAS_NUM_THREADS=1 python -m benchmarks.turns [--seconds S]`, with one thread, as `haad-edge` itself sets.
+`OPENBLAS_NUM_THREADS=1 python -m benchmarks.transitions [--seconds S]`, with one thread, as `haad-edge` itself sets.
 Support folders have G categories of three generated clips of S seconds each, all normal together: how long they take to
 load the first time and again, and what a window in a batch of 64 costs, without and with the transitions. All is CPU
 time; for windows it is the median, in turns in one process, by ONNX Runtime with one thread.
@@ -24,10 +24,10 @@ from edge.motion import MOTIONS, make_motion
 from edge.settings import Settings
 from edge.support.cache import FeatureCache
 from edge.support.enrol import SupportSet, load_support
-from edge.support.turns import TurnPlan
+from edge.support.transitions import TransitionPlan
 
 GROWING = (1, 3, 8, 16, 32)
-MOST: int = Settings.model_fields["max_turns"].default
+MOST: int = Settings.model_fields["max_transitions"].default
 BATCH, ROUNDS = 64, 20
 
 
@@ -41,10 +41,12 @@ def folder(root: Path, categories: int, seconds: float) -> Path:
     return root
 
 
-def loaded(root: Path, bundle: Bundle, engine: Engine, cache: Path, turns: TurnPlan) -> tuple[SupportSet, float]:
+def loaded(
+    root: Path, bundle: Bundle, engine: Engine, cache: Path, transitions: TransitionPlan
+) -> tuple[SupportSet, float]:
     """Load the support; returns it, and the CPU seconds it took."""
     began = time.process_time()
-    return load_support(root, bundle, engine, FeatureCache(cache), turns=turns), time.process_time() - began
+    return load_support(root, bundle, engine, FeatureCache(cache), transitions=transitions), time.process_time() - began
 
 
 def per_window(engine: Engine, sets: list[SupportSet]) -> list[float]:
@@ -76,14 +78,15 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             root = folder(Path(place) / "support", g, o.seconds)
             sets, times = [], []
-            for plan in (TurnPlan(), TurnPlan(most=MOST)):
+            for plan in (TransitionPlan(), TransitionPlan(most=MOST)):
                 for _ in range(2):
                     support, took = loaded(root, bundle, engine, Path(place) / f"cache{plan.most}", plan)
                     times.append(took)
                 sets.append(support)
             one, two = per_window(engine, sets)
             print(
-                f"| {g} | {len(sets[1].turns)} | {times[0]:.2f}, {times[2]:.2f} s | {times[1]:.2f}, {times[3]:.2f} s "
+                f"| {g} | {len(sets[1].transitions)} "
+                f"| {times[0]:.2f}, {times[2]:.2f} s | {times[1]:.2f}, {times[3]:.2f} s "
                 f"| {one:.0f}, {two:.0f} µs |",
                 flush=True,
             )
