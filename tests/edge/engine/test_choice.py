@@ -174,9 +174,10 @@ def test_changes_between_categories_are_known_as_far_as_the_plan_has_room(suppor
             assert self.categories is None or len(support) <= self.categories
 
     settings, cache = load_settings({"support": str(support)}), FeatureCache(tmp_path / "c")
-    for room, turns in ((None, 3), (5, 3), (3, 1), (2, 0)):
+    for room, pairs in ((None, 3), (5, 3), (3, 1), (2, 0)):
         found = _reloader(open_bundle(), Roomy(room), settings, cache)()  # type: ignore[arg-type]
-        assert len(found.turns) == turns and any(f"room for {room}" in p for p in found.problems) == (turns < 3)
+        assert len(found.transitions) == pairs
+        assert any(f"room for {room}" in p for p in found.problems) == (pairs < 3)
 
 
 def test_the_harness_s_support_is_what_the_loop_binds() -> None:
