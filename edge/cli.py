@@ -238,7 +238,8 @@ def support_show(
     for problem in support.problems:
         say(problem, to=err)
     if len(support.transitions):
-        say(f"transitions between {len(support.transitions)} pairs of categories are known")
+        pairs = len(support.transitions)
+        say(f"transitions known: {pairs} pair{'s' * (pairs > 1)} of categories, each with itself included")
     say(f"version {support.version}, by {model.model}")
 
 

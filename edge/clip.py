@@ -10,7 +10,7 @@ import io
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from stat import S_ISREG
 from typing import IO, Any
@@ -52,6 +52,11 @@ class Clip:
         Between a frame that shows a joint and one that hides it, the visible place is used and the visibility blended.
         """
         return _interpolate(self.joints, self.visible, np.asarray(times) * self.fps)
+
+    def part(self, begin: float, end: float) -> Clip:
+        """The frames from `begin` to `end` seconds."""
+        rows = slice(round(begin * self.fps), round(end * self.fps) + 1)
+        return replace(self, joints=self.joints[rows], visible=self.visible[rows])
 
     def resampled(self, frames: int) -> tuple[Float, Float]:
         """The whole clip on `frames` equal steps, whatever its length: joints (frames, 15, 3), visible (frames, 15)."""

@@ -41,10 +41,9 @@ def _run_bridge(
     from edge.notices import Notices
 
     notices = Notices()
-    try:
-        with (
-            signals() as call_on_signal,
-            AlertSubscriber(
+    with signals() as call_on_signal:  # until the target is closed as well, which may take a moment
+        try:
+            with AlertSubscriber(
                 source,
                 topics=[f"alert/{stream}", "status"],
                 since=since,
@@ -53,15 +52,16 @@ def _run_bridge(
                 patience=60.0,
                 keys=keys,
                 allow_remote=remote,
-            ) as subscriber,
-        ):
-            bridge = Bridge(subscriber, target, notices, aside=cursor.with_name(f"{cursor.name}.refused.jsonl"))
-            call_on_signal(bridge.stop)
-            notices.say("bridge ready")
-            bridge.run()
-            notices.say(f"stopped: {bridge.delivered} delivered, {bridge.refused} refused, {subscriber.missed} missed")
-    finally:
-        target.close()
+            ) as subscriber:
+                bridge = Bridge(subscriber, target, notices, aside=cursor.with_name(f"{cursor.name}.refused.jsonl"))
+                call_on_signal(bridge.stop)
+                notices.say("bridge ready")
+                bridge.run()
+                notices.say(
+                    f"stopped: {bridge.delivered} delivered, {bridge.refused} refused, {subscriber.missed} missed"
+                )
+        finally:
+            target.close()
 
 
 def _secret(file: Path) -> bytes:

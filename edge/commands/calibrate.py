@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge.bundle import Bundle, replace_file
+from edge.bundle import Bundle
 from edge.engine import Engine, run_all
 from edge.errors import RecordingError, SettingsError, SupportError, WireError
 from edge.grid import SECOND, WindowSpec
@@ -29,6 +29,8 @@ from edge.score import SENSITIVITY, NormalByStream, Scorer, TransitionTimer
 from edge.settings import Settings
 from edge.skeleton import Float, J
 from edge.support.enrol import REFINED, REFINED_VERSION, SupportSet
+from edge.support.history import Version
+from edge.support.library import set_calibration
 from edge.windows import Slots, Windows
 from edge.wire import Limits, decode_pose
 
@@ -36,6 +38,8 @@ BELIEF = 60
 """Windows of a recording that weigh as much as the bundle's calibration: a quarter of a minute of one person."""
 FACTORS = (0.4, 2.5)
 """Bounds of a level's factor: a recording alone cannot make normal what is far from every clip."""
+SHORT_H = 1 / 60
+"""Hours of a person below which a recording is said to be short."""
 GRID = np.exp(np.arange(0, 1.05, 0.1)).round(4)
 """Factors by which the margins may be widened."""
 
@@ -210,9 +214,8 @@ def _alarms(batches: list[_Windows], judge: Judge, support: SupportSet) -> int:
     return sum(c.type == "new" for v in verdicts for c in v.changes)
 
 
-def write_refined(root: Path, found: Refined, *, recording: Path, model: str) -> Path:
-    """Write support/calibration.json atomically; `load_support` reads it."""
-    path = root / REFINED
+def write_refined(root: Path, found: Refined, *, recording: Path, model: str) -> Version | None:
+    """Write support/calibration.json, which `load_support` reads, as a version of the folder (None: unchanged)."""
     body = {
         "version": REFINED_VERSION,
         "model": model,
@@ -223,8 +226,8 @@ def write_refined(root: Path, found: Refined, *, recording: Path, model: str) ->
         "windows": found.windows,
         "threshold": found.threshold,
     }
-    replace_file(path, (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode())
-    return path
+    data = (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode()
+    return set_calibration(root, data, f"calibrated from {recording.name}")
 
 
 def command(root: Path, recording: Path | None, bundle: Path | None, *, reset: bool, config: Path | None) -> None:
@@ -243,10 +246,9 @@ def command(root: Path, recording: Path | None, bundle: Path | None, *, reset: b
         if not root.is_dir():
             what = "is a file, not a folder" if root.exists() else "no such folder"
             raise SupportError(f"{root}: {what}", fix="name the folder whose calibration to remove: --support DIR")
-        try:
-            path.unlink()
-            say(f"{path}: removed; the bundle's own limits apply")
-        except FileNotFoundError:
+        if version := set_calibration(root, None, "removed the calibration"):
+            say(f"{path}: removed, as version {version.number}; the bundle's own limits apply")
+        else:
             say(f"{path}: there is no such file, so nothing was removed; the bundle's own limits apply")
         return
     if recording is None:
@@ -263,7 +265,7 @@ def command(root: Path, recording: Path | None, bundle: Path | None, *, reset: b
         transitions=TransitionPlan(s.normal, s.max_transitions),
     )
     found = refine(reader, s, model, engine, known, lambda text: say(text, to=err))
-    write_refined(root, found, recording=recording, model=model.model)
+    version = write_refined(root, found, recording=recording, model=model.model)
     for name in known.names:
         seen = found.windows.get(name, 0)
         if seen:
@@ -276,4 +278,10 @@ def command(root: Path, recording: Path | None, bundle: Path | None, *, reset: b
             f"at most {found.allowed} were wanted: is everything in the recording normal? look at what raises alerts",
             to=err,
         )
-    say(f"{path}: a running engine takes it into use by itself; --reset removes it")
+    if found.hours < SHORT_H:
+        say(f"{found.hours * 3600:.0f} s of one person are little to judge by: record some minutes", to=err)
+    if found.alarms_before:
+        look = f"haad-edge view {recording} --support {root}"
+        say(f"was all of it normal? to look at it: {look}; to undo: haad-edge support undo --support {root}", to=err)
+    number = f"version {version.number}: " if version else ""
+    say(f"{number}{path}: a running engine takes it into use by itself; --reset removes it")

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from edge.clip import Clip
-from edge.skeleton import CORE15, PARENTS, Float
+from edge.skeleton import CORE15, PARENTS, Float, J
 
-RATE, LONGEST_S = 15.0, 30.0
-"""Poses drawn per second, and the seconds of a clip that are drawn at most."""
+RATE = 15.0
+"""Poses drawn per second."""
 TURN = np.deg2rad(25)
 """The angle between the view and a person's front, so that a step forward shows."""
 SIDES = [(CORE15.index(f"l_{j}"), CORE15.index(f"r_{j}")) for j in ("hip", "shoulder")]
@@ -30,15 +30,18 @@ def poses(clip: Clip) -> list[list[int | None]]:
     The person stays in the middle, the clip's lowest joint is on the lower edge, and its tallest pose fills the square.
     2-D clips are drawn as they are.
     """
-    times = np.arange(0, min(clip.seconds, LONGEST_S) + 1e-9, 1 / min(RATE, clip.fps))
+    times = np.arange(0, clip.seconds + 1e-9, 1 / min(RATE, clip.fps))
     joints, visible = clip.at(times)
     seen = visible > 0
+    if not seen.any():
+        nothing: list[int | None] = [None for _ in range(2 * J)]
+        return [nothing for _ in times]
     across = _across(joints, seen)
     x, y = joints[..., [0, 2]] @ across, joints[..., 1]
     x = x - _middle(x, seen)[:, None]
-    low = y[seen].min()
-    size = max(float(y[seen].max() - low), 2 * float(np.quantile(np.abs(x[seen]), 0.98)), 1e-6)
-    # A joint that jumps away for a moment stays within the square.
+    # A joint that jumps away for a moment neither shrinks the person nor leaves the square.
+    low, high = np.quantile(y[seen], 0.002, method="higher"), np.quantile(y[seen], 0.998, method="lower")
+    size = max(float(high - low), 2 * float(np.quantile(np.abs(x[seen]), 0.98)), 1e-6)
     px, py = np.clip(0.5 + x / size, 0, 1), np.clip(1 - (y - low) / size, 0, 1)
     points = np.stack([px, py], -1) * 1000
     return [
@@ -76,7 +79,7 @@ def figure(clip: Clip, title: str, notes: Sequence[str] = (), start: float = 0.0
         "notes": list(notes),
         "start": round(start, 3),
         "rate": rate,
-        "seconds": max(min(clip.seconds, LONGEST_S), 1 / rate),
+        "seconds": max(clip.seconds, 1 / rate),
         "poses": poses(clip),
         "scores": None,
     }

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edge.commands.console import Config, err, say
+from edge.commands.console import Config, err, number, say
 
 if TYPE_CHECKING:
     from edge.clip import Clip
@@ -24,10 +24,25 @@ if TYPE_CHECKING:
 
 MOST = 200
 """The most figures on a page, which opens slowly with more."""
-FRAMES_MOST = 200_000
-"""The most poses (person-frames) that are read from a recording: an hour and a half of one person."""
-Shown = tuple[str, str, "Clip", float]
-"""The heading that a clip is shown under, its title, the clip, and the second of the recording at which it begins."""
+LONGEST_S = 30.0
+"""The longest stretch in one figure; what lasts longer is shown in pieces."""
+POSES_MOST = 200_000
+"""The most poses (person-frames) that are read from a recording: 1.8 hours of one person at 30 frames a second."""
+PAGE = b"<!doctype html"
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A movement on the page: its heading and title, and the second of the clip or recording at which it begins.
+
+    `stream` is where it was seen, '' if that is not known.
+    """
+
+    heading: str
+    title: str
+    clip: Clip
+    start: float
+    stream: str
 
 
 def view(
@@ -36,80 +51,121 @@ def view(
         Path | None, typer.Option(help="support folder to judge them by; none: they are only shown")
     ] = None,
     output: Annotated[Path, typer.Option("--out", help="HTML file to write")] = Path("view.html"),
+    at: Annotated[float, number("recordings: begin with this second", min=0)] = 0.0,
     bundle: Annotated[Path | None, typer.Option(help="folder of a trained model; none: the same as for run")] = None,
     config: Config = None,
 ) -> None:
     """Write a page that shows movements as stick figures. With --support it also shows how they score, and why."""
+    from edge.bundle import open_bundle
     from edge.commands.figures import figure, write_page
     from edge.errors import ClipError
-    from edge.outputs import ready_file, save_text
+    from edge.outputs import save_text
     from edge.settings import load_settings
 
     s = load_settings({}, config)
-    ready_file(output)
-    shown = list(islice(_found(paths, s), MOST + 1))
-    if len(shown) > MOST:
-        say(f"the page shows the first {MOST} only: name fewer", to=err)
-    if not shown:
-        raise ClipError(f"{', '.join(map(str, paths))}: nothing to show", why="no clip and no track could be read")
+    _ready(output)
+    model = open_bundle(bundle or s.bundle)
     judge = None
     if support is not None:
-        from edge.bundle import open_bundle
         from edge.commands.judged import ClipJudge
 
-        judge = ClipJudge(support, open_bundle(bundle or s.bundle), s)
+        judge = ClipJudge(support, model, s)
         for problem in judge.support.problems:
             say(problem, to=err)
     groups: dict[str, list[dict[str, Any]]] = {}
-    over = 0
-    for heading, title, clip, start in shown[:MOST]:
-        card = figure(clip, title, about(clip), start)
-        over += judge(clip, card) if judge else 0
-        groups.setdefault(heading, []).append(card)
-    count = min(len(shown), MOST)
+    count = over = 0
+    for x in _found(paths, s, model.manifest.seconds, at):
+        if count == MOST:
+            more = f", or begin later in it: --at {x.start:.0f}" if x.start else ""
+            say(f"only the first {MOST} movements are shown, up to {x.title}; to see others, name fewer{more}", to=err)
+            break
+        card = figure(x.clip, x.title, about(x.clip), x.start)
+        card["when"] = _said(x.clip).get("from")
+        over += judge(x.clip, card, x.stream) if judge else 0
+        count += 1
+        groups.setdefault(x.heading, []).append(card)
+    if not groups:
+        raise ClipError(f"{', '.join(map(str, paths))}: nothing to show", why="no clip and no track could be read")
     title = f"{count} movement{'s' * (count > 1)}"
     if judge:
         title += f" judged by {support}, {over} above the limit of normal"
+    for cards in groups.values():  # evidence is named by alert ids, which have no order
+        if all(card["when"] for card in cards):
+            cards.sort(key=lambda card: (card["when"], card["start"]))
     save_text(output, write_page(title, groups, judge.near if judge else [], judged=judge is not None))
     say(f"{output}: {title}; open it in a browser")
 
 
-def _found(paths: list[Path], s: Settings) -> Iterator[Shown]:
-    """Yield what files and folders hold to show; name clips that cannot be read. Raises ClipError, RecordingError."""
+def _ready(output: Path) -> None:
+    """Raises OutputError if the page cannot be written there, or would replace something else, such as a clip."""
+    from edge.errors import OutputError
+    from edge.outputs import ready_file
+
+    ready_file(output)
+    if output.is_file():
+        with output.open("rb") as f:
+            begins = f.read(len(PAGE))
+        if begins and begins.lower() != PAGE:
+            raise OutputError(
+                f"{output}: exists already, and is not an HTML page",
+                why="it would be replaced",
+                fix="name another file: --out view.html",
+            )
+
+
+def _found(paths: list[Path], s: Settings, window: float, at: float) -> Iterator[Shown]:
+    """Yield what files and folders hold to show, and name what cannot be read. Raises RecordingError."""
     from edge.clip import iter_clips
-    from edge.commands.figures import LONGEST_S
     from edge.errors import ClipError
     from edge.recordings.playback import find_clips
     from edge.recordings.recording import is_recording, read
-    from edge.support.snippet import pieces
+    from edge.support.snippet import pieces, spans
 
     for path in paths:
         if is_recording(path):
             recording = read(path)
-            for (stream, track), start, piece in pieces(recording, s, LONGEST_S, FRAMES_MOST):
-                yield _text(path), f"{stream} track {track} at {start:.1f} s", piece, start
+            cut, upto = pieces(recording, s, LONGEST_S, window, at=at, most=POSES_MOST)
+            for (stream, track), start, piece in cut:
+                yield Shown(_text(path), f"{stream} track {track} at {start:.1f} s", piece, start, stream)
             if recording.problem:
                 say(recording.problem, to=err)
+            if upto is not None:
+                say(f"{path}: shown up to {upto:.0f} s; for what comes then: --at {upto - window:.0f}", to=err)
             continue
-        for file, clip in iter_clips(find_clips([path])):
+        try:
+            files = find_clips([path])
+        except ClipError as e:
+            say(f"left out: {e}", to=err)
+            continue
+        for file, clip in iter_clips(files):
             if isinstance(clip, ClipError):
                 say(f"left out: {clip}", to=err)
-            else:
-                yield _text(file.parent), _text(file.name), clip, 0.0
+                continue
+            for start, end in spans(clip.seconds, LONGEST_S, window):
+                title = _text(file.name) + (f" at {start:.0f} s" if clip.seconds > LONGEST_S else "")
+                yield Shown(_text(file.parent), title, clip.part(start, end), start, str(_said(clip).get("stream", "")))
+
+
+def _said(clip: Clip) -> dict[str, Any]:
+    """What a clip of evidence, or of a recording, says of itself: its alert, stream, track and time. Else nothing."""
+    try:
+        found = json.loads(clip.source)
+        whole = isinstance(found, dict) and isinstance(found["from"], int) and {"stream", "track"} <= found.keys()
+        return found if whole else {}
+    except (ValueError, KeyError, RecursionError):
+        return {}
 
 
 def about(clip: Clip) -> list[str]:
     """Describe a clip in a line or two: for evidence which alert, for a recorded track when by the camera's clock."""
-    lines = [f"{clip.seconds:.1f} s, {clip.fps:g} frames a second"]
+    lines, found = [f"{clip.seconds:.1f} s, {clip.fps:g} frames a second"], _said(clip)
     try:
-        found = json.loads(clip.source)
         begin = datetime.fromtimestamp(found["from"] / 1e9, timezone.utc)
-        alert = f"alert {found['alert']}: {found['stream']}, track {found['track']}, " if "alert" in found else ""
-        lines.append(f"{alert}{begin:%Y-%m-%d %H:%M:%S} UTC")
-    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
+    except (KeyError, OverflowError, OSError, ValueError):
         lines[0] += f", subject {clip.subject}" if clip.subject else ""
-        lines += [clip.source[:200]] if clip.source else []
-    return lines
+        return lines + [clip.source[:200]] * bool(clip.source)
+    alert = f"alert {found['alert']}: {found['stream']}, track {found['track']}, " if "alert" in found else ""
+    return [*lines, f"{alert[:200]}{begin:%Y-%m-%d %H:%M:%S} UTC"]
 
 
 def _text(path: Path | str) -> str:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 INPUTS = ("joints", "visible", "support", "support_mask")
 OUTPUTS = ("embedding", "distance")
-OUT_OF_MEMORY = re.compile(r"out ?of ?memory|bad_alloc", re.IGNORECASE)
+OUT_OF_MEMORY = re.compile(r"out[ _]?of[ _]?memory|MemoryAllocation|bad_alloc", re.IGNORECASE)
 """How TensorRT (OutOfMemory), CUDA ("out of memory") and C++ (bad_alloc) say it in TensorRT's log."""
 
 

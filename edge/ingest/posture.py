@@ -80,7 +80,10 @@ def wrong(total: Float) -> str:
         return "z seems to be a confidence, not a depth: send x and y as 'joints', and the confidence as 'visible'"
     if down(total):
         if z == 0:
-            return "heads are below hips: unless people stand on their heads, y points up, but pixels have y down"
+            return (
+                "heads are below hips: unless people stand on their heads, y points up, but pixels have y down; "
+                "or the layout is not the tracker's"
+            )
         return "heads are below hips: unless people stand on their heads, x,-y,-z would be right"
     axis, most = max(("x", x), ("z", z), key=lambda a: abs(a[1]))
     if abs(most) > 0.7 * trunks and abs(y) < 0.6 * trunks:

@@ -154,7 +154,10 @@ def no_answer(where: Endpoint, refused: threading.Event, what: str, why: str) ->
     """The error of a client that waited in vain: nobody is there, or the other end has `refused` it."""
     if refused.is_set():
         return turned_away(where)
-    fix = "start an engine: haad-edge run --support DIR; if it has keys, give this end the client's: --keys, or `keys`"
+    fix = (
+        "start an engine (haad-edge run --support DIR) or a recorder (haad-edge record --from ADDRESS); "
+        "if it has keys, give this end the client's: --keys, or `keys`"
+    )
     return HaadError(what, why=why, fix=fix)
 
 

@@ -152,6 +152,8 @@ def write(path: Path | str) -> Writer:
 def is_recording(path: Path | str) -> bool:
     """Whether a file begins as a recording does."""
     try:
+        if not Path(path).is_file():  # opening a pipe would wait for a writer
+            return False
         with Path(path).open("rb") as f:
             return f.read(len(MAGIC)) == MAGIC
     except OSError:

@@ -109,10 +109,30 @@ def accept(root: Path, alert: str, kept: Path, category: str | None) -> tuple[Ve
 
     `kept` is the engine's evidence folder. Raises SupportError.
     """
+    if not root.is_dir():
+        raise SupportError(f"{root}: no such folder", fix="name the support folder of the engine that raised the alert")
     found = evidence.find(kept, alert)
     into = _bare(category) if category is not None else str(found[0][2]["category"])
     id = found[0][2].get("alert", alert)
     return add(root, into, [(f"alert_{path.stem}", clip) for path, clip, _ in found], f"accepted {id} as {into}")
+
+
+def set_calibration(root: Path, data: bytes | None, what: str) -> Version | None:
+    """Write the folder's calibration.json, or remove it (None), as a version; None if that is how it is already.
+
+    Raises SupportError.
+    """
+
+    def edit(files: Files, store: Store) -> None:
+        files.pop(REFINED, None)
+        if data is not None:
+            files[REFINED] = store(data)
+
+    path = root / REFINED
+    with changing(root) as history:
+        if (path.read_bytes() if path.is_file() else None) == data:
+            return None
+        return history.change(what, edit)
 
 
 def undo(root: Path, to: int | None) -> Version:
@@ -170,10 +190,11 @@ def _named(files: Files, target: str, root: Path) -> list[str]:
     clip = target if target.endswith(".npz") else f"{target}.npz"
     found = [clip] if "/" in target and clip in files else [n for n in files if n.startswith(f"{target}/")]
     if not found or not target:
-        there = sorted({n.partition("/")[0] for n in files if "/" in n})
-        raise SupportError(
-            f"{root}: there is no '{target}'", fix=f"its categories are {', '.join(there)[:300] or 'none'}"
-        )
+        category, inside, _ = target.partition("/")
+        clips = [n.partition("/")[2].removesuffix(".npz") for n in files if inside and n.startswith(f"{category}/")]
+        there = clips or sorted({n.partition("/")[0] for n in files if "/" in n})
+        kind = f"the clips of {category}" if clips else "its categories"
+        raise SupportError(f"{root}: there is no '{target}'", fix=f"{kind} are {', '.join(there)[:300] or 'none'}")
     return found
 
 

@@ -104,7 +104,7 @@ def clip_of(who: Who, poses: TrackPoses, s: Settings) -> Clip:
         raise SupportError(
             f"{stream} track {track}: seen for only {_duration(poses, run):.1f} s without a gap",
             why=f"a clip needs at least {LEAST_S:g} s",
-            fix="wait until the person is in view, or choose another track",
+            fix="choose a time at which the person is longer in view, or another track",
         )
     clip = _resampled(who, poses, run)
     if float(clip.visible.mean()) < s.min_visible:
@@ -146,29 +146,44 @@ def _resampled(who: Who, poses: TrackPoses, rows: Rows) -> Clip:
     return Clip(joints, visible, rate, f"{who[0]}/{who[1]}", json.dumps(about, ensure_ascii=False))
 
 
-def pieces(recording: Reader, s: Settings, longest: float, most: int) -> list[tuple[Who, float, Clip]]:
-    """Cut all tracks of a recording into clips of at most `longest` seconds: returns the track, the start and the clip.
+Piece = tuple[Who, float, Clip]
+"""Whose it is, when it begins (seconds after the recording's first message arrived), and the movement."""
 
-    The start is in seconds after the recording's first message arrived, as in `from_recording`. Runs without a gap that
-    are shorter than LEAST_S are left out. Reading ends after `most` poses (person-frames).
+
+def pieces(
+    recording: Reader, s: Settings, longest: float, overlap: float, *, at: float, most: int
+) -> tuple[list[Piece], float | None]:
+    """Cut all tracks of a recording from second `at` on into clips of at most `longest` seconds, in order of time.
+
+    A piece begins with the last `overlap` seconds of the one before. Runs without a gap that are shorter than LEAST_S
+    are left out. Reading ends after `most` poses (person-frames): also returns the second at which it did, else None.
     """
     found: Tracks = {}
-    first, count = None, 0
+    first, count, upto = None, 0, None
     for arrival, message in recording:
         first = arrival if first is None else first
-        if (frame := _frame(message, arrival)) is not None:
+        second = (arrival - first) / SECOND
+        if count >= most:
+            upto = second
+            break
+        if second >= at and (frame := _frame(message, arrival)) is not None:
             _add(frame, found, None, s.min_confidence, arrival)
             count += len(frame.ids)
-        if count >= most:
-            break
     out = []
     for who, poses in found.items():
         for run in _runs(poses, s.max_gap):
-            t = np.array([poses.t[i] for i in run], np.int64)
-            for rows in np.split(run, np.flatnonzero(np.diff((t - t[0]) // round(longest * SECOND))) + 1):
-                if _long_enough(poses, rows):
+            t = np.array([poses.t[i] - poses.t[run[0]] for i in run], np.int64) / SECOND
+            for begin, end in spans(float(t[-1]), longest, overlap):
+                rows = run[(t >= begin) & (t <= end)]
+                if len(rows) and _long_enough(poses, rows):
                     out.append((who, (poses.arrival[rows[0]] - (first or 0)) / SECOND, _resampled(who, poses, rows)))
-    return sorted(out, key=lambda piece: piece[1])
+    return sorted(out, key=lambda piece: piece[1]), upto
+
+
+def spans(seconds: float, longest: float, overlap: float) -> list[tuple[float, float]]:
+    """Divide a duration into spans (from, to) of at most `longest`, each with the last `overlap` of the one before."""
+    starts = np.arange(0, max(seconds - overlap, 1e-6), longest - overlap).tolist()
+    return [(start, min(start + longest, seconds)) for start in starts]
 
 
 def from_recording(

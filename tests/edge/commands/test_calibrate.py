@@ -19,6 +19,7 @@ from edge.errors import RecordingError, SupportError
 from edge.motion import make_motion
 from edge.recordings.recording import read, write
 from edge.settings import Settings
+from edge.support import library
 from edge.support.cache import FeatureCache
 from edge.support.enrol import REFINED, SupportSet, load_support
 from edge.support.reload import fingerprint
@@ -62,7 +63,9 @@ def test_the_level_follows_the_recording(support: Path, tmp_path: Path, engine: 
     assert set(found.windows) == {"walk"}, "nobody squats there"
     assert found.windows["walk"] == pytest.approx((40 - 2) / 0.25, abs=2)
     before = fingerprint(support)
-    path = write_refined(support, found, recording=tmp_path / "r", model=open_bundle().model)
+    version = write_refined(support, found, recording=tmp_path / "r", model=open_bundle().model)
+    assert version and version.what == "calibrated from r"
+    assert write_refined(support, found, recording=tmp_path / "r", model=open_bundle().model) is None, "unchanged"
     assert fingerprint(support) != before, "the engine notices"
     moved = load(support, engine, tmp_path)
     at = moved.names.index("walk")
@@ -70,7 +73,7 @@ def test_the_level_follows_the_recording(support: Path, tmp_path: Path, engine: 
     assert moved.limit[1 - at] == pytest.approx(known.limit[1 - at] * found.threshold)
     assert moved.version != known.version and not moved.problems
     np.testing.assert_array_equal(load(support, engine, tmp_path, refined=False).limit, known.limit)
-    path.unlink()
+    library.undo(support, None)
     np.testing.assert_array_equal(load(support, engine, tmp_path).limit, known.limit)
 
 
@@ -158,12 +161,14 @@ def test_the_command(support: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run = CliRunner().invoke(make_app(), ["calibrate", "--support", str(support), "--from", str(tmp_path / "r")])
     assert run.exit_code == 0 and "walk: " in run.output and "squat: never the nearest" in run.output, run.output
     assert json.loads((support / REFINED).read_text())["recording"] == "r"
+    assert "20 s of one person are little to judge by" in run.output.replace("\n", " "), run.output
     once = (support / REFINED).read_text()
     run = CliRunner().invoke(make_app(), ["calibrate", "--support", str(support), "--from", str(tmp_path / "r")])
     assert run.exit_code == 0 and (support / REFINED).read_text() == once, "from the bundle's own limits, each time"
     for said in ("removed", "nothing was removed"):
         run = CliRunner().invoke(make_app(), ["calibrate", "--support", str(support), "--reset"])
         assert run.exit_code == 0 and said in run.output and not (support / REFINED).exists()
+    assert [v.what for v in library.versions(support)[0]][1:] == ["calibrated from r", "removed the calibration"]
     for name, what in ((f"{support}x", "no such folder"), (str(tmp_path / "r"), "is a file, not a folder")):
         e = CliRunner().invoke(make_app(), ["calibrate", "--support", name, "--reset"]).exception
         assert isinstance(e, SupportError) and e.what == f"{name}: {what}" and e.fix

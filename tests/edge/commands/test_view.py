@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from edge.settings import Settings
 from edge.skeleton import CORE15, LAYOUTS
 from edge.support.cache import FeatureCache
 from edge.support.enrol import load_support
-from edge.support.snippet import from_recording, pieces
+from edge.support.snippet import from_recording, pieces, spans
 from edge.support.transitions import TransitionPlan
 from edge.wire import PoseFrame, encode_pose
 
@@ -109,7 +111,7 @@ def test_scores_are_distances_over_limits(folder: Path, tmp_path: Path) -> None:
     bundle = open_bundle()
     judge = ClipJudge(folder / "support", bundle, s)
     clip = make_motion("fall", seconds=4, seed=5)
-    card: dict[str, Any] = {"notes": [], "seconds": clip.seconds}
+    card: dict[str, Any] = {"notes": [], "start": 0.0}
     judge(clip, card)
     engine = open_engine(bundle)
     support = load_support(
@@ -127,10 +129,11 @@ def test_scores_are_distances_over_limits(folder: Path, tmp_path: Path) -> None:
 
 def test_windows_are_whole_and_begin_a_stride_apart() -> None:
     clip = make_motion("walk", seconds=3, seed=0)
-    starts, joints, visible = windows(clip, clip.seconds, 48, 2.0, 0.25)
+    starts, joints, visible = windows(clip, 48, 2.0, 0.25)
     assert starts.tolist() == [0, 0.25, 0.5, 0.75, 1.0] and joints.shape == (5, 48, 15, 3)
     assert np.allclose(joints[1], clip.at(0.25 + np.arange(48) / 24)[0]) and visible.shape == (5, 48, 15)
-    assert len(windows(make_motion("walk", seconds=1, seed=0), 1.0, 48, 2.0, 0.25)[0]) == 0
+    assert len(windows(make_motion("walk", seconds=1, seed=0), 48, 2.0, 0.25)[0]) == 0
+    assert len(windows(clip, 48, 2.0, 1e-6)[0]) == 26, "no more often than a window has rows"
 
 
 def test_what_cannot_be_judged_says_why(folder: Path, tmp_path: Path) -> None:
@@ -141,7 +144,7 @@ def test_what_cannot_be_judged_says_why(folder: Path, tmp_path: Path) -> None:
         (make_motion("walk", seconds=1, seed=0), "shorter than a window of 2 s"),
         (hidden, "fewer than 40% of the joints are seen"),
     ):
-        card: dict[str, Any] = {"notes": ["3 s"], "seconds": clip.seconds}
+        card: dict[str, Any] = {"notes": ["3 s"], "start": 0.0}
         assert not judge(clip, card)
         assert card["notes"][card["verdict"]] == f"not judged: {why}"
         assert not [v for v in card["scores"]["score"] if v is not None] and card["scores"]["near"] is None
@@ -169,6 +172,75 @@ def test_evidence_says_which_alert_it_is_of() -> None:
         assert about(replace(clip, source=strange))[1] == strange[:200]
 
 
+def test_who_is_never_seen_when_a_pose_is_drawn_is_an_empty_figure() -> None:
+    clip = make_motion("walk", seconds=2, seed=0)
+    clip.visible[:] = 0
+    assert set(map(tuple, poses(clip))) == {(None,) * 30}
+
+
+def test_a_glitch_does_not_shrink_the_person() -> None:
+    clip = make_motion("walk", seconds=2, seed=0)
+    whole = np.array(poses(clip), float)
+    clip.joints[30, CORE15.index("l_wrist"), 1] = 300
+    found = np.array(poses(clip), float)
+    assert np.abs(found[:, 1::2] - whole[:, 1::2])[:10].max() < 30
+
+
+def test_what_lasts_long_is_judged_to_its_end_in_pieces(folder: Path, tmp_path: Path) -> None:
+    walk, fall = make_motion("walk", seconds=36, seed=6), make_motion("fall", seconds=4, seed=5)
+    joints = np.concatenate([walk.joints, fall.joints])
+    save_clip(tmp_path / "c" / "long.npz", replace(walk, joints=joints, visible=np.ones(joints.shape[:2], np.float32)))
+    (tmp_path / "s.yaml").write_text(f"cache: {tmp_path / 'cache'}\n")
+    view([tmp_path / "c"], folder / "support", tmp_path / "page.html", config=tmp_path / "s.yaml")
+    first, second = data_of(tmp_path / "page.html")["groups"][0]["clips"]
+    assert (first["title"], second["title"]) == ("long.npz at 0 s", "long.npz at 28 s")
+    assert (first["scores"]["over"], second["scores"]["over"]) == (False, True)
+    begin = second["scores"]["moment"][0] + 28
+    assert f"from {begin:.1f} to {begin + 0.25:.1f} s" in second["notes"][-1], "in seconds of the clip, as its line"
+
+
+def test_every_moment_is_in_a_whole_window_of_some_piece() -> None:
+    for seconds in (0.5, 2, 29.9, 30, 30.1, 58, 59, 200):
+        found = spans(seconds, 30, 2)
+        assert found[0][0] == 0 and found[-1][1] == seconds and max(b - a for a, b in found) <= 30
+        assert all(a[1] - b[0] == pytest.approx(2) for a, b in pairwise(found))
+
+
+@pytest.mark.parametrize("name", ["mine.haad", "mine.npz", "notes.txt"])
+def test_nothing_but_a_page_is_replaced(name: str, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"something else")
+    with pytest.raises(OutputError, match="exists already, and is not an HTML page"):
+        view([folder / "new"], None, path)
+    assert path.read_bytes() == b"something else"
+    view([folder / "new"], None, tmp_path / "page.html")
+    view([folder / "new"], None, tmp_path / "page.html")
+
+
+def test_what_is_normal_elsewhere_is_not_what_a_movement_is_judged_by(folder: Path, tmp_path: Path) -> None:
+    s = Settings(cache=tmp_path / "cache", normal={"gate": ["wave"]})
+    judge = ClipJudge(folder / "support", open_bundle(), s)
+    clip = make_motion("walk", seconds=4, seed=6)
+    for stream, over in (("gate", True), ("hall", False), ("", False)):
+        card: dict[str, Any] = {"notes": [], "start": 0.0}
+        assert judge(clip, card, stream) is over, stream
+
+
+def test_evidence_is_shown_in_order_of_time_and_an_empty_folder_is_only_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, at in (("8e", 3), ("13", 2), ("4f", 1)):
+        said = json.dumps({"alert": name, "stream": "cam", "track": 1, "from": at * SECOND, "to": 0, "category": "a"})
+        save_clip(tmp_path / "evidence" / f"{name}.npz", replace(make_motion("walk", seconds=2, seed=at), source=said))
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    view([tmp_path / "empty", tmp_path / "pipe", tmp_path / "evidence"], None, tmp_path / "page.html")
+    shown = data_of(tmp_path / "page.html")["groups"][0]["clips"]
+    assert [c["title"] for c in shown] == ["4f.npz", "13.npz", "8e.npz"]
+    told = capsys.readouterr().err
+    assert "empty: no .npz clip" in told and "pipe: not a usable clip" in told
+
+
 def frame_of(n: int, ids: list[int], joints: np.ndarray[Any, Any]) -> bytes:
     return encode_pose(PoseFrame("cam1", n, round(n / 20 * SECOND), LAYOUTS["core15"], np.array(ids, np.int64), joints))
 
@@ -184,7 +256,8 @@ def test_every_track_of_a_recording_is_shown_with_the_second_that_support_add_ta
             joints = np.stack([walk[n]] * len(ids)) if ids else np.zeros((0, 15, 3))
             file.add([frame_of(n, ids, joints)], begun + n * 10**8)
     s = Settings(cache=tmp_path)
-    found = pieces(read(path), s, 30, 10**6)
+    found, upto = pieces(read(path), s, 30, 2, at=0, most=10**6)
+    assert upto is None
     assert [(who, start, round(clip.seconds, 2)) for who, start, clip in found] == [
         (("cam1", 7), 0.0, 3.95),
         (("cam1", 7), 12.0, 2.95),  # by arrival, which took twice as long as what was captured
@@ -192,8 +265,12 @@ def test_every_track_of_a_recording_is_shown_with_the_second_that_support_add_ta
     assert np.allclose(found[1][2].joints, walk[120:180], atol=1e-5)
     who, again = from_recording(read(path), "cam1", 7, found[1][1], 30, s)
     assert who == ("cam1", 7) and np.allclose(again.joints, found[1][2].joints)
-    assert [round(c.seconds, 2) for _, _, c in pieces(read(path), s, 1.5, 10**6)] == [1.45, 1.45, 0.95, 1.45, 1.45]
-    assert len(pieces(read(path), s, 30, 50)) == 1, "no more frames are read than it is told to"
+    cut, _ = pieces(read(path), s, 2.0, 0.5, at=0, most=10**6)
+    expected = [(0, 2), (3, 2), (6, 0.95), (12, 2), (15, 1.45)]
+    assert [(round(start, 2), round(c.seconds, 2)) for _, start, c in cut] == expected
+    assert [start for _, start, _ in pieces(read(path), s, 30, 2, at=13, most=10**6)[0]] == [13.0]
+    cut, upto = pieces(read(path), s, 30, 2, at=0, most=50)
+    assert [round(c.seconds, 2) for _, _, c in cut] == [2.45] and upto == 5.0, "it says where it stopped"
     view([path], None, tmp_path / "page.html")
     (group,) = data_of(tmp_path / "page.html")["groups"]
     assert group["name"] == str(path)
@@ -220,7 +297,7 @@ def test_files_that_are_no_clips_are_named_and_too_many_are_not_all_shown(
     save_clip(tmp_path / "c" / "1.npz", make_motion("walk", seconds=1, seed=1))
     view([tmp_path / "c"], None, tmp_path / "page.html")
     assert [c["title"] for c in data_of(tmp_path / "page.html")["groups"][0]["clips"]] == ["0.npz", "1.npz", "2.npz"]
-    assert "the page shows the first 3 only" in capsys.readouterr().err
+    assert "only the first 3 movements are shown, up to 3.npz" in capsys.readouterr().err
     (tmp_path / "c" / "1.npz").write_bytes(b"no clip")
     with pytest.raises(ClipError, match="nothing to show"):
         view([tmp_path / "c" / "1.npz"], None, tmp_path / "page.html")

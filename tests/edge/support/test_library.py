@@ -328,3 +328,19 @@ def test_damaged_history_is_named_and_old_versions_are_forgotten(root: Path, mon
         next((root / history.FOLDER / "versions").iterdir()).write_text(text)
         with pytest.raises(SupportError, match="cannot be read as a version"):
             library.undo(root, None)
+
+
+def test_an_alert_is_not_accepted_into_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """A mistyped name would become a support folder that no engine watches."""
+    with pytest.raises(SupportError, match="suport: no such folder"):
+        library.accept(tmp_path / "suport", "3f2a", tmp_path / "evidence", None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_not_there_is_answered_with_what_is(root: Path) -> None:
+    with pytest.raises(SupportError) as e:
+        library.remove(root, "walk/9")
+    assert e.value.fix == "the clips of walk are 0, 1"
+    with pytest.raises(SupportError) as e:
+        library.remove(root, "run/0")
+    assert e.value.fix == "its categories are squat, walk"
