@@ -104,6 +104,7 @@ def accept(
     for name in placed:
         say(str(support / name))
     _report(support, version)
+    say(f"what its category covers now, and what may pass for it: haad-edge support show {support}")
 
 
 def remove(target: Annotated[str, typer.Argument(help="a category, or CATEGORY/CLIP")], support: Support) -> None:
