@@ -80,7 +80,8 @@ def view(
             say(f"only the first {MOST} movements are shown, up to {x.title}; to see others, name fewer{more}", to=err)
             break
         card = figure(x.clip, x.title, about(x.clip), x.start)
-        card["when"] = _said(x.clip).get("from")
+        said = _said(x.clip)
+        card["when"] = said["from"] if "alert" in said else None
         over += judge(x.clip, card, x.stream) if judge else 0
         count += 1
         groups.setdefault(x.heading, []).append(card)
