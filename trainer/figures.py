@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.clip import Clip
-from edge.skeleton import CORE15, PARENTS, Float
+from edge.commands.figures import facing
+from edge.skeleton import CORE15, PARENTS
 
-TURN = np.radians(25)
-"""A person is drawn facing the reader but turned by this angle, so that a step forward shows."""
 GOLDEN = 0.618034
 POSE_WIDTH, POSE_HEIGHT = 56.0, 92.0
 Points = NDArray[np.floating]
@@ -42,28 +41,6 @@ def line(x0: float, y0: float, x1: float, y1: float, kind: str) -> str:
 def path(points: Points, kind: str) -> str:
     """A line through points (N, 2)."""
     return f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}" class="{kind}"/>'
-
-
-def facing(joints: Float, visible: Float) -> Float:
-    """Turn poses (T, 15, 3) as a whole so that the person, on average, faces the reader: (T, 15, 2), y down, metres.
-
-    In each pose the pelvis, or if it is hidden the mean of the joints seen, is at x = 0. For pictures only: the model
-    has its own normalisation.
-    """
-    index = {n: CORE15.index(n) for n in ("l_shoulder", "r_shoulder", "l_hip", "r_hip")}
-    across = np.zeros(3)
-    for part in ("shoulder", "hip"):
-        left, right = index[f"l_{part}"], index[f"r_{part}"]
-        both = (visible[:, left] > 0) & (visible[:, right] > 0)
-        if both.any():
-            across += (joints[both, right] - joints[both, left]).sum(0)
-    # For a person who faces −z, left to right is +x; to a reader who stands there, +x is on the left.
-    turn = np.arctan2(across[2], across[0]) + TURN
-    x = -(joints[..., 0] * np.cos(turn) + joints[..., 2] * np.sin(turn))
-    weight = visible / np.maximum(visible.sum(1, keepdims=True), 1e-9)
-    centre = np.where(visible[:, :1] > 0, x[:, :1], (x * weight).sum(1, keepdims=True))
-    flat: Float = np.stack([x - centre, -joints[..., 1]], -1).astype(np.float32)
-    return flat
 
 
 def strip(clip: Clip, *, poses: int = 8, width: float = POSE_WIDTH, height: float = POSE_HEIGHT) -> str:

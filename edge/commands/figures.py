@@ -20,7 +20,6 @@ RATE = 15.0
 TURN = np.deg2rad(25)
 """The angle between the view and a person's front, so that a step forward shows."""
 SIDES = [(CORE15.index(f"l_{j}"), CORE15.index(f"r_{j}")) for j in ("hip", "shoulder")]
-PELVIS = CORE15.index("pelvis")
 TEMPLATE = Path(__file__).with_name("view.html")
 
 
@@ -36,9 +35,8 @@ def poses(clip: Clip) -> list[list[int | None]]:
     if not seen.any():
         nothing: list[int | None] = [None for _ in range(2 * J)]
         return [nothing for _ in times]
-    across = _across(joints, seen)
-    x, y = joints[..., [0, 2]] @ across, joints[..., 1]
-    x = x - _middle(x, seen)[:, None]
+    flat = facing(joints, visible)
+    x, y = flat[..., 0], -flat[..., 1]
     # A joint that jumps away for a moment neither shrinks the person nor leaves the square.
     low, high = np.quantile(y[seen], 0.002, method="higher"), np.quantile(y[seen], 0.998, method="lower")
     size = max(float(high - low), 2 * float(np.quantile(np.abs(x[seen]), 0.98)), 1e-6)
@@ -50,25 +48,26 @@ def poses(clip: Clip) -> list[list[int | None]]:
     ]
 
 
-def _across(joints: Float, seen: np.ndarray[Any, np.dtype[np.bool_]]) -> Float:
-    """The weights of x and z in the picture's x, (2,): a person's left is on its right, as people face the viewer."""
-    if not joints[..., 2].any():
-        return np.array([1, 0], np.float32)
-    parts = [(joints[:, a] - joints[:, b])[seen[:, a] & seen[:, b]][:, [0, 2]] for a, b in SIDES]
-    found = np.concatenate(parts)
-    left = found.mean(0) if len(found) else np.zeros(2)
-    length = float(np.hypot(*left))
-    left = left / length if length > 1e-6 else np.array([-1.0, 0.0])
-    front = np.array([-left[1], left[0]])
-    return np.asarray(np.cos(TURN) * left + np.sin(TURN) * front, np.float32)
+def facing(joints: Float, visible: Float) -> Float:
+    """Turn poses (T, 15, 3) as a whole so that the person, on average, faces the reader: (T, 15, 2), y down, metres.
 
-
-def _middle(x: Float, seen: np.ndarray[Any, np.dtype[np.bool_]]) -> Float:
-    """The picture's x (F,) of the pelvis, interpolated where it is hidden; the mean of all joints if it always is."""
-    there = np.flatnonzero(seen[:, PELVIS])
-    if len(there):
-        return np.asarray(np.interp(np.arange(len(x)), there, x[there, PELVIS]), np.float32)
-    return np.full(len(x), float(x[seen].mean()), np.float32)
+    2-D poses are left as they are. In each pose the pelvis, or if it is hidden the mean of the joints seen, is at
+    x = 0. For pictures only: the model has its own normalisation.
+    """
+    if joints[..., 2].any():
+        across = np.zeros(3)
+        for left, right in SIDES:
+            both = (visible[:, left] > 0) & (visible[:, right] > 0)
+            across += (joints[both, right] - joints[both, left]).sum(0)
+        # For a person who faces −z, left to right is +x; to a reader who stands there, +x is on the left.
+        turn = np.arctan2(across[2], across[0]) + TURN
+        x = -(joints[..., 0] * np.cos(turn) + joints[..., 2] * np.sin(turn))
+    else:
+        x = joints[..., 0]
+    weight = visible / np.maximum(visible.sum(1, keepdims=True), 1e-9)
+    centre = np.where(visible[:, :1] > 0, x[:, :1], (x * weight).sum(1, keepdims=True))
+    flat: Float = np.stack([x - centre, -joints[..., 1]], -1).astype(np.float32)
+    return flat
 
 
 def figure(clip: Clip, title: str, notes: Sequence[str] = (), start: float = 0.0) -> dict[str, Any]:

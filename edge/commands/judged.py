@@ -26,7 +26,7 @@ from edge.score import NormalByStream, Scored, Scorer, TransitionTimer
 from edge.settings import Settings
 from edge.skeleton import CORE15, Float
 from edge.support.cache import FeatureCache
-from edge.support.enrol import SupportSet, load_support
+from edge.support.enrol import SupportSet, cut, load_support
 from edge.support.transitions import TransitionPlan
 
 
@@ -132,6 +132,4 @@ def windows(clip: Clip, frames: int, seconds: float, stride: float) -> tuple[NDA
     """
     step = seconds / frames
     starts = np.arange(0, clip.seconds - (frames - 1) * step + 1e-6, max(stride, step))
-    joints, visible = clip.at((starts[:, None] + np.arange(frames) * step).ravel())
-    shape = len(starts), frames
-    return starts, joints.reshape(*shape, *joints.shape[1:]), visible.reshape(*shape, *visible.shape[1:])
+    return starts, *cut(clip.at, starts, frames, step)

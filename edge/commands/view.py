@@ -72,7 +72,7 @@ def view(
         judge = ClipJudge(support, model, s)
         for problem in judge.support.problems:
             say(problem, to=err)
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[tuple[int | None, float, dict[str, Any]]]] = {}
     count = over = 0
     for x in _found(paths, s, model.manifest.seconds, at):
         if count == MOST:
@@ -80,20 +80,21 @@ def view(
             say(f"only the first {MOST} movements are shown, up to {x.title}; to see others, name fewer{more}", to=err)
             break
         card = figure(x.clip, x.title, about(x.clip), x.start)
-        said = _said(x.clip)
-        card["when"] = said["from"] if "alert" in said else None
+        origin = _origin(x.clip)
         over += judge(x.clip, card, x.stream) if judge else 0
         count += 1
-        groups.setdefault(x.heading, []).append(card)
+        when = origin["from"] if "alert" in origin else None
+        groups.setdefault(x.heading, []).append((when, x.start, card))
     if not groups:
         raise ClipError(f"{', '.join(map(str, paths))}: nothing to show", why="no clip and no track could be read")
     title = f"{count} movement{'s' * (count > 1)}"
     if judge:
         title += f" judged by {support}, {over} above the limit of normal"
-    for cards in groups.values():  # evidence is named by alert ids, which have no order
-        if all(card["when"] for card in cards):
-            cards.sort(key=lambda card: (card["when"], card["start"]))
-    save_text(output, write_page(title, groups, judge.near if judge else [], judged=judge is not None))
+    for rows in groups.values():  # evidence is named by alert ids, which have no order
+        if all(when is not None for when, *_ in rows):
+            rows.sort(key=lambda row: row[:2])
+    cards = {heading: [card for *_, card in rows] for heading, rows in groups.items()}
+    save_text(output, write_page(title, cards, judge.near if judge else [], judged=judge is not None))
     say(f"{output}: {title}; open it in a browser")
 
 
@@ -142,12 +143,15 @@ def _found(paths: list[Path], s: Settings, window: float, at: float) -> Iterator
             if isinstance(clip, ClipError):
                 say(f"left out: {clip}", to=err)
                 continue
+            stream = str(_origin(clip).get("stream", ""))
             for start, end in spans(clip.seconds, LONGEST_S, window):
                 title = _text(file.name) + (f" at {start:.0f} s" if clip.seconds > LONGEST_S else "")
-                yield Shown(_text(file.parent), title, clip.part(start, end), start, str(_said(clip).get("stream", "")))
+                yield Shown(
+                    _text(file.parent), title, clip.part(start, end), start, str(_origin(clip).get("stream", ""))
+                )
 
 
-def _said(clip: Clip) -> dict[str, Any]:
+def _origin(clip: Clip) -> dict[str, Any]:
     """What a clip of evidence, or of a recording, says of itself: its alert, stream, track and time. Else nothing."""
     try:
         found = json.loads(clip.source)
@@ -159,7 +163,7 @@ def _said(clip: Clip) -> dict[str, Any]:
 
 def about(clip: Clip) -> list[str]:
     """Describe a clip in a line or two: for evidence which alert, for a recorded track when by the camera's clock."""
-    lines, found = [f"{clip.seconds:.1f} s, {clip.fps:g} frames a second"], _said(clip)
+    lines, found = [f"{clip.seconds:.1f} s, {clip.fps:g} frames a second"], _origin(clip)
     try:
         begin = datetime.fromtimestamp(found["from"] / 1e9, timezone.utc)
     except (KeyError, OverflowError, OSError, ValueError):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from dataclasses import replace as changed
 from functools import lru_cache, partial
@@ -54,9 +54,19 @@ def clip_windows(clip: Clip, frames: int, seconds: float) -> tuple[Float, Float]
     step = seconds / frames
     long = clip.seconds >= 2 * seconds
     starts = _thin(np.arange(0, clip.seconds - seconds if long else clip.seconds + 1e-9, PHASE_S), MAX_WINDOWS)
-    times = starts[:, None] + np.arange(frames) * step
-    joints, visible = (clip.at if long else clip.looped)(times.ravel())
-    return joints.reshape(len(starts), frames, *joints.shape[1:]), visible.reshape(len(starts), frames, -1)
+    return cut(clip.at if long else clip.looped, starts, frames, step)
+
+
+def cut(
+    at: Callable[[NDArray[np.floating]], tuple[Float, Float]], starts: NDArray[np.floating], frames: int, step: float
+) -> tuple[Float, Float]:
+    """Windows of `frames` rows, `step` seconds apart, from each of `starts` (N,) on: (N, T, 15, 3), (N, T, 15).
+
+    `at` gives the poses at any times, as `Clip.at` does.
+    """
+    joints, visible = at((starts[:, None] + np.arange(frames) * step).ravel())
+    shape = len(starts), frames
+    return joints.reshape(*shape, *joints.shape[1:]), visible.reshape(*shape, *visible.shape[1:])
 
 
 Source = tuple[Path, str]

@@ -8,13 +8,12 @@ from html import escape
 
 import numpy as np
 
+from edge.commands.figures import TURN
 from edge.skeleton import CORE15, PARENTS, Float
 
 FIGURES = 10
 CELL, HEIGHT, LABEL = 86.0, 150.0, 165.0
 METRE = 62.0
-TURN = np.deg2rad(25)
-"""The view is from the front and a little to the side, so that a step forward shows."""
 _SIDE = {"l": "#1f6fb4", "r": "#c8501e"}
 
 
