@@ -78,7 +78,8 @@ class Status:
     """The engine's state: sent on subscription, on change, and every second.
 
     `alert_seq` is the `seq` of the next alert message; `replay` is the address to ask for those before it. Of the
-    `tracks` in view, `unclear` show too little of the person to be judged.
+    `tracks` in view, `unclear` show too little of the person to be judged. `silent` are streams from which nothing
+    comes any more, though they did not end; `warnings` says, a line each, which other streams cannot be judged rightly.
     """
 
     seq: int
@@ -96,6 +97,8 @@ class Status:
     unclear: int = 0
     journal: str = ""
     replay: str = ""
+    silent: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def row(self) -> str:

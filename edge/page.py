@@ -72,6 +72,13 @@ class RuntimeCollector(Collector):
             "haad_tracks_unclear", "people in view too poorly seen to judge", value=r.book.unclear_count
         )
         yield GaugeMetricFamily("haad_streams", "streams known", value=len(r.windows.streams))
+        yield GaugeMetricFamily(
+            "haad_streams_silent", "streams from which nothing comes, though they did not end", len(r.health.silent)
+        )
+        ages = GaugeMetricFamily("haad_stream_age_seconds", "seconds since a stream's last message", labels=["stream"])
+        for name, heard in r.health.heard.items():
+            ages.add_metric([name], max(0.0, r.clock() - heard))
+        yield ages
         yield GaugeMetricFamily("haad_alerts_standing", "alerts raised and not ended", value=int(r.book.raised.sum()))
         yield GaugeMetricFamily("haad_ready", "1 while the engine judges", value=int(r.ready[0]))
         info = InfoMetricFamily("haad_provenance", "what judges")

@@ -30,8 +30,7 @@ from edge.inference.counts import Counts
 from edge.inference.dispatch import Dispatch
 from edge.ingest.arrivals import Arrivals
 from edge.ingest.drain import Decoder
-from edge.ingest.pace import TimestampCheck, TrackLengthCheck
-from edge.ingest.posture import PostureCheck
+from edge.ingest.health import StreamHealth
 from edge.ingest.source import Ledger, Source
 from edge.ingest.tap import Tap
 from edge.judge import Judge
@@ -46,6 +45,8 @@ from edge.wire import Limits
 HEARTBEAT_S = 1.0
 IDLE_S = 0.1
 DRAIN_S = 2.0
+LISTED = 100
+"""How many silent streams, and how many warnings, a status lists at most."""
 STILL_S = 30.0
 """Seconds without progress after which the loop or the engine counts as hung, as a rule in a driver: the loop has not
 looked for messages, or the engine has finished no batch."""
@@ -108,8 +109,7 @@ class Runtime:
             clock=clock,
         )
         self._arrivals = Arrivals(self.windows, self.ledger, self.notices, self.dispatch.stage, self._release)
-        self._timestamps, self._track_lengths = TimestampCheck(self.notices), TrackLengthCheck(self.notices)
-        self._posture = PostureCheck(self.notices)
+        self.health = StreamHealth(s.expected, s.silent_after, s.max_streams, self.notices, clock())
         self.state: Literal["online", "degraded", "draining", "offline"] = "online"
         self.reason = self._not_taken = ""
         self.stopping = False
@@ -238,9 +238,7 @@ class Runtime:
             return
         if beat:
             self._watch_load()
-            self._timestamps.check(self.windows.streams.values(), self._received)
-            self._track_lengths.check(self.windows, self._received)
-            self._posture.check(self.windows, self._received)
+            self.health.check(self.windows, self._received)
         self._say_status()
         # Relative to when the sockets were last read: messages that came while the loop waited for the engine are
         # still unread.
@@ -275,6 +273,8 @@ class Runtime:
             windows=self.counts.windows,
             by=self.announcer.by,
             unclear=self.book.unclear_count,
+            silent=list(self.health.silent[:LISTED]),
+            warnings=self.health.warnings[:LISTED],
         )
 
     @property

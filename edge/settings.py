@@ -68,6 +68,15 @@ class Settings(BaseSettings):
     stride: float = Field(0.25, gt=0, le=10, description="seconds between two windows of a person")
     max_gap: float = Field(0.5, gt=0, le=5, description="after a longer gap in a track its window begins again")
     track_timeout: float = Field(2.0, gt=0, le=3600, description="seconds after which an unseen track is forgotten")
+    expect: str | None = Field(
+        None, description="streams that should always send, such as hall,gate; told of when they do not"
+    )
+    silent_after: float = Field(
+        10.0,
+        ge=0,
+        le=86400,
+        description="seconds (wall clock) without a message after which a stream counts as silent; 0: never",
+    )
     min_confidence: float = Field(0.3, ge=0, le=1, description="a joint below this confidence counts as hidden")
     min_visible: float = Field(
         0.4, ge=0, le=1, description="a window with a smaller share of visible joints is not judged"
@@ -148,6 +157,21 @@ class Settings(BaseSettings):
         if len(set(names)) < len(names) or not names:
             raise ValueError("must name each engine at most once")
         return ",".join(names)
+
+    @field_validator("expect", mode="before")
+    @classmethod
+    def _expect(cls, value: Any) -> Any:
+        names = value if isinstance(value, list) else str(value).split(",")
+        if not isinstance(value, str | int | list) or any(not isinstance(n, str) for n in names):
+            return value
+        if wrong := [n for n in names if "," in n or not n.strip()]:
+            raise ValueError(f"holds {wrong[0]!r}, which cannot be a stream's name here")
+        return ",".join(n.strip() for n in names)
+
+    @property
+    def expected(self) -> tuple[str, ...]:
+        """The streams that should always send."""
+        return tuple(self.expect.split(",")) if self.expect else ()
 
     @property
     def engines(self) -> tuple[str, ...]:

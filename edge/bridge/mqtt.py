@@ -142,7 +142,8 @@ class Mqtt:
 
     def show_status(self, status: Status) -> None:
         """Publish the state, retained, whenever it changes."""
-        self._status = {"state": status.state, "reason": status.reason, "run": status.run}
+        shown = ("state", "reason", "run", "silent", "warnings")
+        self._status = {name: getattr(status, name) for name in shown}
         with contextlib.suppress(Unavailable):
             self._connected()
             self._announce()

@@ -28,12 +28,14 @@ def listen(
 ) -> None:
     """Print events until `count` were printed, or none was for `timeout` seconds.
 
-    Unless `status`, only changes of the engine's state are printed: gone, degraded, or back. Gaps are reported as soon
-    as they are known; a message that cannot be read is skipped and reported. `past`: the user asked for alerts on
-    record; `replay`: at an address that the user named.
+    Unless `status`, a status is printed only when something changes: the engine is gone, degraded or back, a stream is
+    silent or heard again, or cannot be judged. Gaps are reported as soon as they are known; a message that cannot be
+    read is skipped and reported. `past`: the user asked for alerts on record; `replay`: at an address that the user
+    named.
     """
     notices = Notices(clock=clock)
-    state, printed, last = "online", 0, clock()
+    state: tuple[str, list[str], list[str]] = ("online", [], [])
+    printed, last = 0, clock()
     while timeout is None or clock() - last < timeout:
         try:
             event = subscriber.receive(None if timeout is None else max(0.0, timeout - (clock() - last)))
@@ -49,7 +51,8 @@ def listen(
                 past = False
                 if why := _no_past(event, replay):
                     say(f"--since and --cursor have no effect: {why}", style="yellow", to=err)
-            changed, state = event.state != state, event.state
+            before, state = state, (event.state, event.silent, event.warnings)
+            changed = state != before
             if not (status or changed):
                 continue
             if not status:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from edge.events import Alert, Event, Scores
 from edge.grid import SECOND
+from edge.ingest.health import named
 from edge.score import match
 from edge.support.enrol import SupportSet
 
@@ -43,11 +44,16 @@ def line(event: Event) -> Text:
         people += [f"person {t} not seen well enough" for t in event.unclear]
         when = clock(max(event.end)) if event.end else " " * 12  # no window was scored
         return Text(f"{when}  score  {event.stream}: {', '.join(people)}")
-    return Text(
+    text = Text(
         f"status {event.state}{': ' + event.reason if event.reason else ''}; {event.streams} streams, "
         f"{event.tracks} people, "
         f"{event.frames} frames, {event.frames_lost} lost, {event.windows} windows, up {event.seconds:.0f} s"
     )
+    if event.silent:
+        text.append(f"; silent: {named(event.silent)}", "yellow")
+    for warning in event.warnings:
+        text.append(f"\n  {warning}", "yellow")
+    return text
 
 
 def sparkline(values: list[float]) -> Text:

@@ -90,6 +90,7 @@ class Arrivals:
                 self._write(drain, first, places, now)
                 first, people, places = i + 1, 0, []
             if ends:
+                stream.ended = True
                 self._release(list(stream.slots.values()))
                 windows.drop_stream(stream)
         self._write(drain, first, places, now)

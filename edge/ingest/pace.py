@@ -1,15 +1,12 @@
-"""Warns about streams whose messages are valid but whose windows never fill, so that nothing is judged.
+"""Finds streams whose messages are valid but whose windows never fill, so that nothing is judged.
 
 For example `t` is in milliseconds, every person gets a new id in each frame, or there is only one frame a second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from edge.grid import SECOND
-from edge.notices import Notices
-from edge.windows import Stream, Windows
+from edge.windows import Windows
 
 LOOK_S = 5.0
 SILENT_S = 2.0
@@ -19,52 +16,46 @@ SLOW = 50
 
 
 class TimestampCheck:
-    """Warns of streams whose `t` hardly moves while their frames come."""
+    """Finds streams whose `t` hardly moves while their frames come."""
 
-    def __init__(self, notices: Notices) -> None:
-        self._notices = notices
-        self._since: dict[str, tuple[float, int]] = {}
+    def __init__(self) -> None:
+        self._since: dict[str, tuple[float, int, str]] = {}
 
-    def check(self, streams: Iterable[Stream], now: float) -> None:
-        """Call about once a second; `now` is monotonic seconds, as `Stream.heard` is."""
+    def find(self, windows: Windows, now: float) -> dict[str, str]:
+        """See `edge.ingest.health.Check`."""
         since, self._since = self._since, {}
-        for stream in streams:
+        for name, stream in windows.streams.items():
             if now - stream.heard > SILENT_S:
                 continue  # paused or gone: checked from the start when it comes back
-            wall, t = since.get(stream.name, (stream.heard, stream.t))
+            wall, t, why = since.get(name, (stream.heard, stream.t, ""))
             took = stream.heard - wall
             if took >= LOOK_S:
                 moved = (stream.t - t) / SECOND
-                if 0 <= moved < took / SLOW:
-                    self._notices.say(
-                        f"stream {stream.name}: in {took:.0f} s its 't' advanced by {moved:.3g} s; 't' must be in "
-                        "nanoseconds",
-                        f"pace {stream.name}",
-                    )
+                found = f"in {took:.0f} s its 't' advanced by {moved:.3g} s; 't' must be in nanoseconds"
+                why = (why or found) if 0 <= moved < took / SLOW else ""
                 wall, t = stream.heard, stream.t
-            self._since[stream.name] = wall, t
+            self._since[name] = wall, t, why
+        return {name: why for name, (_, _, why) in self._since.items() if why}
 
 
 class TrackLengthCheck:
-    """Warns of streams in which people are seen, but nobody for long enough to be judged."""
+    """Finds streams in which people are seen, but nobody for long enough to be judged."""
 
-    def __init__(self, notices: Notices) -> None:
-        self._notices = notices
+    def __init__(self) -> None:
         self._short: dict[str, int] = {}
 
-    def check(self, windows: Windows, now: float) -> None:
-        """Call once a second; `now` is monotonic seconds, as `Stream.heard` is."""
+    def find(self, windows: Windows, now: float) -> dict[str, str]:
+        """See `edge.ingest.health.Check`."""
         before, self._short, spec = self._short, {}, windows.spec
         for name, stream in windows.streams.items():
             seen = before.get(name, 0)
             if now - stream.heard <= SILENT_S and stream.slots:
                 whole = windows.rows[list(stream.slots.values())].max() >= spec.frames
                 seen = 0 if whole else seen + 1
-                if seen and seen % LONG_S == 0:
-                    self._notices.say(
-                        f"stream {name}: people have been seen for {seen} s, but nobody for a whole window of "
-                        f"{spec.seconds:g} s, so nothing is judged. Do people stay that long, do ids stay the same "
-                        f"from frame to frame, and do frames come every {spec.max_gap / SECOND:g} s or sooner?",
-                        f"stay {name}",
-                    )
             self._short[name] = seen
+        why = (
+            f"people have been seen for {LONG_S} s, but nobody for a whole window of {spec.seconds:g} s, so nothing is "
+            "judged. Do people stay that long, do ids stay the same from frame to frame, and do frames come every "
+            f"{spec.max_gap / SECOND:g} s or sooner?"
+        )
+        return {name: why for name, seen in self._short.items() if seen >= LONG_S}

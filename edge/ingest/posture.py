@@ -16,7 +16,6 @@ from dataclasses import replace
 import numpy as np
 
 from edge.clip import Clip
-from edge.notices import Notices
 from edge.skeleton import CORE15, Float
 from edge.windows import Stream, Windows
 
@@ -119,31 +118,27 @@ def unsure(total: Float) -> str:
 
 
 class PostureCheck:
-    """Warns of streams whose people are the wrong way round, once per stream and finding."""
+    """Finds streams whose people are the wrong way round."""
 
-    def __init__(self, notices: Notices) -> None:
-        self._notices = notices
+    def __init__(self) -> None:
         self._known: dict[str, tuple[Stream, Float, str]] = {}
 
-    def check(self, windows: Windows, now: float) -> None:
-        """Call once a second; `now` is monotonic seconds, as `Stream.heard` is."""
+    def find(self, windows: Windows, now: float) -> dict[str, str]:
+        """See `edge.ingest.health.Check`."""
         # A stream that ended and began again under the same name counts as a new one.
         self._known = {n: k for n, k in self._known.items() if windows.streams.get(n) is k[0]}
         streams = [s for s in windows.streams.values() if now - s.heard <= SILENT_S and s.slots]
-        if not streams:
-            return
-        people = [len(s.slots) for s in streams]
-        found = cues(*windows.latest(np.array([slot for s in streams for slot in s.slots.values()], np.intp)))
-        fresh = np.add.reduceat(found, np.cumsum([0, *people[:-1]]), axis=0) / np.array(people)[:, None]
-        for stream, new in zip(streams, fresh, strict=True):
-            _, total, told = self._known.get(stream.name, (stream, NONE, ""))
-            total = total + new
-            if total[3] > MOST:
-                total = total / 2
-            why = wrong(total) if total[3] >= LOOKS else ""
-            if why and why != told:
-                self._notices.say(f"stream {stream.name}: {why} → {SEE}", f"posture {stream.name}")
-            self._known[stream.name] = stream, total, why or told
+        if streams:
+            people = [len(s.slots) for s in streams]
+            found = cues(*windows.latest(np.array([slot for s in streams for slot in s.slots.values()], np.intp)))
+            fresh = np.add.reduceat(found, np.cumsum([0, *people[:-1]]), axis=0) / np.array(people)[:, None]
+            for stream, new in zip(streams, fresh, strict=True):
+                _, total, _ = self._known.get(stream.name, (stream, NONE, ""))
+                total = total + new
+                if total[3] > MOST:
+                    total = total / 2
+                self._known[stream.name] = stream, total, wrong(total) if total[3] >= LOOKS else ""
+        return {name: f"{why} → {SEE}" for name, (_, _, why) in self._known.items() if why}
 
 
 def clip_cues(clip: Clip) -> Float:

@@ -57,6 +57,16 @@ def test_metrics_are_the_loops_counters(page: Page, played: Bench) -> None:
     assert ("haad_provenance_info", "height-1", played.runtime.bundle.model, "v1") in found
 
 
+def test_the_age_of_each_stream_and_how_many_are_silent(page: Page, played: Bench) -> None:
+    played.clock.now += 7.5
+    played.runtime.step(0)
+    text = read(page, "/metrics")
+    assert 'haad_stream_age_seconds{stream="cam"} 7.5' in text and "haad_streams_silent 0.0" in text
+    played.clock.now += 3.0
+    played.runtime.step(0)
+    assert "haad_streams_silent 1.0" in read(page, "/metrics")
+
+
 def test_readiness_follows_the_state_and_says_why(page: Page, played: Bench) -> None:
     assert read(page, "/readyz") == "online: ok\n"
     played.runtime.state, played.runtime.reason = "degraded", "the device is gone"

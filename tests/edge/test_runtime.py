@@ -269,7 +269,23 @@ def test_a_stream_whose_people_stand_on_their_heads_is_told_of() -> None:
         b.play([message("over", k, 5 + k / 24, {1: -pose}) for k, pose in frames])
         b.play([message("over2", k, 5 + k / 24, {1: -pose}) for k, pose in frames])
     told = [line for line in b.told.getvalue().splitlines() if "heads are below hips" in line]
-    assert told and all("stream over" in line for line in told)
+    assert len(told) == 2 and all("stream over" in line for line in told)
+    warnings = b.runtime.status().warnings
+    assert len(warnings) == 2 and all(f"haad-edge: {w}" in told for w in warnings)
+
+
+def test_streams_that_are_silent_though_they_did_not_end_stand_in_the_status() -> None:
+    b = bench(HeightEngine(), expect="gate,cam", silent_after=5, track_timeout=0.3)
+    b.play([*stand("cam", 2, {1: 0.1}), *stand("done", 2, {1: 0.1}), message("done", 48, 9.0, {}, end=True)])
+    for seconds, silent in ((5, []), (1.5, ["cam", "gate"]), (30, ["cam", "gate"])):
+        for _ in range(int(20 * seconds)):
+            b.runtime.step(0.05)
+        assert b.runtime.status().silent == silent
+    b.play(stand("cam", 2, {1: 0.1}, start=50))
+    for _ in range(25):
+        b.runtime.step(0.05)
+    assert [e.silent for e in b.sink.events if isinstance(e, Status)][-1] == ["gate"]
+    assert "silent for 5 s: cam, gate." in b.told.getvalue() and "no longer silent: cam" in b.told.getvalue()
 
 
 def test_stopping_judges_what_has_arrived_and_says_offline() -> None:

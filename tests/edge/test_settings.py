@@ -114,6 +114,19 @@ def test_an_empty_file_and_one_of_comments_are_fine(config: Path) -> None:
         assert load_settings({}, config) == Settings()
 
 
+@pytest.mark.parametrize("text", ["hall, gate", "[hall, gate]", "hall,gate"])
+def test_streams_that_are_expected_are_a_list_or_words_with_commas(config: Path, text: str) -> None:
+    assert load_settings().expected == ()
+    config.write_text(f"expect: {text}\n")
+    assert load_settings({}, config).expected == ("hall", "gate")
+
+
+@pytest.mark.parametrize("value", ["hall,", "','", "'hall, ,gate'", "['a,b']", "[hall, 3]", "{hall: 1}"])
+def test_an_expected_stream_has_a_name(config: Path, value: str) -> None:
+    config.write_text(f"expect: {value}\n")
+    assert f"setting 'expect' from {config}" in refused({}, config)
+
+
 def test_metrics_off_means_off_in_yaml_too(config: Path) -> None:
     for text in ("metrics: off\n", "metrics: 'off'\n"):
         config.write_text(text)

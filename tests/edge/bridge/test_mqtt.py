@@ -121,10 +121,11 @@ def test_the_engines_state_is_retained_and_ends_with_the_bridge(broker: Broker) 
     target = Mqtt(broker.url, client_id="t")
     target.show_status(STATUS)
     target.show_status(replace(STATUS, seconds=2.0))
-    target.show_status(replace(STATUS, state="degraded", reason="no disk"))
+    target.show_status(replace(STATUS, state="degraded", reason="no disk", silent=["gate"]))
     assert target.deliver(alerts(1)) == 1  # acknowledged after the states, so these have arrived
     ear = Ear(broker.port)
-    assert ear.until(1) == [("haad-edge/status", {"state": "degraded", "reason": "no disk", "run": "r"}, True)]
+    shown = {"state": "degraded", "reason": "no disk", "run": "r", "silent": ["gate"], "warnings": []}
+    assert ear.until(1) == [("haad-edge/status", shown, True)]
     target.close()
     assert ear.until(2)[1][1] == {"state": "offline", "reason": "the bridge was stopped"}
     ear.close()

@@ -59,6 +59,22 @@ def test_of_the_heartbeat_only_changes_are_printed(capsys: pytest.CaptureFixture
     assert [m.get("state", m["kind"]) for m in got] == ["offline", "online", "alert", "degraded"]
 
 
+def test_streams_that_fall_silent_or_cannot_be_judged_are_printed_once_and_so_is_their_return(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    changes = [
+        {},
+        {"silent": ["gate"]},
+        {"silent": ["gate"]},
+        {"silent": ["gate"], "warnings": ["stream hall: odd"]},
+        {},
+    ]
+    got = heard([(1.0, replace(STATUS, **c)) for c in changes], capsys)  # type: ignore[arg-type]
+    assert [(m["silent"], m["warnings"]) for m in got] == [
+        (["gate"], []), (["gate"], ["stream hall: odd"]), ([], [])
+    ]  # fmt: skip
+
+
 def test_with_status_all_of_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(heard(states("online", "online", "offline"), capsys, status=True)) == 3
 

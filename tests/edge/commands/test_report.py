@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,7 +50,9 @@ def test_scores_and_status_lines() -> None:
     assert line(hidden).plain.split(maxsplit=1) == ["score", "cam1: person 9 not seen well enough"]
     status = Status(0, "r", "degraded", "no device", 5.0, 2, 1, 3, 100, 4, 50, BY)
     text = line(status).plain
-    assert "degraded: no device" in text and "4 lost" in text and "3 people" in text
+    assert "degraded: no device" in text and "4 lost" in text and "3 people" in text and "silent" not in text
+    text = line(replace(status, silent=["gate", "hall"], warnings=["stream yard: odd"])).plain
+    assert text.splitlines()[0].endswith("; silent: gate, hall") and text.splitlines()[1:] == ["  stream yard: odd"]
 
 
 def test_the_sparkline_rises_with_the_score_and_is_red_from_the_limit_on() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import numpy as np
@@ -10,22 +9,24 @@ import pytest
 
 from edge.grid import WindowSpec
 from edge.ingest.pace import TimestampCheck, TrackLengthCheck
-from edge.notices import Notices
-from edge.windows import Stream, Windows
+from edge.windows import Windows
+
+SPEC = WindowSpec.of(48, 2.0, 0.5, 0.5, 3.0)
 
 
-def said(ticks: list[tuple[float, float, int]], every: float = 0) -> str:
-    """What is said of a stream by looks at (now, when it was heard, its t)."""
-    out, stream = io.StringIO(), Stream("cam")
-    pace = TimestampCheck(Notices(out, every=every))
+def found(ticks: list[tuple[float, float, int]]) -> list[str]:
+    """What is found of a stream by looks at (now, when it was heard, its t); '' where nothing is."""
+    windows, pace, out = Windows(SPEC, 4, 4), TimestampCheck(), []
+    stream = windows.stream_named("cam")
+    assert stream
     for now, heard, t in ticks:
         stream.heard, stream.t = heard, t
-        pace.check([stream], now)
-    return out.getvalue()
+        out.append(pace.find(windows, now).get("cam", ""))
+    return out
 
 
 @pytest.mark.parametrize(
-    ("a_second", "found"),
+    ("a_second", "slow"),
     [
         (10**9, False),
         (10**8, False),
@@ -37,25 +38,27 @@ def said(ticks: list[tuple[float, float, int]], every: float = 0) -> str:
         (-1000, False),
     ],
 )
-def test_only_a_clock_that_hardly_moves_is_told_of(a_second: int, found: bool) -> None:
-    text = said([(n, n, 10**12 + n * a_second) for n in range(8)])
-    assert text.count("stream cam: in 5 s its 't' advanced by") == found
-    assert "nanoseconds" in text or not found
+def test_only_a_clock_that_hardly_moves_is_told_of(a_second: int, slow: bool) -> None:
+    texts = found([(n, n, 10**12 + n * a_second) for n in range(8)])
+    assert not any(texts[:5])
+    assert {t.partition(" by")[0] for t in texts[5:]} == {"in 5 s its 't' advanced" if slow else ""}
+    assert all(t.endswith("nanoseconds") for t in texts[5:]) or not slow
 
 
 def test_a_pause_is_no_slow_clock() -> None:
     ticks = [(0.0, 0.0, 0), (1.0, 1.0, 10**9), *((float(n), 1.0, 10**9) for n in range(2, 60)), (60.0, 60.0, 2 * 10**9)]
-    assert said(ticks) == ""
+    assert not any(found(ticks))
 
 
-def test_it_is_said_again_while_it_stays_so() -> None:
-    assert said([(n, n, n) for n in range(18)]).count("cam") == 3
+def test_it_stands_in_the_same_words_while_it_stays_so_and_not_once_it_is_mended() -> None:
+    slow = [(n, n, n * (1000 + n)) for n in range(18)]
+    texts = found([*slow, *((n, n, n * 10**9) for n in range(18, 30))])
+    assert len(set(texts[5:18])) == 1 and texts[5] and not any(texts[21:])
 
 
-def seen_for(seconds: int, ids: Callable[[int], list[int]], fps: float = 10) -> str:
-    """What is said of a stream that sends these ids in its frames."""
-    out = io.StringIO()
-    windows, stay = Windows(WindowSpec.of(48, 2.0, 0.5, 0.5, 3.0), 256, 4), TrackLengthCheck(Notices(out, every=0))
+def seen_for(seconds: int, ids: Callable[[int], list[int]], fps: float = 10) -> list[str]:
+    """What is found each second of a stream that sends these ids in its frames; '' where nothing is."""
+    windows, stay, out = Windows(SPEC, 256, 4), TrackLengthCheck(), []
     stream = windows.stream_named("cam")
     assert stream
     for n in range(int(seconds * fps)):
@@ -68,25 +71,30 @@ def seen_for(seconds: int, ids: Callable[[int], list[int]], fps: float = 10) -> 
             pass
         stream.heard = n / fps
         if n / fps == n // fps:
-            stay.check(windows, n / fps)
-    return out.getvalue()
+            out.append(stay.find(windows, n / fps).get("cam", ""))
+    return out
 
 
 @pytest.mark.parametrize(
-    ("ids", "fps", "found"),
+    ("ids", "fps", "short"),
     [
-        (lambda n: [7], 10, 0),
-        (lambda n: [n], 10, 2),
-        (lambda n: [3 * n, 3 * n + 1], 10, 2),
-        (lambda n: [n // 15], 10, 2),
-        (lambda n: [n // 30], 10, 0),
-        (lambda n: [n, -1], 10, 0),
-        (lambda n: [], 10, 0),
-        (lambda n: [7], 1, 2),
+        (lambda n: [7], 10, False),
+        (lambda n: [n], 10, True),
+        (lambda n: [3 * n, 3 * n + 1], 10, True),
+        (lambda n: [n // 15], 10, True),
+        (lambda n: [n // 30], 10, False),
+        (lambda n: [n, -1], 10, False),
+        (lambda n: [], 10, False),
+        (lambda n: [7], 1, True),
     ],
     ids=["one", "new ones", "two new ones", "1.5 s each", "3 s each", "one of them", "nobody", "a frame a second"],
 )
-def test_where_nobody_stays_for_a_window_it_is_said(ids: Callable[[int], list[int]], fps: float, found: int) -> None:
-    text = seen_for(45, ids, fps)
-    assert text.count("stream cam: people have been seen for") == found
-    assert ("20 s, but nobody for a whole window of 2 s" in text and "every 0.5 s" in text) or not found
+def test_where_nobody_stays_for_a_window_it_is_said(ids: Callable[[int], list[int]], fps: float, short: bool) -> None:
+    texts = seen_for(45, ids, fps)
+    assert not any(texts[:19]) and {bool(t) for t in texts[19:]} == {short}
+    assert ("20 s, but nobody for a whole window of 2 s" in texts[-1] and "every 0.5 s" in texts[-1]) or not short
+
+
+def test_one_who_stays_ends_it() -> None:
+    texts = seen_for(45, lambda n: [n if n < 300 else 7])
+    assert texts[30] and not any(texts[33:])
