@@ -189,7 +189,7 @@ class Runtime:
                 self._explain(c, *shown[c.index], int(found.nearest[c.index]))
             self._publish([c])
             if self.evidence and c.index in shown:
-                self._keep_window(c, *shown[c.index], self.support.names[found.nearest[c.index]])
+                self._keep_window(c, *shown[c.index])
         self.announcer.scores(slots, ends, found.score, nearest, found.nearest, self.support.names, unclear)
 
     def _explain(self, c: Change, joints: Float, visible: Float, category: int) -> None:
@@ -206,11 +206,13 @@ class Runtime:
             cause = Cause(cause.category, clip, why.joints, moment)
         self.announcer.cause(c.slot, cause)
 
-    def _keep_window(self, c: Change, joints: Float, visible: Float, nearest: str) -> None:
+    def _keep_window(self, c: Change, joints: Float, visible: Float) -> None:
         """Keep an alert's window as evidence, in case somebody says that it was normal."""
         assert self.evidence
-        stream, track = self.windows.who(c.slot)
-        self.evidence.put(AlertWindow(c.id, stream, track, c.end, nearest, joints, visible))
+        (stream, track), cause = self.windows.who(c.slot), self.announcer.cause_of(c.slot)
+        self.evidence.put(
+            AlertWindow(c.id, stream, track, c.end, cause.category, c.peak, cause.joints, joints, visible)
+        )
 
     # ---- alerts, state and support ---------------------------------------------------------------------------
 

@@ -108,11 +108,15 @@ class Announcer:
         """Set the cause that a slot's alert messages name until the alert ends."""
         self._cause[slot] = cause
 
+    def cause_of(self, slot: int) -> Cause:
+        """The cause that a slot's alert messages name."""
+        return self._cause.get(slot, NONE)
+
     def alert(self, c: Change, why: str = "") -> None:
         """Publish one change of an alert. `why` replaces the reason that follows from the change."""
         stream = self._windows.stream[c.slot]
         assert stream is not None, "an alert ends before its track is released"
-        cause = self._cause.get(c.slot, NONE)
+        cause = self.cause_of(c.slot)
         lasted = (c.end - c.start) / SECOND
         still = "still abnormal" if c.score >= self.threshold else "not yet normal again"
         reason = {

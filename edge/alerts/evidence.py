@@ -41,13 +41,18 @@ CLOSE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class AlertWindow:
-    """One window of an alert: its track, its end (ns) and nearest category; joints (T, 15, 3), visible (T, 15)."""
+    """One window of an alert: its track, its end (ns) and nearest category; joints (T, 15, 3), visible (T, 15).
+
+    `peak` is the alert's highest score so far, `unlike` the joints that it names.
+    """
 
     id: str
     stream: str
     track: int
     end: int
     category: str
+    peak: float
+    unlike: tuple[str, ...]
     joints: Float
     visible: Float
 
@@ -137,6 +142,8 @@ class Evidence:
             "from": begin,
             "to": x.end,
             "category": category,
+            "peak": round(x.peak, 3),
+            "unlike": x.unlike,
         }
         clip = Clip(joints, visible, self._rate, f"{x.stream}/{x.track}", json.dumps(about, ensure_ascii=False))
         full = clip.seconds >= LONGEST_S
@@ -179,13 +186,15 @@ def prepare(root: Path) -> None:
 def find(root: Path, id: str) -> list[tuple[Path, Clip, Mapping[str, Any]]]:
     """Load an alert's clips by its id or an unambiguous prefix: each one's path, clip and description.
 
-    Raises SupportError if no alert or more than one has that prefix, ClipError if a file is damaged.
+    With a number behind it, as in "3f2a-2", only the file of that number. Raises SupportError if no alert or more than
+    one has that prefix, ClipError if a file is damaged.
     """
-    if not re.fullmatch(r"[0-9a-f]{4,64}", id):
+    if not re.fullmatch(r"[0-9a-f]{4,64}(-\d+)?", id):
         raise SupportError(
             f"{id!r:.80} is not an alert id", fix="haad-edge listen shows the ids; four characters are enough"
         )
-    files = sorted(root.glob(f"{id}*.npz")) if root.is_dir() else []
+    head, dash, number = id.partition("-")
+    files = sorted(root.glob(f"{head}*{dash}{number}.npz")) if root.is_dir() else []
     alerts = {path.stem.partition("-")[0] for path in files}
     if len(alerts) > 1:
         raise SupportError(f"{len(alerts)} alerts begin with {id}", why=", ".join(sorted(alerts)[:5]))

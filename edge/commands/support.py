@@ -87,6 +87,10 @@ def accept(
     evidence: Annotated[
         Path | None, typer.Option(help="the engine's evidence folder; none: from HAAD_EVIDENCE or --config")
     ] = None,
+    at: Annotated[
+        float | None, number("take only a part, which begins at this second, as view shows it; none: all of it", min=0)
+    ] = None,
+    seconds: Annotated[float | None, number("length of that part; none: up to the end", min=1)] = None,
     config: Config = None,
 ) -> None:
     """Declare an alert normal: the movement behind it becomes an example of what is normal."""
@@ -100,7 +104,8 @@ def accept(
             "the folder with the movement behind alerts is not known",
             fix="name it as for haad-edge run: --evidence DIR",
         )
-    version, placed = library.accept(support, alert, kept, category)
+    part = None if at is None and seconds is None else (at or 0.0, seconds)
+    version, placed = library.accept(support, alert, kept, category, part)
     for name in placed:
         say(str(support / name))
     _report(support, version)

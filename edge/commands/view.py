@@ -170,7 +170,12 @@ def about(clip: Clip) -> list[str]:
         lines[0] += f", subject {clip.subject}" if clip.subject else ""
         return lines + [clip.source[:200]] * bool(clip.source)
     alert = f"alert {found['alert']}: {found['stream']}, track {found['track']}, " if "alert" in found else ""
-    return [*lines, f"{alert[:200]}{begin:%Y-%m-%d %H:%M:%S} UTC"]
+    lines.append(f"{alert[:200]}{begin:%Y-%m-%d %H:%M:%S} UTC")
+    if "peak" in found:
+        unlike = found.get("unlike")
+        named = f", most in {', '.join(map(str, unlike))}" if unlike and isinstance(unlike, list) else ""
+        lines.append(f"the engine said: unlike '{found.get('category')}'{named}; highest score {found['peak']}"[:200])
+    return lines
 
 
 def _text(path: Path | str) -> str:

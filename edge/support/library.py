@@ -8,15 +8,19 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from edge.alerts import evidence
 from edge.clip import Clip, pack_clip
 from edge.errors import SupportError
+from edge.grid import SECOND
 from edge.support.enrol import REFINED
 from edge.support.history import FOLDER, Files, Version, changing
+from edge.support.snippet import LEAST_S
 
 NAME_BYTES = 200
 Store = Callable[[bytes], str]
@@ -104,17 +108,39 @@ def rename(root: Path, old: str, new: str) -> Version:
         return history.change(f"renamed {old} to {new}", edit)
 
 
-def accept(root: Path, alert: str, kept: Path, category: str | None) -> tuple[Version, list[str]]:
+def accept(
+    root: Path, alert: str, kept: Path, category: str | None, part: tuple[float, float | None] | None = None
+) -> tuple[Version, list[str]]:
     """Add the movement behind an alert to the category that was nearest to it, or to `category`.
 
-    `kept` is the engine's evidence folder. Raises SupportError.
+    `kept` is the engine's evidence folder. `part`: only what begins at that second of the named file, or else of the
+    first one, and lasts so many seconds (None: to its end). Raises SupportError.
     """
     if not root.is_dir():
         raise SupportError(f"{root}: no such folder", fix="name the support folder of the engine that raised the alert")
     found = evidence.find(kept, alert)
     into = _bare(category) if category is not None else str(found[0][2]["category"])
     id = found[0][2].get("alert", alert)
-    return add(root, into, [(f"alert_{path.stem}", clip) for path, clip, _ in found], f"accepted {id} as {into}")
+    if part is None:
+        clips = [(f"alert_{path.stem}", clip) for path, clip, _ in found]
+    else:
+        clips = [(f"alert_{found[0][0].stem}", _part(*found[0], *part))]
+    return add(root, into, clips, f"accepted {'' if part is None else 'a part of '}{id} as {into}")
+
+
+def _part(path: Path, clip: Clip, about: Mapping[str, Any], at: float, seconds: float | None) -> Clip:
+    """A part of a kept clip, which says of itself when it was. Raises SupportError if it is too short."""
+    end = clip.seconds if seconds is None else min(at + seconds, clip.seconds)
+    if end - at < LEAST_S - 1e-6:
+        raise SupportError(
+            f"{path}: lasts {clip.seconds:.1f} s, so from {at:g} s on there are {max(0.0, end - at):.1f} s",
+            why=f"a clip needs at least {LEAST_S:g} s",
+            fix="choose an earlier --at, or more --seconds",
+        )
+    part = clip.part(at, end)
+    begin = about.get("from")
+    when = {"from": begin + round(at * SECOND), "to": begin + round(end * SECOND)} if isinstance(begin, int) else {}
+    return replace(part, source=json.dumps({**about, **when}, ensure_ascii=False))
 
 
 def set_calibration(root: Path, data: bytes | None, what: str) -> Version | None:

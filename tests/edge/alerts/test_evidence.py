@@ -36,7 +36,7 @@ def window(end: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def put(evidence: Evidence, id: str, end: float, category: str = "walk") -> None:
-    evidence.put(AlertWindow(id, "cam/1", 7, round(end * SECOND), category, *window(end)))
+    evidence.put(AlertWindow(id, "cam/1", 7, round(end * SECOND), category, end / 8, ("l_knee",), *window(end)))
 
 
 def test_windows_of_a_standing_alert_join_into_one_clip(tmp_path: Path) -> None:
@@ -50,6 +50,7 @@ def test_windows_of_a_standing_alert_join_into_one_clip(tmp_path: Path) -> None:
     expected = 10 - 47 / RATE + np.arange(round(3.25 * RATE) + T) / RATE
     np.testing.assert_allclose(clip.joints[:, 3, 1], expected, atol=1e-4)
     assert (about["category"], about["stream"], about["track"]) == ("walk", "cam/1", 7)
+    assert (about["peak"], about["unlike"]) == (1.656, ["l_knee"])
     assert about["to"] == 13.25 * SECOND and about["from"] == pytest.approx(expected[0] * SECOND, abs=1e6)
     assert clip.subject == "cam/1/7" and clip.fps == RATE
 
@@ -99,7 +100,7 @@ def test_memory_holds_the_newest_clips_that_may_still_grow(tmp_path: Path, monke
 def test_another_track_begins_a_file_of_its_own(tmp_path: Path) -> None:
     e = Evidence(tmp_path, RATE, 3, notices())
     for end, track in ((10, 7), (11, 7), (11.5, 8), (12.5, 8)):
-        e.put(AlertWindow("aa11", "cam/1", track, round(end * SECOND), "walk", *window(end)))
+        e.put(AlertWindow("aa11", "cam/1", track, round(end * SECOND), "walk", 1.5, (), *window(end)))
     e.close()
     found = find(tmp_path, "aa11")
     assert [(about["track"], len(c.joints)) for _, c, about in found] == [(7, T + 24), (8, T + 24)]
@@ -185,6 +186,7 @@ def test_the_loop_hands_over_the_windows_of_its_alerts_and_accept_adds_them(tmp_
     said = [a for a in alerts if a.type != "end"]
     assert about["alert"] == alerts[0].id and about["category"] == alerts[0].category == "calm"
     assert about["to"] == said[-1].end and len(said) >= 3
+    assert about["peak"] == round(said[-1].peak, 3) and tuple(about["unlike"]) == said[0].joints
     assert clip.seconds == pytest.approx(47 / 24 + (said[-1].end - said[0].end) / SECOND, abs=1e-3)
     y = clip.joints[:, 0, 1]
     at = about["from"] / SECOND + np.arange(len(y)) / RATE
@@ -201,6 +203,33 @@ def test_the_loop_hands_over_the_windows_of_its_alerts_and_accept_adds_them(tmp_
     library.undo(root, None)
     _, placed = library.accept(root, alerts[0].id, tmp_path / "e", "other")
     assert placed[0].startswith("other/")
+
+
+def test_a_part_of_what_was_kept_can_be_accepted_alone(tmp_path: Path) -> None:
+    e = Evidence(tmp_path / "e", RATE, 100, notices())
+    for end in (10, 11, 12, 16, 17):
+        put(e, "aa11", end)
+    e.close()
+    root = tmp_path / "support"
+    save_clip(root / "calm" / "0.npz", make_motion("walk", seconds=2))
+    _, placed = library.accept(root, "aa11", tmp_path / "e", None, (2.5, None))
+    assert placed == ["walk/alert_aa11.npz"] and load_clip(root / placed[0]).joints[-1, 3, 1] == 12
+    version, placed = library.accept(root, "aa11-2", tmp_path / "e", "fall", (0.5, 1.5))
+    assert placed == ["fall/alert_aa11-2.npz"] and version.what == "accepted a part of aa11 as fall"
+    whole, cut = (load_clip(p) for p in (tmp_path / "e" / "aa11-2.npz", root / placed[0]))
+    assert (cut.joints == whole.joints[12:49]).all() and cut.seconds == 1.5
+    before, after = json.loads(whole.source), json.loads(cut.source)
+    assert (after["from"] - before["from"], after["to"] - after["from"]) == (SECOND // 2, 1.5 * SECOND)
+    assert after["alert"] == "aa11"
+    _, placed = library.accept(root, "aa11-2", tmp_path / "e", None, (1.0, None))
+    assert (load_clip(root / placed[0]).joints == whole.joints[24:]).all()
+    for at, seconds, there in ((2.5, None, "0.5"), (9.0, None, "0.0"), (2.1, 5.0, "0.9")):
+        with pytest.raises(SupportError, match=rf"aa11-2\.npz: lasts 3\.0 s, so from {at:g} s on there are {there} s"):
+            library.accept(root, "aa11-2", tmp_path / "e", None, (at, seconds))
+    (name,) = [p.name for p, *_ in find(tmp_path / "e", "aa11-2")]
+    assert name == "aa11-2.npz"
+    with pytest.raises(SupportError, match="nothing is kept of alert aa11-3"):
+        find(tmp_path / "e", "aa11-3")
 
 
 def test_without_evidence_the_loop_keeps_nothing_and_asks_for_no_more(tmp_path: Path) -> None:

@@ -167,7 +167,10 @@ def test_evidence_says_which_alert_it_is_of() -> None:
     clip = make_motion("walk", seconds=2, seed=0)
     source = {"alert": "3f2a", "stream": "cam1", "track": 7, "from": 1_700_000_000 * 10**9, "category": "walk"}
     kept = replace(clip, subject="cam1/7", source=json.dumps(source))
-    assert about(kept)[1] == "alert 3f2a: cam1, track 7, 2023-11-14 22:13:20 UTC"
+    assert about(kept)[1:] == ["alert 3f2a: cam1, track 7, 2023-11-14 22:13:20 UTC"]
+    for unlike, named in ((["l_knee", "neck"], ", most in l_knee, neck"), ([], ""), (5, "")):
+        said = replace(kept, source=json.dumps({**source, "peak": 1.83, "unlike": unlike}))
+        assert about(said)[2] == f"the engine said: unlike 'walk'{named}; highest score 1.83"
     for strange in ("[]", "{}", '{"from": 1e300, "alert": 1, "stream": 1, "track": 1}', "[" * 100_000):
         assert about(replace(clip, source=strange))[1] == strange[:200]
 
