@@ -280,10 +280,15 @@ class Runtime:
         )
 
     @property
+    def hung(self) -> float:
+        """For other threads: seconds without progress of the loop or its batch, 0 while they are within STILL_S."""
+        still = self.clock() - self._progress_at
+        return still if still > STILL_S and self.state != "offline" else 0.0
+
+    @property
     def ready(self) -> tuple[bool, str]:
         """Whether the engine judges, and a line about its state. For other threads: a GPU that hangs gives no error."""
-        still = self.clock() - self._progress_at
-        if still > STILL_S and self.state != "offline":
+        if still := self.hung:
             return False, f"{self.state}: no progress by the loop, or by the engine on its batch, for {still:.0f} s"
         return self.state == "online", f"{self.state}: {self.reason or 'ok'}"
 

@@ -31,6 +31,7 @@ from edge.support.cache import FeatureCache
 from edge.support.enrol import SupportSet, load_support
 from edge.support.reload import SupportWatcher, fingerprint
 from edge.support.transitions import TransitionPlan
+from edge.systemd import supervised
 
 WATCHER_BATCH = 32
 
@@ -173,7 +174,8 @@ def serve(settings: Settings) -> None:
         if service.journal:
             notices.say(f"journal {service.journal}, replay {r.announcer.replay or 'off'}")
         notices.say("ready")
-        r.run()
+        with supervised(r):
+            r.run()
         ledger, counts = r.ledger, r.counts
         notices.say(
             f"stopped: {ledger.frames} frames in, {ledger.lost} lost, {sum(ledger.dropped.values())} refused, "

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -140,6 +141,22 @@ def test_a_fall_is_reported_with_everything_an_alert_promises(
     scores = [e for e in engine.events if isinstance(e, Scores)]
     assert [s.seq for s in scores] == list(range(len(scores))) and engine.subscriber.missed == 0
     assert new.by == scores[0].by and new.by.model.startswith("base-") and "onnxruntime" in new.by.engine
+
+
+def test_systemd_hears_of_a_start_a_life_and_a_stop(
+    start: Callable[..., Engine], made_support: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(str(tmp_path / "notify"))
+        s.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+        engine = start(made_support)
+        told = [s.recv(4096) for _ in range(3)]
+        assert told == [b"READY=1", *[b"STATUS=online: ok\nWATCHDOG=1"] * 2]
+        assert engine.stop() == 0
+        while s.recv(4096) != b"STOPPING=1":
+            pass
 
 
 def test_sigterm_drains_says_goodbye_and_leaves_nothing_behind(
