@@ -110,7 +110,7 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
             tap = Tap(out)
         if s.evidence:
             m = bundle.manifest
-            evidence = Evidence(s.evidence, m.frames / m.seconds, s.evidence_most, notices)
+            evidence = Evidence(s.evidence, m.frames / m.seconds, s.evidence_most, notices, days=s.evidence_days)
             stack.callback(evidence.close)
         runtime = Runtime(
             s, bundle, engine, support, source, sink, feed=watcher, tap=tap, evidence=evidence, notices=notices

@@ -51,6 +51,8 @@ class Settings(BaseSettings):
         1000, ge=1, le=1_000_000, description="files kept there, of 10 to 60 kB each; the oldest are deleted"
     )
 
+    evidence_days: float = Field(30, gt=0, le=36500, description="files there that are older than this are deleted")
+
     engine: str = Field("onnx", description="inference back ends; the first that works is used: onnx, tensorrt,onnx")
     build_missing: bool = Field(False, description="build a TensorRT plan for this GPU if the bundle has none")
     threads: int = Field(1, ge=1, le=64, description="threads of ONNX Runtime; one is best beside other load")

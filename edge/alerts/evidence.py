@@ -4,18 +4,20 @@
 
 A window is two seconds. A standing alert yields one at every update, and they join without a seam, since they are cut
 from one track's grid. Where they do not join (the alert continued under another track id, or after a gap) a second file
-begins: <alert id>-2.npz. When there are too many files, the oldest are deleted.
+begins: <alert id>-2.npz. When there are too many files, the oldest are deleted, and so is what is too old.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import threading
+import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ WAITING_MOST = 256
 KNOWN_MOST, HELD_MOST = 4096, 512
 """Alerts for which the end of the newest file is remembered, and those whose clip is in memory, up to 60 kB each."""
 CLOSE_S = 2.0
+TIDY_S, DAY_S = 600.0, 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,24 @@ class _Part:
 
 
 class Evidence:
-    """Writes the clips of alerts to `root`, at most `most` files.
+    """Writes the clips of alerts to `root`, at most `most` files, and deletes those that are `days` old.
 
-    `rate` is the windows' rows per second. `lost` counts windows that could not be kept.
+    `rate` is the windows' rows per second. `lost` counts windows that could not be kept. `wall`: seconds since 1970.
     """
 
-    def __init__(self, root: Path, rate: float, most: int, notices: Notices) -> None:
+    def __init__(
+        self,
+        root: Path,
+        rate: float,
+        most: int,
+        notices: Notices,
+        *,
+        days: float = math.inf,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.lost = 0
         self._root, self._rate, self._most, self._notices = root, rate, most, notices
+        self._days, self._wall = days, wall
         self._parts: OrderedDict[str, _Part] = OrderedDict()
         self._clips: OrderedDict[str, Clip] = OrderedDict()
         self._waiting: deque[AlertWindow] = deque()
@@ -105,14 +118,18 @@ class Evidence:
         self._notices.say(f"evidence {self._root}: a window could not be kept: {why}", "evidence")
 
     def _run(self) -> None:
+        self._trim()
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._waiting or self._closing)
-                if not self._waiting:
+                self._wake.wait_for(lambda: self._waiting or self._closing, TIDY_S)
+                if self._closing and not self._waiting:
                     return
-                window = self._waiting.popleft()
+                window = self._waiting.popleft() if self._waiting else None
             try:
-                self._keep(window)
+                if window:
+                    self._keep(window)
+                else:
+                    self._trim()
             except Exception as e:  # whatever the disk does, this thread must go on
                 self._lose(str(e))
 
@@ -162,13 +179,19 @@ class Evidence:
             self._trim()
 
     def _trim(self) -> None:
-        """Delete the oldest files beyond `most`."""
+        """Delete the oldest files beyond `most`, and those that are too old."""
         found = []
         for path in self._root.glob("*.npz"):
+            # Whatever else somebody keeps there stays.
             with contextlib.suppress(OSError):
-                found.append((path.stat().st_mtime_ns, path))
-        for _, path in sorted(found)[: -self._most]:
-            path.unlink(missing_ok=True)
+                if not re.fullmatch(r"[0-9a-f]{16}(-\d+)?", path.stem):
+                    continue
+                found.append((path.stat().st_mtime, path))
+        found.sort()
+        over, oldest = max(0, len(found) - self._most), self._wall() - self._days * DAY_S
+        for k, (date, path) in enumerate(found):
+            if k < over or date < oldest:
+                path.unlink(missing_ok=True)
 
 
 def prepare(root: Path) -> None:

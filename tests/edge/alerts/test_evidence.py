@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from edge.support import library
 from tests.edge.harness import HeightEngine, bench, message, person
 
 RATE, T = 24.0, 48
+ID = {short: f"{short:0<16}" for short in ("aa11", "bb22", "cc33")}
 
 
 def notices() -> Notices:
@@ -57,28 +60,28 @@ def test_windows_of_a_standing_alert_join_into_one_clip(tmp_path: Path) -> None:
 
 def test_what_does_not_join_is_a_second_file_and_length_and_number_are_bounded(tmp_path: Path) -> None:
     e = Evidence(tmp_path, RATE, 3, notices())
-    put(e, "aa11", 10)
-    put(e, "aa11", 13)
-    put(e, "aa11", 13.5)
-    put(e, "aa11", 5)
+    put(e, ID["aa11"], 10)
+    put(e, ID["aa11"], 13)
+    put(e, ID["aa11"], 13.5)
+    put(e, ID["aa11"], 5)
     e.close()
-    found = find(tmp_path, "aa11")
+    found = find(tmp_path, ID["aa11"])
     assert [(p.name, len(c.joints)) for p, c, _ in found] == [
-        ("aa11.npz", T),
-        ("aa11-2.npz", T + 12),
-        ("aa11-3.npz", T),
+        (f"{ID['aa11']}.npz", T),
+        (f"{ID['aa11']}-2.npz", T + 12),
+        (f"{ID['aa11']}-3.npz", T),
     ]
     e = Evidence(tmp_path, RATE, 3, notices())
     for end in range(10, 60):
-        put(e, "cc33", end)
+        put(e, ID["cc33"], end)
     e.close()
-    assert LONGEST_S <= load_clip(tmp_path / "cc33.npz").seconds <= LONGEST_S + 1
+    assert LONGEST_S <= load_clip(tmp_path / f"{ID['cc33']}.npz").seconds <= LONGEST_S + 1
     assert len(list(tmp_path.iterdir())) == 3, "the oldest goes"
     e = Evidence(tmp_path / "2", RATE, 100, notices())
     for end in range(10, 100, 3):
-        put(e, "cc33", end)
+        put(e, ID["cc33"], end)
     e.close()
-    assert len(find(tmp_path / "2", "cc33")) == 8
+    assert len(find(tmp_path / "2", ID["cc33"])) == 8
 
 
 def test_memory_holds_the_newest_clips_that_may_still_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,11 +124,30 @@ def test_no_more_files_than_asked_for_and_they_are_for_their_owner(
     monkeypatch.setattr("edge.alerts.evidence.KNOWN_MOST", 2)
     e = Evidence(tmp_path / "e", RATE, 2, notices())
     for n in range(5):
-        put(e, f"aa1{n}", 10 + n)
+        put(e, f"{n:016}", 10 + n)
     e.close()
-    assert sorted(p.name for p in (tmp_path / "e").iterdir()) == ["aa13.npz", "aa14.npz"]
-    assert list(e._parts) == ["aa13", "aa14"]
+    assert sorted(p.stem for p in (tmp_path / "e").iterdir()) == [f"{n:016}" for n in (3, 4)] == list(e._parts)
     assert (tmp_path / "e").stat().st_mode & 0o777 == 0o700
+
+
+def test_what_is_too_old_is_deleted_at_the_start_and_while_nothing_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.alerts.evidence.TIDY_S", 0.01)
+    first, second = f"{ID['aa11']}-2", ID["bb22"]
+    mine = ["0.npz", "aa11.npz", "notes.txt", "walk.npz"]
+    for name, days in ((f"{first}.npz", 3.1), (f"{second}.npz", 2.9), *((name, 99) for name in mine)):
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (10**9 - days * 86400,) * 2)
+    now = [1e9]
+    e = Evidence(tmp_path, RATE, 100, notices(), days=3, wall=lambda: now[0])
+    until = time.monotonic() + 20
+    for name, there in ((first, [*mine, f"{second}.npz"]), (second, mine)):
+        while (tmp_path / f"{name}.npz").exists():
+            assert time.monotonic() < until
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted(there)
+        now[0] += 0.2 * 86400
+    e.close()
 
 
 def test_a_disk_that_hangs_fills_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
