@@ -159,7 +159,7 @@ class Evidence:
             "from": begin,
             "to": x.end,
             "category": category,
-            "peak": round(x.peak, 3),
+            "peak": round(x.peak, 2),
             "unlike": x.unlike,
         }
         clip = Clip(joints, visible, self._rate, f"{x.stream}/{x.track}", json.dumps(about, ensure_ascii=False))

@@ -102,6 +102,7 @@ def webhook(
     source: From = ENGINE,
     secret_file: Annotated[Path | None, typer.Option(help=f"file with the secret; or set {WEBHOOK_SECRET}")] = None,
     timeout: Annotated[float, number("seconds for a whole try, up to the answer", min=0.1)] = 10.0,
+    status: Annotated[bool, typer.Option(help="also post the engine's state and its silent streams")] = False,
     since: Since = None,
     stream: Stream = "",
     replay: Replay = None,
@@ -112,7 +113,9 @@ def webhook(
     from edge.bridge.webhook import Webhook
 
     secret = _secret(secret_file) if secret_file else os.environ.get(WEBHOOK_SECRET, "").encode()
-    _run_bridge(Webhook(url, secret, timeout=timeout), source, cursor, since, stream, replay, keys, allow_remote)
+    _run_bridge(
+        Webhook(url, secret, timeout=timeout, states=status), source, cursor, since, stream, replay, keys, allow_remote
+    )
 
 
 @app.command("mqtt")

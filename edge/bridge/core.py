@@ -18,7 +18,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from edge.client import AlertSubscriber
 from edge.errors import HaadError, WireError
@@ -51,12 +51,20 @@ class Target(Protocol):
         """
 
     def show_status(self, status: Status) -> None:
-        """Pass on the engine's state, for targets that show it. Never raises."""
+        """Pass on the engine's state, for targets that show it. Called again and again while it stays the same.
+
+        Raises Unavailable or Refused if it did not arrive.
+        """
 
     def stop(self) -> None:
         """Make `deliver` return within seconds, now and from here on. Called from a signal handler."""
 
     def close(self) -> None: ...
+
+
+def shown(status: Status) -> dict[str, Any]:
+    """What receivers are told of the engine's state; it stays the same while nothing changes."""
+    return {name: getattr(status, name) for name in ("state", "reason", "run", "silent", "warnings")}
 
 
 def as_json(alert: Alert) -> str:
@@ -81,6 +89,7 @@ class Bridge:
         self._stopping = threading.Event()
         self._subscriber, self._target, self._notices, self._aside = subscriber, target, notices, aside
         self._pause, self._jitter = pause or self._stopping.wait, jitter
+        self._status: Status | None = None
         self._state, self._recorded = "", True
         self.delivered = self.refused = 0
 
@@ -112,6 +121,8 @@ class Bridge:
         self._say_gaps()
         if not batch:
             self._subscriber.commit()
+            if self._status:  # it may not have arrived, and no heartbeat may follow
+                self._pass_on(self._status)
             return 0
         return self._deliver(batch)
 
@@ -155,13 +166,20 @@ class Bridge:
         self._notices.say(f"alert {alert.id} seq {alert.seq} set aside in {self._aside}: {e}")
 
     def _show(self, status: Status) -> None:
-        self._target.show_status(status)
+        self._status = status
+        self._pass_on(status)
         if status.state != self._state:
             self._notices.say(f"engine {status.state}{': ' + status.reason if status.reason else ''}")
             self._state = status.state
         if status.run and not status.journal and self._recorded:
             self._notices.say("the engine has no journal: alerts sent while this bridge is away are lost")
         self._recorded = not status.run or bool(status.journal)
+
+    def _pass_on(self, status: Status) -> None:
+        try:
+            self._target.show_status(status)
+        except (Refused, Unavailable) as e:
+            self._notices.say(f"the engine's state is not delivered yet: {e}", "status")
 
     def _say_gaps(self) -> None:
         while self._subscriber.gaps:

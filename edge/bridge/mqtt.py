@@ -17,7 +17,7 @@ from typing import Any
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge.bridge.core import Unavailable, as_json
+from edge.bridge.core import Unavailable, as_json, shown
 from edge.errors import SettingsError
 from edge.events import Alert, Status
 
@@ -142,8 +142,7 @@ class Mqtt:
 
     def show_status(self, status: Status) -> None:
         """Publish the state, retained, whenever it changes."""
-        shown = ("state", "reason", "run", "silent", "warnings")
-        self._status = {name: getattr(status, name) for name in shown}
+        self._status = shown(status)
         with contextlib.suppress(Unavailable):
             self._connected()
             self._announce()

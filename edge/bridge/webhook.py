@@ -1,7 +1,7 @@
-"""Delivers alerts by HTTP POST, one each, signed.
+"""Delivers alerts by HTTP POST, one each, signed; and the engine's state whenever it changes, if asked to.
 
 X-Haad-Signature: sha256=HMAC-SHA256(secret, <X-Haad-Timestamp> "." <body>), in hex
-Idempotency-Key:  <journal>-<seq>, the same in every try
+Idempotency-Key:  <journal>-<seq> of an alert, the same in every try
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import hmac
 import http.client
+import json
 import re
 import socket
 import threading
@@ -22,7 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edge import __version__
-from edge.bridge.core import Refused, Unavailable, as_json
+from edge.bridge.core import FIRST_S, MOST_S, Refused, Unavailable, as_json, shown
 from edge.errors import SettingsError
 from edge.events import Alert, Status
 
@@ -93,27 +94,41 @@ class Webhook:
     most = 1
 
     def __init__(
-        self, url: str, secret: bytes = b"", *, timeout: float = 10.0, now: Callable[[], float] = time.time
+        self,
+        url: str,
+        secret: bytes = b"",
+        *,
+        timeout: float = 10.0,
+        states: bool = False,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """`timeout` (s) covers a whole try, from looking up the host to the answer.
+        """`timeout` (s) covers a whole try, from looking up the host to the answer; `states`: post these too.
 
         Raises SettingsError if `url` is not a web address.
         """
         _check(url)
         self._url, self._secret, self._timeout, self._now = url, secret, timeout, now
+        self._states, self._tries, self._next_try = states, 0, 0.0
+        self._told: tuple[object, ...] = ()
         self._opener = urllib.request.build_opener(_NoRedirect, _Http, _Https)
         self._stopped = False
 
     def deliver(self, alerts: Sequence[Alert]) -> int:
-        """See `Target`. The try has a thread of its own: a socket's timeout restarts with every byte that arrives, and
-        looking up a host name has no timeout.
-        """
+        """See `Target`."""
         alert = alerts[0]
-        body, stamp = as_json(alert).encode(), str(int(self._now()))
-        headers = {
+        self._post(as_json(alert).encode(), {"Idempotency-Key": f"{alert.row}-{alert.seq}"})
+        return 1
+
+    def _post(self, body: bytes, headers: dict[str, str]) -> None:
+        """Post once. Raises Refused or Unavailable unless the receiver has it.
+
+        The try has a thread of its own: a socket's timeout restarts with every byte that arrives, and looking up a host
+        name has no timeout.
+        """
+        stamp = str(int(self._now()))
+        headers |= {
             "Content-Type": "application/json",
             "User-Agent": f"haad-edge/{__version__}",
-            "Idempotency-Key": f"{alert.row}-{alert.seq}",
             "X-Haad-Timestamp": stamp,
         }
         if self._secret:
@@ -133,7 +148,7 @@ class Webhook:
         except (OSError, http.client.HTTPException, ValueError) as e:
             raise Unavailable("the receiver cannot be reached", why=f"{type(e).__name__}: {e}"[:200]) from None
         if 200 <= status < 300:
-            return 1
+            return
         kind = Refused if status in REFUSALS else Unavailable
         raise kind(f"the receiver answered {status} {http.client.responses.get(status, '')}".strip())
 
@@ -148,7 +163,18 @@ class Webhook:
             answer.set_exception(e)
 
     def show_status(self, status: Status) -> None:
-        """Does nothing: states are not posted."""
+        """See `Target`. Posts the state when it changes, if that is wanted."""
+        state = status.run, status.state, status.silent, status.warnings  # the reason may have figures that run on
+        if not self._states or state == self._told or self._now() < self._next_try:
+            return
+        body = json.dumps({"type": "status", **shown(status)}, ensure_ascii=False, separators=(",", ":"))
+        try:
+            self._post(body.encode(), {})
+        except (Refused, Unavailable):
+            self._next_try = self._now() + min(MOST_S, FIRST_S * 2 ** min(self._tries, 10))
+            self._tries += 1
+            raise
+        self._told, self._tries = state, 0
 
     def stop(self) -> None:
         """See `Target`."""

@@ -46,6 +46,7 @@ class Receiver:
         self.answers, self.most = deque(answers), most
         self.got: list[int] = []
         self.states: list[str] = []
+        self.refusals = 0
         self.stopped = False
 
     def deliver(self, alerts: Sequence[Alert]) -> int:
@@ -56,6 +57,9 @@ class Receiver:
         return answer
 
     def show_status(self, status: Status) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            raise Unavailable("not there")
         self.states.append(status.state)
 
     def stop(self) -> None:
@@ -125,6 +129,17 @@ def test_an_alert_that_is_refused_for_good_is_put_aside_and_the_next_delivered(t
     assert bridge.step(0) == 3 and target.got == [0, 2] and bridge.refused == 1 and len(ear.commits) == 1
     assert [json.loads(x)["seq"] for x in (tmp_path / "aside.jsonl").read_text().splitlines()] == [1]
     assert "set aside" in said.getvalue()
+
+
+def test_a_state_after_which_nothing_comes_is_passed_on_until_it_arrives(tmp_path: Path) -> None:
+    target = Receiver()
+    target.refusals = 3
+    bridge, _, _, said = made(tmp_path, [*alerts(1), replace(STATUS, state="offline")], target)
+    bridge.step(0)
+    assert target.states == [] and said.getvalue().count("state is not delivered yet: not there") == 1
+    for _ in range(4):
+        bridge.step(0)
+    assert target.states == ["offline"] * 2 and not target.refusals
 
 
 def test_states_gaps_and_broken_messages_are_said(tmp_path: Path) -> None:

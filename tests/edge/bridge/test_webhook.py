@@ -6,10 +6,12 @@ import contextlib
 import hashlib
 import hmac
 import io
+import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -19,7 +21,7 @@ from edge.bridge.webhook import Webhook, sign
 from edge.errors import SettingsError
 from edge.notices import Notices
 
-from .test_core import alerts
+from .test_core import STATUS, alerts
 
 
 class Hook:
@@ -69,6 +71,36 @@ def test_an_alert_is_posted_and_signed_as_documented(hook: Hook) -> None:
     assert (headers["X-Haad-Timestamp"], headers["X-Haad-Signature"]) == ("1234", f"sha256={expected}")
     Webhook(hook.url).deliver(alerts(1))
     assert "X-Haad-Signature" not in hook.got[1][1]
+
+
+def test_states_are_posted_when_they_change_if_asked_to(hook: Hook) -> None:
+    now = [1000.0]
+    target = Webhook(hook.url, b"secret", states=True, now=lambda: now[0])
+    overloaded = replace(STATUS, reason="overloaded: 812 of 900")
+    gone = replace(STATUS, silent=["gate"])
+    for status in (STATUS, STATUS, overloaded, gone, replace(gone, seconds=9.0)):
+        target.show_status(status)
+    bodies = [json.loads(body) for _, _, body in hook.got]
+    assert bodies == [
+        {"type": "status", "state": "online", "reason": "", "run": "r", "silent": silent, "warnings": []}
+        for silent in ([], ["gate"])
+    ]
+    assert hook.got[0][1]["X-Haad-Signature"] == sign(b"secret", "1000", hook.got[0][2])
+    assert "Idempotency-Key" not in hook.got[0][1]
+    Webhook(hook.url).show_status(STATUS)
+    assert len(hook.got) == 2, "nobody asked"
+
+    hook.codes = [503, 400]
+    offline = replace(STATUS, state="offline")
+    for kind, pause in ((Unavailable, 0.5), (Refused, 1.0)):
+        with pytest.raises(kind):
+            target.show_status(offline)
+        now[0] += pause * 0.9
+        target.show_status(offline)  # not yet tried again
+        now[0] += pause * 0.2
+    target.show_status(offline)
+    target.show_status(offline)
+    assert len(hook.got) == 5 and json.loads(hook.got[-1][2])["state"] == "offline"
 
 
 def test_the_signature_is_that_of_a_known_case() -> None:
