@@ -184,7 +184,7 @@ class Evidence:
         for path in self._root.glob("*.npz"):
             # Whatever else somebody keeps there stays.
             with contextlib.suppress(OSError):
-                if not re.fullmatch(r"[0-9a-f]{16}(-\d+)?", path.stem):
+                if not is_kept(path):
                     continue
                 found.append((path.stat().st_mtime, path))
         found.sort()
@@ -192,6 +192,11 @@ class Evidence:
         for k, (date, path) in enumerate(found):
             if k < over or date < oldest:
                 path.unlink(missing_ok=True)
+
+
+def is_kept(path: Path) -> bool:
+    """Whether a file's name is one that `Evidence` gives."""
+    return bool(re.fullmatch(r"[0-9a-f]{16}(-\d+)?\.npz", path.name))
 
 
 def prepare(root: Path) -> None:

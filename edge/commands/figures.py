@@ -6,13 +6,14 @@ The page is one HTML file. It loads nothing, and shows names from clip files as 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edge.clip import Clip
+from edge.commands.alike import Section
 from edge.skeleton import CORE15, PARENTS, Float, J
 
 RATE = 15.0
@@ -84,16 +85,14 @@ def figure(clip: Clip, title: str, notes: Sequence[str] = (), start: float = 0.0
     }
 
 
-def write_page(
-    title: str, groups: Mapping[str, Sequence[dict[str, Any]]], near: Sequence[dict[str, Any]], *, judged: bool
-) -> str:
-    """Make the page's HTML: clips by group, and the normal clips that they are shown beside (`near`)."""
+def write_page(title: str, sections: Sequence[Section], near: Sequence[dict[str, Any]], *, judged: bool) -> str:
+    """Make the page's HTML: clips by section, and the normal clips that they are shown beside (`near`)."""
     data = {
         "title": title,
         "names": CORE15,
         "parents": PARENTS,
         "judged": judged,
-        "groups": [{"name": name, "clips": list(clips)} for name, clips in groups.items()],
+        "groups": [{"name": x.name, "command": x.command, "clips": x.cards} for x in sections],
         "near": list(near),
     }
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

@@ -47,6 +47,14 @@ class Scores:
     near: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Whether a window's score is above 1, and if so the mean direction (D,) of the embeddings of such windows."""
+
+    over: bool = False
+    vector: Float | None = None
+
+
 class ClipJudge:
     """Judges clips by a support folder. Raises HaadError if the folder or the engine cannot be used."""
 
@@ -62,23 +70,26 @@ class ClipJudge:
         self.near: list[dict[str, Any]] = []
         self._known: dict[str, int | None] = {}
 
-    def __call__(self, clip: Clip, card: dict[str, Any], stream: str = "") -> bool:
-        """Add scores to a clip's card (see `figure`), and lines about them to its notes. True if one is above 1.
+    def __call__(self, clip: Clip, card: dict[str, Any], stream: str = "") -> Judged:
+        """Add scores to a clip's card (see `figure`), and lines about them to its notes.
 
         `stream` is where the clip was seen, if that is known: it decides which categories are normal.
         """
         scores = Scores()
         card["verdict"] = len(card["notes"])
-        card["notes"] += self._judge(clip, card["start"], stream, scores)
+        lines, vector = self._judge(clip, card["start"], stream, scores)
+        card["notes"] += lines
         card["scores"] = asdict(scores)
-        return scores.over
+        return Judged(scores.over, vector)
 
-    def _judge(self, clip: Clip, offset: float, stream: str, out: Scores) -> list[str]:
-        """Fill in a clip's scores; returns the lines that say what was found, in which time begins at `offset`."""
+    def _judge(self, clip: Clip, offset: float, stream: str, out: Scores) -> tuple[list[str], Float | None]:
+        """Fill in a clip's scores; returns the lines that say what was found, in which time begins at `offset`, and the
+        direction of `Judged`.
+        """
         m, s = self._manifest, self._settings
         starts, joints, visible = windows(clip, m.frames, m.seconds, s.stride)
         if not len(starts):
-            return [f"not judged: shorter than a window of {m.seconds:g} s"]
+            return [f"not judged: shorter than a window of {m.seconds:g} s"], None
         embedding, distance = run_all(self._engine, joints, visible)
         ends = starts + (m.frames - 1) * m.seconds / m.frames
         scored = self._score(ends, distance, stream)
@@ -86,7 +97,7 @@ class ClipJudge:
         out.end = [round(float(t), 3) for t in ends]
         out.score = [round(float(v), 3) if c else None for v, c in zip(scored.score, clear, strict=True)]
         if not clear.any():
-            return [f"not judged: fewer than {s.min_visible:.0%} of the joints are seen"]
+            return [f"not judged: fewer than {s.min_visible:.0%} of the joints are seen"], None
         k = int(np.where(clear, scored.score, -1).argmax())
         category = int(scored.category[k])
         nearest = f"{self.support.names[category]}/{self.support.nearest_clip(embedding[k], category)}"
@@ -94,7 +105,10 @@ class ClipJudge:
         lines = [f"highest score {scored.score[k]:.2f}, nearest to {nearest}"]
         if out.over and (why := self._why(out, joints[k], visible[k], category, float(starts[k]), offset)):
             lines.append(f"differs most: {why}")
-        return lines
+        if not out.over:
+            return lines, None
+        mean = embedding[clear & (scored.score > 1)].mean(0)
+        return lines, mean / max(float(np.linalg.norm(mean)), 1e-9)
 
     def _score(self, ends: NDArray[np.float64], distance: Float, stream: str) -> Scored:
         when = np.round(ends * SECOND).astype(np.int64)

@@ -79,7 +79,7 @@ def add(
 
 
 def accept(
-    alert: Annotated[str, typer.Argument(help="the alert's id, or its first characters")],
+    alerts: Annotated[list[str], typer.Argument(help="the alert's id, or its first characters; or several")],
     support: Support,
     category: Annotated[
         str | None, typer.Option(help="category to add it to; none: the nearest one, which the alert names")
@@ -93,7 +93,7 @@ def accept(
     seconds: Annotated[float | None, number("length of that part; none: up to the end", min=1)] = None,
     config: Config = None,
 ) -> None:
-    """Declare an alert normal: the movement behind it becomes an example of what is normal."""
+    """Declare an alert normal: the movement behind it becomes an example of what is normal. So for several alerts."""
     from edge.errors import SettingsError
     from edge.settings import load_settings
     from edge.support import library
@@ -105,7 +105,7 @@ def accept(
             fix="name it as for haad-edge run: --evidence DIR",
         )
     part = None if at is None and seconds is None else (at or 0.0, seconds)
-    version, placed = library.accept(support, alert, kept, category, part)
+    version, placed = library.accept(support, alerts, kept, category, part)
     for name in placed:
         say(str(support / name))
     _report(support, version)

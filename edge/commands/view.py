@@ -35,7 +35,8 @@ PAGE = b"<!doctype html"
 class Shown:
     """A movement on the page: its heading and title, and the second of the clip or recording at which it begins.
 
-    `stream` is where it was seen, '' if that is not known.
+    `stream` is where it was seen, '' if that is not known. For evidence: the name of the `alert`'s file, and `when` it
+    was, ns.
     """
 
     heading: str
@@ -43,6 +44,8 @@ class Shown:
     clip: Clip
     start: float
     stream: str
+    alert: str = ""
+    when: int | None = None
 
 
 def view(
@@ -56,7 +59,10 @@ def view(
     config: Config = None,
 ) -> None:
     """Write a page that shows movements as stick figures. With --support it also shows how they score, and why."""
+    import numpy as np
+
     from edge.bundle import open_bundle
+    from edge.commands.alike import NEAR, Row, sections
     from edge.commands.figures import figure, write_page
     from edge.errors import ClipError
     from edge.outputs import save_text
@@ -72,7 +78,7 @@ def view(
         judge = ClipJudge(support, model, s)
         for problem in judge.support.problems:
             say(problem, to=err)
-    groups: dict[str, list[tuple[int | None, float, dict[str, Any]]]] = {}
+    rows: dict[str, list[Row]] = {}
     count = over = 0
     for x in _found(paths, s, model.manifest.seconds, at):
         if count == MOST:
@@ -80,21 +86,19 @@ def view(
             say(f"only the first {MOST} movements are shown, up to {x.title}; to see others, name fewer{more}", to=err)
             break
         card = figure(x.clip, x.title, about(x.clip), x.start)
-        origin = _origin(x.clip)
-        over += judge(x.clip, card, x.stream) if judge else 0
+        judged = judge(x.clip, card, x.stream) if judge else None
+        over += judged is not None and judged.over
         count += 1
-        when = origin["from"] if "alert" in origin else None
-        groups.setdefault(x.heading, []).append((when, x.start, card))
-    if not groups:
+        row = Row(card, x.start, x.when, x.alert, judged.vector if judged else None)
+        rows.setdefault(x.heading, []).append(row)
+    if not rows:
         raise ClipError(f"{', '.join(map(str, paths))}: nothing to show", why="no clip and no track could be read")
     title = f"{count} movement{'s' * (count > 1)}"
     if judge:
         title += f" judged by {support}, {over} above the limit of normal"
-    for rows in groups.values():  # evidence is named by alert ids, which have no order
-        if all(when is not None for when, *_ in rows):
-            rows.sort(key=lambda row: row[:2])
-    cards = {heading: [card for *_, card in rows] for heading, rows in groups.items()}
-    save_text(output, write_page(title, cards, judge.near if judge else [], judged=judge is not None))
+    near = NEAR * float(np.median(judge.support.limit[: len(judge.support.names)])) if judge else 0.0
+    arranged = sections(rows, near, support)
+    save_text(output, write_page(title, arranged, judge.near if judge else [], judged=judge is not None))
     say(f"{output}: {title}; open it in a browser")
 
 
@@ -117,6 +121,7 @@ def _ready(output: Path) -> None:
 
 def _found(paths: list[Path], s: Settings, window: float, at: float) -> Iterator[Shown]:
     """Yield what files and folders hold to show, and name what cannot be read. Raises RecordingError."""
+    from edge.alerts.evidence import is_kept
     from edge.clip import iter_clips
     from edge.errors import ClipError
     from edge.recordings.playback import find_clips
@@ -139,16 +144,19 @@ def _found(paths: list[Path], s: Settings, window: float, at: float) -> Iterator
         except ClipError as e:
             say(f"left out: {e}", to=err)
             continue
+        if all(is_kept(f) for f in files):  # the newest alerts first, if there is not room for all
+            files.sort(key=lambda f: -f.stat().st_mtime if f.exists() else 0)
         for file, clip in iter_clips(files):
             if isinstance(clip, ClipError):
                 say(f"left out: {clip}", to=err)
                 continue
-            stream = str(_origin(clip).get("stream", ""))
+            origin = _origin(clip)
+            stream, of = str(origin.get("stream", "")), ("", None)
+            if "alert" in origin:
+                of = (_text(file.stem), origin["from"])
             for start, end in spans(clip.seconds, LONGEST_S, window):
                 title = _text(file.name) + (f" at {start:.0f} s" if clip.seconds > LONGEST_S else "")
-                yield Shown(
-                    _text(file.parent), title, clip.part(start, end), start, str(_origin(clip).get("stream", ""))
-                )
+                yield Shown(_text(file.parent), title, clip.part(start, end), start, stream, *of)
 
 
 def _origin(clip: Clip) -> dict[str, Any]:

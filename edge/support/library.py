@@ -43,7 +43,7 @@ def add(root: Path, category: str, clips: Sequence[tuple[str, Clip]], what: str 
                 old.append(there[digest])
             else:
                 placed.append(_free(files, f"{category}/{_plain(stem)}"))
-                files[placed[-1]] = digest
+                files[placed[-1]], there[digest] = digest, placed[-1]
         if clips and not placed:
             raise _there_already(root, old, category)
 
@@ -109,23 +109,30 @@ def rename(root: Path, old: str, new: str) -> Version:
 
 
 def accept(
-    root: Path, alert: str, kept: Path, category: str | None, part: tuple[float, float | None] | None = None
+    root: Path, alerts: Sequence[str], kept: Path, category: str | None, part: tuple[float, float | None] | None = None
 ) -> tuple[Version, list[str]]:
-    """Add the movement behind an alert to the category that was nearest to it, or to `category`.
+    """Add the movement behind alerts to the category that was nearest to them, or to `category`, as one version.
 
-    `kept` is the engine's evidence folder. `part`: only what begins at that second of the named file, or else of the
-    first one, and lasts so many seconds (None: to its end). Raises SupportError.
+    `kept` is the engine's evidence folder. `part`, of a single alert: only what begins at that second of the named
+    file, or else of the first one, and lasts so many seconds (None: to its end). Raises SupportError.
     """
     if not root.is_dir():
         raise SupportError(f"{root}: no such folder", fix="name the support folder of the engine that raised the alert")
-    found = evidence.find(kept, alert)
-    into = _bare(category) if category is not None else str(found[0][2]["category"])
-    id = found[0][2].get("alert", alert)
+    found = [evidence.find(kept, alert) for alert in alerts]
+    nearest = dict.fromkeys(str(files[0][2]["category"]) for files in found)
+    if category is None and len(nearest) > 1:
+        raise SupportError(
+            "these alerts are nearest to different categories", why=", ".join(nearest), fix="name one: --category NAME"
+        )
+    if part is not None and len(found) > 1:
+        raise SupportError("a part of several alerts", fix="with --at or --seconds name one alert")
+    into = _bare(category) if category is not None else next(iter(nearest))
     if part is None:
-        clips = [(f"alert_{path.stem}", clip) for path, clip, _ in found]
+        clips = [(f"alert_{path.stem}", clip) for files in found for path, clip, _ in files]
     else:
-        clips = [(f"alert_{found[0][0].stem}", _part(*found[0], *part))]
-    return add(root, into, clips, f"accepted {'' if part is None else 'a part of '}{id} as {into}")
+        clips = [(f"alert_{found[0][0][0].stem}", _part(*found[0][0], *part))]
+    ids = ", ".join(str(files[0][2].get("alert", alert)) for files, alert in zip(found, alerts, strict=True))
+    return add(root, into, clips, f"accepted {'' if part is None else 'a part of '}{ids} as {into}")
 
 
 def _part(path: Path, clip: Clip, about: Mapping[str, Any], at: float, seconds: float | None) -> Clip:

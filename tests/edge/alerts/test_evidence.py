@@ -216,14 +216,14 @@ def test_the_loop_hands_over_the_windows_of_its_alerts_and_accept_adds_them(tmp_
 
     root = tmp_path / "support"
     save_clip(root / "calm" / "0.npz", make_motion("walk", seconds=2))
-    version, placed = library.accept(root, alerts[0].id[:6], tmp_path / "e", None)
+    version, placed = library.accept(root, [alerts[0].id[:6]], tmp_path / "e", None)
     assert placed == [f"calm/alert_{alerts[0].id}.npz"] and alerts[0].id in version.what
     assert (load_clip(root / placed[0]).joints == clip.joints).all()
     assert json.loads(load_clip(root / placed[0]).source)["alert"] == alerts[0].id, "where it is from stays known"
     with pytest.raises(SupportError, match="nothing would change"):
-        library.accept(root, alerts[0].id, tmp_path / "e", "other")
+        library.accept(root, [alerts[0].id], tmp_path / "e", "other")
     library.undo(root, None)
-    _, placed = library.accept(root, alerts[0].id, tmp_path / "e", "other")
+    _, placed = library.accept(root, [alerts[0].id], tmp_path / "e", "other")
     assert placed[0].startswith("other/")
 
 
@@ -234,24 +234,46 @@ def test_a_part_of_what_was_kept_can_be_accepted_alone(tmp_path: Path) -> None:
     e.close()
     root = tmp_path / "support"
     save_clip(root / "calm" / "0.npz", make_motion("walk", seconds=2))
-    _, placed = library.accept(root, "aa11", tmp_path / "e", None, (2.5, None))
+    _, placed = library.accept(root, ["aa11"], tmp_path / "e", None, (2.5, None))
     assert placed == ["walk/alert_aa11.npz"] and load_clip(root / placed[0]).joints[-1, 3, 1] == 12
-    version, placed = library.accept(root, "aa11-2", tmp_path / "e", "fall", (0.5, 1.5))
+    version, placed = library.accept(root, ["aa11-2"], tmp_path / "e", "fall", (0.5, 1.5))
     assert placed == ["fall/alert_aa11-2.npz"] and version.what == "accepted a part of aa11 as fall"
     whole, cut = (load_clip(p) for p in (tmp_path / "e" / "aa11-2.npz", root / placed[0]))
     assert (cut.joints == whole.joints[12:49]).all() and cut.seconds == 1.5
     before, after = json.loads(whole.source), json.loads(cut.source)
     assert (after["from"] - before["from"], after["to"] - after["from"]) == (SECOND // 2, 1.5 * SECOND)
     assert after["alert"] == "aa11"
-    _, placed = library.accept(root, "aa11-2", tmp_path / "e", None, (1.0, None))
+    _, placed = library.accept(root, ["aa11-2"], tmp_path / "e", None, (1.0, None))
     assert (load_clip(root / placed[0]).joints == whole.joints[24:]).all()
     for at, seconds, there in ((2.5, None, "0.5"), (9.0, None, "0.0"), (2.1, 5.0, "0.9")):
         with pytest.raises(SupportError, match=rf"aa11-2\.npz: lasts 3\.0 s, so from {at:g} s on there are {there} s"):
-            library.accept(root, "aa11-2", tmp_path / "e", None, (at, seconds))
+            library.accept(root, ["aa11-2"], tmp_path / "e", None, (at, seconds))
     (name,) = [p.name for p, *_ in find(tmp_path / "e", "aa11-2")]
     assert name == "aa11-2.npz"
     with pytest.raises(SupportError, match="nothing is kept of alert aa11-3"):
         find(tmp_path / "e", "aa11-3")
+
+
+def test_several_alerts_are_accepted_as_one_version(tmp_path: Path) -> None:
+    e = Evidence(tmp_path / "e", RATE, 100, notices())
+    put(e, "aa11", 10, "walk")
+    put(e, "bb22", 20, "walk")
+    put(e, "cc33", 30, "sit")
+    e.close()
+    root = tmp_path / "support"
+    save_clip(root / "walk" / "0.npz", make_motion("walk", seconds=2))
+    version, placed = library.accept(root, ["bb22", "aa11", "bb22"], tmp_path / "e", None)
+    assert placed == ["walk/alert_bb22.npz", "walk/alert_aa11.npz"] and version.clips == 3
+    assert version.what == "accepted bb22, aa11, bb22 as walk"
+    with pytest.raises(SupportError, match="nearest to different categories: walk, sit → name one: --category"):
+        library.accept(root, ["aa11", "cc33"], tmp_path / "e", None)
+    with pytest.raises(SupportError, match="a part of several alerts"):
+        library.accept(root, ["aa11", "cc33"], tmp_path / "e", "both", (0.0, None))
+    with pytest.raises(SupportError, match="nothing is kept of alert dd44"):
+        library.accept(root, ["cc33", "dd44"], tmp_path / "e", "both")
+    assert not (root / "both").exists()
+    library.undo(root, None)
+    assert len(list((root / "walk").iterdir())) == 1
 
 
 def test_without_evidence_the_loop_keeps_nothing_and_asks_for_no_more(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_what_cannot_be_judged_says_why(folder: Path, tmp_path: Path) -> None:
         (hidden, "fewer than 40% of the joints are seen"),
     ):
         card: dict[str, Any] = {"notes": ["3 s"], "start": 0.0}
-        assert not judge(clip, card)
+        assert not judge(clip, card).over
         assert card["notes"][card["verdict"]] == f"not judged: {why}"
         assert not [v for v in card["scores"]["score"] if v is not None] and card["scores"]["near"] is None
 
@@ -226,7 +226,7 @@ def test_what_is_normal_elsewhere_is_not_what_a_movement_is_judged_by(folder: Pa
     clip = make_motion("walk", seconds=4, seed=6)
     for stream, over in (("gate", True), ("hall", False), ("", False)):
         card: dict[str, Any] = {"notes": [], "start": 0.0}
-        assert judge(clip, card, stream) is over, stream
+        assert judge(clip, card, stream).over is over, stream
 
 
 def test_evidence_is_shown_in_order_of_time_and_an_empty_folder_is_only_named(

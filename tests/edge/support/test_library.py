@@ -333,7 +333,7 @@ def test_damaged_history_is_named_and_old_versions_are_forgotten(root: Path, mon
 def test_an_alert_is_not_accepted_into_a_folder_that_is_not_there(tmp_path: Path) -> None:
     """A mistyped name would become a support folder that no engine watches."""
     with pytest.raises(SupportError, match="suport: no such folder"):
-        library.accept(tmp_path / "suport", "3f2a", tmp_path / "evidence", None)
+        library.accept(tmp_path / "suport", ["3f2a"], tmp_path / "evidence", None)
     assert list(tmp_path.iterdir()) == []
 
 
