@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -33,6 +34,8 @@ PATIENCE_S, POLL_S = 1.5, 0.02
 """Seconds after which waiting for the lock is announced, and seconds between attempts until then."""
 Files = dict[str, str]
 """Path within the folder → sha256 of the content."""
+_NAME, _SHA256 = re.compile(r"[^./\0][^/\0]*(/[^/\0]+\.npz|\.json)"), re.compile("[0-9a-f]{64}")
+"""What a version may list. Its file may come from elsewhere, with the folder: no path may lead out of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +281,15 @@ def _dump(version: Version) -> bytes:
 
 def _load(path: Path) -> Version:
     try:
-        return Version(**json.loads(path.read_bytes().decode(errors="surrogateescape")))
-    except (OSError, ValueError, TypeError, RecursionError) as e:
+        v = Version(**json.loads(path.read_bytes().decode(errors="surrogateescape")))
+        if [type(x) for x in (v.number, v.back, v.date, v.what)] != [int, int, str, str]:
+            raise ValueError("a field is of another type")
+        for name, digest in v.files.items():
+            os.fsencode(name)  # raises ValueError for text that no file name can be
+            if not (_NAME.fullmatch(name) and _SHA256.fullmatch(digest)):
+                raise ValueError(f"{name!r:.80} is no file of a support, or has no sha256")
+        return v
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as e:
         raise SupportError(
             f"{path}: cannot be read as a version of the support",
             why=str(e),
