@@ -24,13 +24,18 @@ from pathlib import Path
 from edge.errors import HaadError, SettingsError
 from edge.journal.lock import FileLock
 from edge.journal.trim import Bounds, trim
+from edge.wire import COUNT_LIMIT
 
 FORMAT = 1
 APPLICATION = int.from_bytes(b"haad", "big")
 """Marks the file as ours in its header; another program's database is not touched."""
 BUSY_S = 5.0
 _HEAD = b"SQLite format 3\0"
+_WRONG = (sqlite3.Error, TypeError, ValueError, KeyError, OverflowError)
+"""What a damaged file raises: errors of SQLite, or of its values, which may be of any type and size."""
 _OWNER = "PRAGMA application_id"
+_BLOB = "typeof(message) = 'blob'"
+"""In a damaged file a message may be anything."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS alert (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, message BLOB NOT NULL);
@@ -84,6 +89,8 @@ class Journal:
         self.path, self.note, self._bounds, self._now = path, "", bounds, now
         self._reading = threading.Lock()
         self.id, self.next = "", 0
+        self._db: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
         if is_another_file(path):  # before any file is created beside it
             raise SettingsError(
                 f"journal {path}: not a journal, and not touched",
@@ -108,9 +115,8 @@ class Journal:
             raise
 
     def _failed(self, verb: str, e: Exception) -> JournalError:
-        damaged = isinstance(e, sqlite3.Error) and any(
-            s in str(e) for s in ("malformed", "not a database", "no such table", "no such column", "datatype mismatch")
-        )
+        texts = "malformed", "not a database", "no such table", "no such column", "datatype mismatch"
+        damaged = not isinstance(e, OSError) and (not isinstance(e, sqlite3.Error) or any(s in str(e) for s in texts))
         fix = "free space on that disk" if "full" in str(e) else "name a writable place: --journal PATH"
         return JournalError(
             f"journal {self.path}: cannot {verb}", why=str(e), fix="" if damaged else fix, damaged=damaged
@@ -118,47 +124,47 @@ class Journal:
 
     def _open(self, id: str, first: int) -> None:
         """Open the file. If there is none, create it with this id ("": a new one) and `first` as its next number."""
-        self._db: sqlite3.Connection | None = None
         try:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))  # for the owner only: alerts are about people
-            self._db = db = self._connect()
-            (tables,), (owner,) = (db.execute(q).fetchone() for q in ("SELECT count(*) FROM sqlite_master", _OWNER))
-            if tables and owner != APPLICATION:
-                raise SettingsError(
-                    f"journal {self.path}: another program's database", fix="name another file: --journal PATH"
-                )
-            if owner != APPLICATION:
-                db.execute(f"{_OWNER}={APPLICATION}")
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute(f"PRAGMA journal_size_limit={4 << 20}")
-            with self._transaction(db):
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    db.execute(statement)
-                for key, value in (("format", FORMAT), ("id", id or uuid.uuid4().hex[:12]), ("next", first)):
-                    db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
-            meta = dict(db.execute("SELECT key, value FROM meta"))
-            if meta["format"] != FORMAT:
-                raise JournalError(
-                    f"journal {self.path}: has format {meta['format']}",
-                    why=f"this version reads and writes format {FORMAT}",
-                    fix="move it away, or name another file: --journal PATH",
-                )
-            # Id and numbers first: if the rest cannot be read, a new file continues with them.
-            (last,) = db.execute("SELECT max(seq) FROM alert").fetchone()
-            self.next = max(int(meta["next"]), -1 if last is None else last + 1)
-            self.id = str(meta["id"])
-            count, size, at = db.execute(
-                "SELECT count(*), coalesce(sum(length(message)), 0), max(at) FROM alert"
-            ).fetchone()
-            self.rows, self.size, self._at = int(count), int(size), int(at or 0)
-        except (sqlite3.Error, OSError, ValueError, TypeError, KeyError) as e:
-            self._shut()
+            with contextlib.ExitStack() as stack:
+                db = self._connect()
+                stack.callback(db.close)
+                (tables,), (owner,) = (db.execute(q).fetchone() for q in ("SELECT count(*) FROM sqlite_master", _OWNER))
+                if tables and owner != APPLICATION:
+                    raise SettingsError(
+                        f"journal {self.path}: another program's database", fix="name another file: --journal PATH"
+                    )
+                if owner != APPLICATION:
+                    db.execute(f"{_OWNER}={APPLICATION}")
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=FULL")
+                db.execute(f"PRAGMA journal_size_limit={4 << 20}")
+                with self._transaction(db):
+                    for statement in filter(str.strip, _SCHEMA.split(";")):
+                        db.execute(statement)
+                    for key, value in (("format", FORMAT), ("id", id or uuid.uuid4().hex[:12]), ("next", first)):
+                        db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, value))
+                meta = dict(db.execute("SELECT key, value FROM meta"))
+                if meta["format"] != FORMAT:
+                    raise JournalError(
+                        f"journal {self.path}: has format {meta['format']}",
+                        why=f"this version reads and writes format {FORMAT}",
+                        fix="move it away, or name another file: --journal PATH",
+                    )
+                # Id and numbers first: if the rest cannot be read, a new file continues with them.
+                (last,) = db.execute("SELECT max(seq) FROM alert").fetchone()
+                following = max(int(meta["next"]), -1 if last is None else last + 1)
+                if not 0 <= following < COUNT_LIMIT:
+                    raise ValueError(f"its next number is {following}")
+                self.id, self.next = str(meta["id"]), following
+                count, size, at = db.execute(
+                    "SELECT count(*), coalesce(sum(length(message)), 0), max(at) FROM alert"
+                ).fetchone()
+                self.rows, self.size, self._at = int(count), int(size), int(at or 0)
+                stack.pop_all()
+        except (*_WRONG, OSError) as e:
             raise self._failed("open", e) from None
-        except BaseException:
-            self._shut()
-            raise
-        self._reader: sqlite3.Connection | None = None
+        self._db = db  # only now may others read
 
     def _connect(self, mode: str = "rw") -> sqlite3.Connection:
         return sqlite3.connect(
@@ -220,7 +226,7 @@ class Journal:
                     db.execute("INSERT OR REPLACE INTO meta VALUES ('hole', ?)", (hole,))
                 rows, size = self.rows + len(entries), self.size + sum(len(e.message) for e in entries)
                 rows, size = trim(db, self._bounds, rows, size, at, entries[-1].seq + 1)
-        except sqlite3.Error as e:
+        except _WRONG as e:
             raise self._failed("write", e) from None
         self.rows, self.size, self._at, self.next = rows, size, at, entries[-1].seq + 1
 
@@ -233,7 +239,7 @@ class Journal:
             assert self._db
             with self._transaction(self._db):
                 rows, size = trim(self._db, self._bounds, self.rows, self.size, at, self.next)
-        except sqlite3.Error as e:
+        except _WRONG as e:
             raise self._failed("write", e) from None
         self.rows, self.size = rows, size
 
@@ -241,7 +247,7 @@ class Journal:
         """The newest message of each alert that was raised and has not ended. Raises JournalError."""
         assert self._db
         try:
-            return [bytes(m) for (m,) in self._db.execute("SELECT message FROM standing ORDER BY id")]
+            return [m for (m,) in self._db.execute(f"SELECT message FROM standing WHERE {_BLOB} ORDER BY id")]
         except sqlite3.Error as e:
             raise self._failed("read", e) from None
 
@@ -265,8 +271,10 @@ class Journal:
                     (high,) = self._reader.execute("SELECT max(seq) FROM alert").fetchone()
                     meta = dict(self._reader.execute("SELECT key, value FROM meta"))
                     following = max(int(meta["next"]), -1 if high is None else high + 1)
+                    thinned, hole = int(meta.get("thinned", 0)), int(meta.get("hole", 0))
                     rows = self._reader.execute(
-                        "SELECT seq, message FROM alert WHERE seq >= ? ORDER BY seq LIMIT ?", (since, count)
+                        f"SELECT seq, message FROM alert WHERE seq >= ? AND {_BLOB} ORDER BY seq LIMIT ?",
+                        (since, count),
                     )
                     for seq, message in rows:
                         found.append((seq, message))
@@ -275,9 +283,9 @@ class Journal:
                             break
                 finally:
                     self._reader.execute("ROLLBACK")
-            except sqlite3.Error as e:
+            except _WRONG as e:
                 raise self._failed("read", e) from None
-        first, thinned, hole = following if low is None else low, int(meta.get("thinned", 0)), int(meta.get("hole", 0))
+        first = following if low is None else low
         # Numbers that never reached the disk (a hole) must not pass for deleted updates: `first` is then the last hole.
         return found, max(first, hole) if hole < thinned else first, following, thinned
 
@@ -301,8 +309,8 @@ class Journal:
 
     def _shut(self) -> None:
         with self._reading, contextlib.suppress(sqlite3.Error):
-            if getattr(self, "_reader", None):
-                self._reader.close()  # type: ignore[union-attr]
+            if self._reader:
+                self._reader.close()
             self._reader = None
         with contextlib.suppress(sqlite3.Error):
             if self._db:

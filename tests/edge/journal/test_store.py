@@ -144,6 +144,63 @@ def test_a_new_file_that_could_not_be_begun_is_not_taken_for_a_damaged_one(tmp_p
     journal.close()
 
 
+def test_a_file_that_is_just_being_begun_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A subscriber may ask at any moment, also while a damaged file is being replaced by a new one."""
+    journal, transaction, asked = Journal(tmp_path / "j.db"), Journal._transaction, []
+
+    def ask(db: sqlite3.Connection) -> contextlib.AbstractContextManager[None]:
+        with pytest.raises(JournalError, match="not open") as e:
+            held(journal)
+        asked.append(e.value.damaged)
+        return transaction(db)
+
+    monkeypatch.setattr(Journal, "_transaction", staticmethod(ask))
+    journal.start_new_file()
+    assert asked == [False] and held(journal) == []
+    journal.close()
+
+
+@pytest.mark.parametrize("value", [None, 5, "text"])
+def test_a_message_that_is_none_stops_neither_the_start_nor_the_replay(tmp_path: Path, value: object) -> None:
+    journal = Journal(tmp_path / "j.db")
+    journal.append([entry(0), entry(1, "b"), entry(2, "c")])
+    assert journal._db
+    journal._db.executescript("DROP TABLE alert; CREATE TABLE alert (seq INTEGER PRIMARY KEY, at, message);")
+    journal._db.executescript("DROP TABLE standing; CREATE TABLE standing (id PRIMARY KEY, message);")
+    for n, message in enumerate([b"0", value, b"2"]):
+        journal._db.execute("INSERT INTO alert VALUES (?, 0, ?)", (n, message))
+        journal._db.execute("INSERT INTO standing VALUES (?, ?)", (str(n), message))
+    assert (held(journal), journal.standing()) == ([0, 2], [b"0", b"2"])
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE meta SET value = x'00' WHERE key = 'next'",
+        "UPDATE meta SET value = 9223372036854775807 WHERE key = 'next'",
+        "UPDATE meta SET value = 1e999 WHERE key = 'next'",
+        "DELETE FROM meta WHERE key = 'id'; INSERT INTO meta VALUES (x'6964', 1)",
+        "INSERT INTO meta VALUES ('thinned', 'x')",
+        "UPDATE alert SET at = x'00'",
+    ],
+)
+def test_values_that_were_never_written_are_damage_wherever_they_are_met(tmp_path: Path, damage: str) -> None:
+    journal = Journal(tmp_path / "j.db")
+    journal.append([entry(0)])
+    assert journal._db
+    journal._db.executescript(damage)
+    for work in (lambda: journal.append([entry(1)]), lambda: held(journal), journal.tidy):
+        try:
+            work()
+        except JournalError as e:
+            assert e.damaged
+    journal.close()
+    with contextlib.closing(Journal(tmp_path / "j.db")) as again:
+        again.append([entry(again.next)])
+        assert again.next < 9
+
+
 def test_a_full_disk_writes_all_of_a_batch_or_nothing(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.db")
     journal.append([entry(0)])
