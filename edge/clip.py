@@ -168,7 +168,9 @@ def _read_npz(path: IO[bytes]) -> dict[str, NDArray[Any]]:
                 raise ValueError(f"'{key}' unpacks to more than {MAX_FILE_BYTES >> 20} MiB")
             with z.open(name) as f:
                 try:
-                    fields[key] = np.lib.format.read_array(f, allow_pickle=False)
+                    fields[key] = found = np.lib.format.read_array(f, allow_pickle=False)
+                    if found.dtype.kind == "U":  # numpy would make text of any numbers, which crashes Python later
+                        found.tobytes().decode("utf-32-be" if found.dtype.str[0] == ">" else "utf-32-le")
                 except Exception as e:
                     raise ValueError(f"'{key}': {e}") from None
     return fields

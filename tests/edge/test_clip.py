@@ -243,10 +243,11 @@ def test_files_that_are_no_clip_are_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["joints", "fps", "layout", "visible", "subject", "source"])
-def test_a_field_that_is_no_array_is_refused_by_name(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize("head", ["", "{'descr': '<U2', 'fortran_order': False, 'shape': (1,)}\n"], ids=["", "no text"])
+def test_a_field_that_is_no_array_is_refused_by_name(tmp_path: Path, key: str, head: str) -> None:
     np.savez(tmp_path / "a.npz", **{k: v for k, v in fields(visible=np.ones((20, 15))).items() if k != key})
     with zipfile.ZipFile(tmp_path / "a.npz", "a") as z:
-        z.writestr(f"{key}.npy", b"not an array")
+        z.writestr(f"{key}.npy", b"\x93NUMPY\1\0" + bytes([len(head), 0]) + head.encode() + b"\xff" * 8)
     with pytest.raises(ClipError, match=f"a.npz.*'{key}'"):
         load_clip(tmp_path / "a.npz")
 
