@@ -311,7 +311,7 @@ def read_refined(root: Path, names: list[str], model: str) -> FolderCalibration:
         factors = np.append(levels, threshold)
         if not (np.isfinite(factors).all() and (factors > 0).all()):
             raise ValueError("a factor is not a positive number")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         return FolderCalibration(none, problems=[f"{path}: not used: not a calibration: {e} → {again}"])
     return FolderCalibration(levels, threshold, data)
 

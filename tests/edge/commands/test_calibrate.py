@@ -132,6 +132,7 @@ def test_a_short_recording_is_refused(support: Path, tmp_path: Path, engine: Eng
         {"threshold": -1},
         {"threshold": "high"},
         {"threshold": float("inf")},
+        {"threshold": 10**400},
         {"levels": 3},
         {"levels": {"walk": "x"}},
     ],
