@@ -139,7 +139,7 @@ def _floats(value: Any, shape: tuple[int, ...], key: str) -> Float:
         # Check before numpy sees it: of texts it would make an array as wide as the longest.
         if not _numbers(value, len(shape)):
             raise TypeError
-        with np.errstate(over="ignore"):  # beyond float32 becomes infinite, and is masked like other bad coordinates
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite or NaN: masked like other bad coordinates
             array = np.asarray(value, np.float64).astype(np.float32)
     except (TypeError, ValueError, OverflowError):
         raise WireError(f"field_{key}", f"'{key}' is neither a float32 blob nor lists of numbers") from None
@@ -213,7 +213,7 @@ def _pose(stream: str, m: Mapping[str, Any], limits: Limits, wall: Callable[[], 
     if seen is not None and (seen > CONFIDENT).any():
         raise WireError(
             "field_visible",
-            f"'visible' reaches {np.nanmax(seen):g}",
+            f"'visible' reaches {seen[seen > CONFIDENT].max():g}",
             why="it is a confidence from 0 to 1",
             fix="divide percentages by 100",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tracemalloc
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -211,3 +212,17 @@ def test_a_list_of_one_long_text_and_many_empty_ones_is_refused_before_it_become
     for texts in ([[["1", "2", "3"]] * 15], [[[True, 1, 2]] * 15]):
         with pytest.raises(WireError, match="joints"):
             decode_pose([b"pose/x\0" + msgpack.packb({**m, "ids": [1], "joints": texts, "visible": None})], Limits())
+
+
+SIGNALLING = np.array([0x7F800001], "<u4")  # a NaN that numpy warns of wherever it meets one
+
+
+def test_no_value_makes_numpy_warn() -> None:
+    """A warning would be printed with a line of our source, as if it were a fault of ours."""
+    visible = np.full(15, 88, "<f4")
+    visible[:1] = SIGNALLING.view("<f4")
+    lists = msgpack.packb([[[0.5] * 3] * 15]).replace(msgpack.packb(0.5), b"\xcb\x7f\xf0" + bytes(5) + b"\1", 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "reaches 88" in str(refused(packed(visible=visible.tobytes())))
+        assert isinstance(outcome([packed(joints="HERE")[0].replace(msgpack.packb("HERE"), lists)]), PoseFrame)
