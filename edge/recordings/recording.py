@@ -138,7 +138,7 @@ class Reader:
                 if length <= MAX_MESSAGE and len(message) < length:
                     self.problem = f"{self.path}: cut off at byte {at:,}"
                     return
-                if length > MAX_MESSAGE or checksum(arrival, message) != crc:
+                if length > MAX_MESSAGE or checksum(arrival, message) != crc or arrival < 0:
                     self.problem = f"{self.path}: damaged at byte {at:,}; the rest is not read"
                     return
                 yield Recorded(arrival, message)

@@ -69,6 +69,15 @@ def test_a_damaged_recording_gives_what_came_before(
     assert str(path) in reader.problem or not reader.problem
 
 
+def test_an_arrival_before_1970_is_damage(tmp_path: Path) -> None:
+    """A message without a time gets that of its arrival; the distance of two such times must fit 64 bits."""
+    with write(tmp_path / "x") as f:
+        f.add([MESSAGES[0][1]], 5)
+        f.add([MESSAGES[0][1]], -(2**63))
+    reader = read(tmp_path / "x")
+    assert list(reader) == MESSAGES[:1] and "damaged" in reader.problem
+
+
 @pytest.mark.parametrize("in_time", [True, False])
 def test_a_full_disk_is_an_error_with_the_files_name_and_what_fitted_can_be_read(tmp_path: Path, in_time: bool) -> None:
     """Whether a message finds out, or only the end of the recording."""
