@@ -281,10 +281,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as e:
         raise SettingsError(f"{path}: cannot be read", why=e.strerror or str(e), fix="--config FILE.yaml") from None
-    except (ValueError, yaml.YAMLError) as e:
-        raise SettingsError(f"{path}: cannot be read as YAML", why=str(e)) from None
     except RecursionError:
         raise SettingsError(f"{path}: cannot be read as YAML", why="it is nested too deeply") from None
+    except Exception as e:  # PyYAML raises many kinds over a value that is not of its tag's type
+        raise SettingsError(f"{path}: cannot be read as YAML", why=str(e)) from None
     if not isinstance(value, dict) or any(not isinstance(k, str) for k in value):
         raise SettingsError(f"{path}: must be 'name: value' lines, one setting each")
     return value

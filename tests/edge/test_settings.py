@@ -205,7 +205,7 @@ def test_a_name_like_no_other_gets_no_guess() -> None:
     "text",
     [
         *("a: [1", "- stride\n", "5\n", "stride\n", "1: 2\n", "a: 2024-13-45\n", "\tstride: 1\n"),
-        *("a: !!python/none 1", "a: " + "[" * 3000),
+        *("a: !!python/none 1", "a: " + "[" * 3000, "a: !!bool x", "a: !!timestamp x"),
     ],
     ids=lambda text: text[:12],
 )
