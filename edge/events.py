@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from edge.errors import SettingsError, WireError
-from edge.wire import VERSION, Limits, join, show, split, unpack
+from edge.wire import COUNT_LIMIT, VERSION, Limits, join, show, split, unpack
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +185,8 @@ def decode_event(parts: Sequence[bytes]) -> Event:
         columns = (x.track, x.end, x.score, x.distance, x.category) if isinstance(x, Scores) else ()
         if len({len(c) for c in columns}) > 1:
             raise TypeError("columns of different lengths")
+        if not all(0 <= n < COUNT_LIMIT for n in (x.seq, x.alert_seq if isinstance(x, Status) else 0)):
+            raise TypeError("a number that is no count")
         return x
     except (KeyError, TypeError) as e:
         raise WireError("event", f"an incomplete {kind.__name__} message", why=repr(e)) from None

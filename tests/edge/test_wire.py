@@ -287,6 +287,14 @@ def test_every_field_of_an_event_is_of_its_type(event: Event, key: str) -> None:
         decode_event([join(topic, m)])
 
 
+@pytest.mark.parametrize("number", [-1, 2**62, 2**64 - 1])
+def test_an_event_whose_number_is_no_count_is_refused(number: int) -> None:
+    """Whoever follows alerts asks for the next number, and writes it to the cursor."""
+    for event in (replace(ALARM, seq=number), replace(SCORED, seq=number), replace(STATE, alert_seq=number)):
+        with pytest.raises(WireError, match="no count"):
+            decode_event([encode_event(event)])
+
+
 def test_columns_of_scores_are_of_one_length_and_a_missing_list_is_empty() -> None:
     m = {"v": 1, **asdict(SCORED)}
     del m["unclear"]
