@@ -30,7 +30,7 @@ from edge.ingest.posture import NONE, POSTURE_RULE, SEE, clip_cues, faults
 from edge.score import NO_TRANSITIONS, level_of, margin_of
 from edge.skeleton import Float
 from edge.support.cache import FeatureCache
-from edge.support.history import reading
+from edge.support.history import content, reading
 from edge.support.transitions import RULE as TRANSITION_RULE
 from edge.support.transitions import TransitionPlan, chosen, paired, repeated, transition_windows
 
@@ -293,7 +293,7 @@ def read_refined(root: Path, names: list[str], model: str) -> FolderCalibration:
     """Read the folder's calibration.json; factors of 1 if there is none, or if it cannot be used."""
     path, none = root / REFINED, np.ones(len(names))
     try:
-        data = path.read_bytes()
+        data = content(path)
     except FileNotFoundError:
         return FolderCalibration(none)
     except OSError as e:

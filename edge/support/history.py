@@ -13,6 +13,7 @@ reader inside `reading` sees the folder as it was before a change or after it, a
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -238,7 +239,7 @@ class History:
         before = self.current()
         for name, digest in version.files.items():
             if before.get(name) != digest:
-                replace_file(self.root / name, (self._home / "objects" / digest).read_bytes())
+                replace_file(self.root / name, content(self._home / "objects" / digest))
         for name in before.keys() - version.files.keys():
             path = self.root / name
             path.unlink(missing_ok=True)
@@ -263,6 +264,13 @@ class History:
         return self._home / "versions" / f"{number:06}.json"
 
 
+def content(path: Path) -> bytes:
+    """A file's bytes. Raises OSError, also for a pipe or a device, which may have no end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return path.read_bytes()
+
+
 def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as f:
@@ -281,7 +289,7 @@ def _dump(version: Version) -> bytes:
 
 def _load(path: Path) -> Version:
     try:
-        v = Version(**json.loads(path.read_bytes().decode(errors="surrogateescape")))
+        v = Version(**json.loads(content(path).decode(errors="surrogateescape")))
         if [type(x) for x in (v.number, v.back, v.date, v.what)] != [int, int, str, str]:
             raise ValueError("a field is of another type")
         for name, digest in v.files.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from edge.clip import save_clip
 from edge.errors import SupportError
 from edge.motion import make_motion
 from edge.support import history, library
+from edge.support.enrol import read_refined
 
 DIGEST = hashlib.sha256(b"mine").hexdigest()
 VERSION: dict[str, Any] = {"number": 9, "date": "", "what": "", "back": 1, "files": {"walk/0.npz": DIGEST}}
@@ -60,6 +62,15 @@ def test_a_version_with_a_field_of_another_type_is_refused_by_its_file(root: Pat
     (root / history.FOLDER / "versions" / "000009.json").write_text(json.dumps({**VERSION, **change}))
     with pytest.raises(SupportError, match=r"000009\.json"):
         library.versions(root)
+
+
+def test_a_pipe_or_a_device_in_place_of_a_file_is_refused_and_not_waited_for(root: Path) -> None:
+    os.mkfifo(root / history.FOLDER / "pending.json")
+    with pytest.raises(SupportError, match=r"pending\.json.*not a regular file"), history.reading(root):
+        pass
+    (root / "calibration.json").symlink_to("/dev/zero")
+    found = read_refined(root, ["walk"], "")
+    assert "calibration.json: not used: cannot be read (it is not a regular file)" in found.problems[0]
 
 
 def save_another(root: Path) -> Path:
