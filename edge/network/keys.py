@@ -82,15 +82,18 @@ def _known(peers: Path) -> set[bytes]:
 
 
 def _public(path: Path) -> bytes:
+    return _load(path, "public key", "copy it again from the other side's own.key")[0]
+
+
+def _load(path: Path, what: str, fix: str) -> tuple[bytes, bytes | None]:
     try:
-        key = zmq.auth.load_certificate(path)[0]
-        if len(z85.decode(key)) != KEY_BYTES:
-            raise ValueError(f"{key!r} is not of {KEY_BYTES} bytes")
-        return key
-    except (OSError, ValueError) as e:
-        raise SettingsError(
-            f"{path}: not a usable public key", why=str(e), fix="copy it again from the other side's own.key"
-        ) from None
+        public, secret = zmq.auth.load_certificate(path)
+        for key in (public, secret):
+            if key is not None and len(z85.decode(key)) != KEY_BYTES:
+                raise ValueError(f"a key in it is not of {KEY_BYTES} bytes")
+        return public, secret
+    except Exception as e:  # pyzmq raises many kinds over a damaged file
+        raise SettingsError(f"{path}: not a usable {what}", why=f"{type(e).__name__}: {e}", fix=fix) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +141,7 @@ def open_keys(root: Path | str | None) -> Keys | None:
             why="--keys names the folder of one side, engine/ or client/",
             fix="haad-edge keys DIR makes both folders",
         )
-    path = root / f"{OWN}.key_secret"
-    try:
-        public, secret = zmq.auth.load_certificate(path)
-    except (OSError, ValueError) as e:
-        raise SettingsError(f"{path}: not a usable key pair", why=str(e), fix="haad-edge keys DIR makes one") from None
+    public, secret = _load(root / f"{OWN}.key_secret", "key pair", "haad-edge keys DIR makes one")
     if secret is None or not any((root / PEERS).glob("*.key")):
         raise SettingsError(
             f"{root}: no secret key, or no public key in {PEERS}/", fix="haad-edge keys DIR makes both sides"

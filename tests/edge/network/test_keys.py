@@ -234,7 +234,11 @@ def test_an_incomplete_folder_is_refused_by_name(folders: tuple[Path, Path], tmp
     assert open_keys(None) is None
     with pytest.raises(SettingsError, match=r"own\.key_secret"):
         open_keys(tmp_path)
-    (tmp_path / "own.key_secret").write_bytes((folders[0] / "own.key_secret").read_bytes())
+    own = (folders[0] / "own.key_secret").read_bytes()
+    (tmp_path / "own.key_secret").write_bytes(own.replace(b'secret-key = "', b'secret-key = "|'))
+    with pytest.raises(SettingsError, match=r"own\.key_secret: not a usable key pair"):
+        open_keys(tmp_path)
+    (tmp_path / "own.key_secret").write_bytes(own)
     with pytest.raises(SettingsError, match="no public key in peers"):
         open_keys(tmp_path)
 
@@ -249,10 +253,19 @@ def test_who_connects_knows_one_key_of_the_other_side(folders: tuple[Path, Path]
         keys.secure(socket, "connect")
 
 
-def test_a_file_half_written_lets_nobody_in_and_keeps_nobody_out(tmp_path: Path) -> None:
+HALVES = [
+    "metadata\n",
+    "curve\n    public-key",
+    f'curve\n    public-key = "{"|" * 40}"',
+    f'curve\n    public-key = "{"#" * 40}"',
+]
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_a_file_half_written_lets_nobody_in_and_keeps_nobody_out(tmp_path: Path, half: str) -> None:
     public = zmq.auth.load_certificate(Path(zmq.auth.create_certificates(tmp_path, "whole")[0]))[0]
     for name in ("a_half", "z_half"):
-        (tmp_path / f"{name}.key").write_text("metadata\n")
+        (tmp_path / f"{name}.key").write_text(half)
     told: list[str] = []
     check = _PeerCheck(set(), tmp_path, told.append)
     assert not check.callback("haad", b"x" * 40) and check.callback("haad", public)
