@@ -109,11 +109,14 @@ class _PeerCheck:
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether a public key (z85) is admitted, also if it was added to the folder since the start."""
         if key not in self.known:
-            for path in self.peers.glob("*.key"):
-                try:
-                    self.known.add(_public(path))
-                except SettingsError as e:  # a file half written or damaged: the other keys still count
-                    self.tell(str(e))
+            try:
+                for path in self.peers.glob("*.key"):
+                    try:
+                        self.known.add(_public(path))
+                    except SettingsError as e:  # a file half written or damaged: the other keys still count
+                        self.tell(str(e))
+            except OSError as e:  # too many open files, for example; an error here would end the thread that asks
+                self.tell(f"{self.peers}: cannot be listed: {e.strerror}")
         if key not in self.known and len(self.strangers) < STRANGERS:
             self.strangers.add(key)
         if key in self.strangers - self.known:

@@ -272,6 +272,19 @@ def test_a_file_half_written_lets_nobody_in_and_keeps_nobody_out(tmp_path: Path,
     assert [name in "".join(told) for name in ("a_half.key", "z_half.key", "whole.key")] == [True, True, False]
 
 
+def test_a_folder_of_peers_that_cannot_be_listed_lets_in_whom_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, pattern: str) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    told: list[str] = []
+    check = _PeerCheck({b"y" * 40}, tmp_path, told.append)
+    monkeypatch.setattr(Path, "glob", full)
+    assert not check.callback("haad", b"x" * 40) and check.callback("haad", b"y" * 40)
+    assert f"{tmp_path}: cannot be listed: Too many open files" in told
+
+
 def test_who_makes_a_new_key_for_each_try_does_not_fill_the_log(tmp_path: Path) -> None:
     told: list[str] = []
     check = _PeerCheck(set(), tmp_path, told.append)
