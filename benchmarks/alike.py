@@ -14,9 +14,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from edge.alerts.alike import NEAR, alike
 from edge.bundle import Bundle, open_bundle
 from edge.clip import save_clip
-from edge.commands.alike import NEAR, alike
 from edge.commands.judged import windows
 from edge.engine import Engine, embed, open_engine
 from edge.support.cache import FeatureCache

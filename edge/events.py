@@ -25,8 +25,9 @@ class Alert:
 
     `score` is the newest score, `peak` the highest so far; 1.0 is the limit of normal. `joints` are those whose hiding
     brings the window nearest to normal, strongest first; `moment` is the stretch of capture time whose hiding does the
-    same (from, to; empty: none). `clip` is the support clip that came nearest, a file of `category`. `seq` counts alert
-    messages without a gap: within `journal`, which outlives the process, or without one within `run`, this process.
+    same (from, to; empty: none). `clip` is the support clip that came nearest, a file of `category`. `like` is the id
+    of an earlier alert of the stream with the same kind of movement (empty: none). `seq` counts alert messages without
+    a gap: within `journal`, which outlives the process, or without one within `run`, this process.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Alert:
     journal: str = ""
     clip: str = ""
     moment: tuple[int, ...] = ()
+    like: str = ""
 
     @property
     def row(self) -> str:

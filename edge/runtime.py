@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from edge.alerts.alike import Earlier, near_of
 from edge.alerts.announce import Announcer, Cause
 from edge.alerts.book import Change
 from edge.alerts.evidence import AlertWindow, Evidence
@@ -93,7 +94,7 @@ class Runtime:
         self.windows = Windows(spec, s.max_tracks, s.max_streams)
         self.judge = Judge(s, bundle.calibration(), s.max_tracks, self.windows)
         self.book = self.judge.book
-        self.announcer = Announcer(sink, self.windows)
+        self.announcer, self._earlier = Announcer(sink, self.windows), Earlier()
         self.announcer.threshold = self.book.threshold
         limits = Limits(s.max_message_bytes, s.max_people)
         self._decode = Decoder(limits, s.min_confidence, self._refuse, lambda: self.wall())
@@ -203,7 +204,9 @@ class Runtime:
         else:
             clip = self.support.nearest_clip(why.embedding, category)
             moment = tuple(c.end - round(ago * SECOND) for ago in why.moment or ())
-            cause = Cause(cause.category, clip, why.joints, moment)
+            stream, _ = self.windows.who(c.slot)
+            like = self._earlier.like(stream, c.id, why.embedding, self._near)
+            cause = Cause(cause.category, clip, why.joints, moment, like)
         self.announcer.cause(c.slot, cause)
 
     def _keep_window(self, c: Change, joints: Float, visible: Float) -> None:
@@ -329,6 +332,7 @@ class Runtime:
     def _swap(self, support: SupportSet) -> None:
         self.engine.bind(support.features, support.mask)
         self.support, trouble = support, self.judge.use(support)
+        self._near = near_of(support)
         self.announcer.by = Provenance(self.bundle.model, self.engine.name, support.version)
         self.counts.swaps += 1
         for problem in (*support.problems, *trouble):

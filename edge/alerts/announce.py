@@ -29,13 +29,14 @@ class Cause:
     """What an alert's window differs from, and where.
 
     The nearest normal category and the clip of it that came nearest; the joints and the moment (from, to; ns) that
-    differ most.
+    differ most; the earlier alert that it is like.
     """
 
     category: str
     clip: str = ""
     joints: tuple[str, ...] = ()
     moment: tuple[int, ...] = ()
+    like: str = ""
 
 
 NONE = Cause("")
@@ -141,6 +142,7 @@ class Announcer:
             by=self.by,
             clip=cause.clip,
             moment=cause.moment,
+            like=cause.like,
         )
         if c.type == "end":
             self._cause.pop(c.slot, None)

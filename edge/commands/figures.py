@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge.clip import Clip
-from edge.commands.alike import Section
+from edge.commands.sections import Section
 from edge.skeleton import CORE15, PARENTS, Float, J
 
 RATE = 15.0

@@ -37,6 +37,8 @@ def line(event: Event) -> Text:
         )
         if event.joints and event.type == "new":
             text.append(f"; most unlike: {', '.join(event.joints)}")
+        if event.like and event.type == "new":
+            text.append(f"; as in {event.like}")
         return text.append(f"  [{event.id}]", "dim")
     if isinstance(event, Scores):
         rows = zip(event.track, event.score, event.category, strict=True)

@@ -59,11 +59,11 @@ def view(
     config: Config = None,
 ) -> None:
     """Write a page that shows movements as stick figures. With --support it also shows how they score, and why."""
-    import numpy as np
 
+    from edge.alerts.alike import near_of
     from edge.bundle import open_bundle
-    from edge.commands.alike import NEAR, Row, sections
     from edge.commands.figures import figure, write_page
+    from edge.commands.sections import Row, sections
     from edge.errors import ClipError
     from edge.outputs import save_text
     from edge.settings import load_settings
@@ -96,8 +96,7 @@ def view(
     title = f"{count} movement{'s' * (count > 1)}"
     if judge:
         title += f" judged by {support}, {over} above the limit of normal"
-    near = NEAR * float(np.median(judge.support.limit[: len(judge.support.names)])) if judge else 0.0
-    arranged = sections(rows, near, support)
+    arranged = sections(rows, near_of(judge.support) if judge else 0.0, support)
     save_text(output, write_page(title, arranged, judge.near if judge else [], judged=judge is not None))
     say(f"{output}: {title}; open it in a browser")
 

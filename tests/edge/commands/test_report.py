@@ -40,6 +40,9 @@ def test_an_alert_line_says_who_what_how_much_and_where() -> None:
     for part in ("NEW", "cam1 person 7", "unlike 'walk'", "1.25", "1.50", "l_wrist, head", "id1"):
         assert part in text
     assert "l_wrist" not in line(alert("end")).plain
+    again = replace(alert("new"), like="3f2a9c41d07b5e68")
+    assert "; as in 3f2a9c41d07b5e68  [" in line(again).plain
+    assert "as in" not in text and "as in" not in line(replace(again, type="end")).plain
     assert "PAUSED cam1" in line(alert("paused")).plain, "what a newer engine may say"
 
 

@@ -8,11 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from edge.clip import save_clip
-from edge.commands.alike import Row, alike, sections
+from edge.commands.sections import Row, sections
 from edge.commands.view import view
 from edge.grid import SECOND
 from edge.motion import make_motion
@@ -23,25 +21,6 @@ from tests.edge.commands.test_view import data_of
 def directions(*degrees: float) -> Float:
     a = np.deg2rad(degrees)
     return np.stack([np.cos(a), np.sin(a)], 1).astype(np.float32)
-
-
-def test_the_middle_of_a_group_is_the_one_that_has_most_others_near() -> None:
-    near = 1 - np.cos(np.deg2rad(11))
-    assert alike(directions(0, 90, 10, 20, 91, 180), near) == [[2, 0, 3], [1, 4], [5]]
-    assert alike(directions(0, 90), 0.0) == [[0], [1]]
-    assert alike(directions(*[7] * 9), 0.0) == [list(range(9))]
-
-
-@given(st.lists(st.integers(0, 359), min_size=1, max_size=25), st.floats(0, 1))
-@settings(max_examples=60)
-def test_each_is_in_one_group_and_near_its_middle_and_groups_shrink(degrees: list[int], near: float) -> None:
-    v = directions(*degrees)
-    groups = alike(v, near)
-    assert sorted(i for g in groups for i in g) == list(range(len(v)))
-    assert sorted(map(len, groups), reverse=True) == [len(g) for g in groups]
-    for middle, *others in groups:
-        d = 1 - v[others] @ v[middle]
-        assert (d <= near + 1e-6).all() and (np.diff(d) >= -1e-6).all()
 
 
 def rows() -> list[Row]:

@@ -1,7 +1,6 @@
 """Arranges movements on the page of `haad-edge view`: by folder, and alerts that are alike together.
 
-A normal action that the support lacks raises the same false alarm again and again. Seen side by side, one decision
-settles them all, and a few of them are the clips that the support needs.
+Seen side by side, one decision settles all of these, and a few of them are the clips that the support needs.
 """
 
 from __future__ import annotations
@@ -14,11 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from edge.alerts.alike import alike
 from edge.skeleton import Float
 
-NEAR = 0.5
-"""How far alerts may be from the middle of their group, relative to the median limit of the support's categories. See
-docs/tried.md, 'Alerts that are alike'."""
 SHOTS = 3
 """How many clips of a group are proposed for the support."""
 
@@ -45,25 +42,6 @@ class Section:
     name: str
     cards: list[dict[str, Any]]
     command: str = ""
-
-
-def alike(vectors: Float, near: float) -> list[list[int]]:
-    """Group unit vectors (N, D) that point the same way: each in one group, the largest group first.
-
-    The one with the most others within the cosine distance `near`, and of such the one that is nearest to them, is the
-    middle of a group. They are put aside, and so on with the rest. In a group the middle comes first, then the others
-    by their distance from it.
-    """
-    distance = np.round(1 - vectors @ vectors.T, 6)
-    np.fill_diagonal(distance, 0)
-    left, groups = np.ones(len(vectors), bool), []
-    while left.any():
-        close = (distance <= near + 1e-6) & left & left[:, None]
-        middle = int(np.lexsort([(distance * close).sum(1), -close.sum(1)])[0])
-        group = np.flatnonzero(close[middle])
-        groups.append(group[np.argsort(distance[middle, group], kind="stable")].tolist())
-        left[group] = False
-    return groups
 
 
 def sections(rows: Mapping[str, Sequence[Row]], near: float, support: Path | None) -> list[Section]:

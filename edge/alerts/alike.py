@@ -1,0 +1,78 @@
+"""Finds alerts that are alike: a normal action that the support lacks raises the same false alarm again and again.
+
+a raised alert's embedding ─► Earlier ─► the earlier alert of its stream that it is like
+many embeddings ─► alike ─► groups, for the page of `haad-edge view`
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge.skeleton import Float
+from edge.support.enrol import SupportSet
+
+NEAR = 0.5
+"""How far apart alerts may be to count as alike, relative to the median limit of the support's categories. See
+docs/tried.md, 'Alerts that are alike'."""
+REMEMBERED = 256
+
+
+def near_of(support: SupportSet) -> float:
+    """The cosine distance up to which alerts judged by this support count as alike."""
+    return NEAR * float(np.median(support.limit[: len(support.names)]))
+
+
+def alike(vectors: Float, near: float) -> list[list[int]]:
+    """Group unit vectors (N, D) that point the same way: each in one group, the largest group first.
+
+    The one with the most others within the cosine distance `near`, and of such the one that is nearest to them, is the
+    middle of a group. They are put aside, and so on with the rest. In a group the middle comes first, then the others
+    by their distance from it.
+    """
+    distance = np.round(1 - vectors @ vectors.T, 6)
+    np.fill_diagonal(distance, 0)
+    left, groups = np.ones(len(vectors), bool), []
+    while left.any():
+        close = (distance <= near + 1e-6) & left & left[:, None]
+        middle = int(np.lexsort([(distance * close).sum(1), -close.sum(1)])[0])
+        group = np.flatnonzero(close[middle])
+        groups.append(group[np.argsort(distance[middle, group], kind="stable")].tolist())
+        left[group] = False
+    return groups
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    id: str
+    like: str
+    vector: Float
+
+
+class Earlier:
+    """Remembers the newest alerts of each stream, REMEMBERED in all."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, deque[_Known]] = {}
+        self._order: deque[str] = deque()
+
+    def like(self, stream: str, id: str, vector: Float, near: float) -> str:
+        """The first alert of the same kind on this stream, as far back as is remembered, or ''; remembers this one.
+
+        `vector` (D,) is its window's embedding, `near` the distance up to which two are alike. If that was asked before
+        of the same alert, the answer stays.
+        """
+        known = self._known.setdefault(stream, deque())
+        if again := next((k for k in known if k.id == id), None):
+            return again.like
+        nearest = max(known, key=lambda k: float(k.vector @ vector), default=None)
+        like = (nearest.like or nearest.id) if nearest and 1 - float(nearest.vector @ vector) <= near else ""
+        known.append(_Known(id, like, vector))
+        self._order.append(stream)
+        if len(self._order) > REMEMBERED:
+            oldest = self._known[self._order.popleft()]
+            oldest.popleft()
+        self._known = {name: there for name, there in self._known.items() if there}
+        return like
