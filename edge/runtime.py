@@ -332,7 +332,7 @@ class Runtime:
     def _swap(self, support: SupportSet) -> None:
         self.engine.bind(support.features, support.mask)
         self.support, trouble = support, self.judge.use(support)
-        self._near = near_of(support)
+        self._near = near_of(support.limit[: len(support.names)])
         self.announcer.by = Provenance(self.bundle.model, self.engine.name, support.version)
         self.counts.swaps += 1
         for problem in (*support.problems, *trouble):

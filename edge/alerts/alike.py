@@ -10,9 +10,9 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edge.skeleton import Float
-from edge.support.enrol import SupportSet
 
 NEAR = 0.5
 """How far apart alerts may be to count as alike, relative to the median limit of the support's categories. See
@@ -20,9 +20,9 @@ docs/tried.md, 'Alerts that are alike'."""
 REMEMBERED = 256
 
 
-def near_of(support: SupportSet) -> float:
-    """The cosine distance up to which alerts judged by this support count as alike."""
-    return NEAR * float(np.median(support.limit[: len(support.names)]))
+def near_of(limits: NDArray[np.float64]) -> float:
+    """The cosine distance up to which alerts count as alike, from the limits (G,) of the support's categories."""
+    return NEAR * float(np.median(limits))
 
 
 def alike(vectors: Float, near: float) -> list[list[int]]:

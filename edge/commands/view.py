@@ -96,7 +96,8 @@ def view(
     title = f"{count} movement{'s' * (count > 1)}"
     if judge:
         title += f" judged by {support}, {over} above the limit of normal"
-    arranged = sections(rows, near_of(judge.support) if judge else 0.0, support)
+    near = near_of(judge.support.limit[: len(judge.support.names)]) if judge else 0.0
+    arranged = sections(rows, near, support)
     save_text(output, write_page(title, arranged, judge.near if judge else [], judged=judge is not None))
     say(f"{output}: {title}; open it in a browser")
 

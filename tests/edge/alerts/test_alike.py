@@ -17,7 +17,7 @@ from edge.motion import make_motion
 from edge.skeleton import Float
 from edge.support.cache import FeatureCache
 from edge.support.enrol import load_support
-from tests.edge.harness import bench, message, support_of
+from tests.edge.harness import bench, message
 
 
 def directions(*degrees: float) -> Float:
@@ -49,11 +49,7 @@ def test_each_is_in_one_group_and_near_its_middle_and_groups_shrink(degrees: lis
 
 
 def test_near_is_a_share_of_the_categories_median_limit() -> None:
-    support = support_of("a", "b", "c")
-    limits = np.array([0.1, 0.3, 0.2, 9.0])  # the last is that of a change between two
-    assert near_of(type(support)(**{**{f: getattr(support, f) for f in support.__slots__}, "limit": limits})) == (
-        pytest.approx(NEAR * 0.2)
-    )
+    assert near_of(np.array([0.1, 0.3, 0.2])) == pytest.approx(NEAR * 0.2)
 
 
 def test_a_later_alert_names_the_first_of_its_kind_on_its_stream() -> None:
