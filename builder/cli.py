@@ -9,6 +9,7 @@ import typer
 
 from builder.profile import BATCH, SUPPORT, WORKSPACE
 from edge.commands.console import need, say
+from edge.engine.loading import check_loading
 
 MODEL, PLAN = "Look into things", "For a plan"
 
@@ -24,6 +25,7 @@ def plan(
     version_compatible: bool,
 ) -> None:
     """Build a TensorRT plan, and print what was built and how it measured."""
+    check_loading()
     from builder.compile import PlanOptions, build_tensorrt
     from builder.profile import parse_profile
     from edge.bundle import open_bundle
@@ -91,6 +93,7 @@ def register(app: typer.Typer) -> None:
             plan(bundle, precision, float32 or [], batch, support, workspace, timing_cache, version_compatible)
             return
         need("train", "torch", "onnx", "safetensors")
+        check_loading()
         from builder.export import build_onnx
         from edge.bundle import GRAPH, open_bundle
         from edge.engine.record import left_behind
@@ -126,6 +129,7 @@ def register(app: typer.Typer) -> None:
         path: Annotated[Path, typer.Argument(help="a bundle, or one of its engines/<target> folders")],
     ) -> None:
         """Show what a bundle or an engine is, what can run it, and if it cannot run here, why."""
+        check_loading()
         from builder.inspect import inspect as look
         from edge.commands.doctor import show
 
@@ -134,6 +138,7 @@ def register(app: typer.Typer) -> None:
     @app.command(rich_help_panel=MODEL)
     def verify(bundle: Annotated[Path, typer.Argument(help="the bundle to check")]) -> None:
         """Check that a bundle is whole and computes here what it should; exit code 1 if not."""
+        check_loading()
         from builder.verify import verify as check
         from edge.bundle import open_bundle
         from edge.commands.doctor import show

@@ -90,6 +90,9 @@ class Engine(Protocol):
 def open_engine(bundle: Bundle, name: str = "onnx", *, max_batch: int = 64, threads: int = 1) -> Engine:
     """Open one back end for the bundle. Raises EngineError, saying what is missing."""
     if name == "onnx":
+        from edge.engine.loading import check_loading
+
+        check_loading()
         from edge.engine.onnx import OnnxEngine
 
         return OnnxEngine(bundle, max_batch=max_batch, threads=threads)
