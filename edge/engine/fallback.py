@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -216,7 +217,9 @@ def build_plan(bundle: Bundle) -> Bundle:
             preexec_fn=functools.partial(_with_its_parent, os.getpid()),
         )
     if done.returncode:
-        said, _, then = " ".join(done.stderr.split()).partition(" next: ")
+        # Libraries write there as well: ONNX Runtime about CPUs that it does not know, for one.
+        error = re.search(r"^error: .*", done.stderr, re.MULTILINE | re.DOTALL)
+        said, _, then = " ".join((error[0] if error else done.stderr).split()).partition(" next: ")
         said = said.removeprefix("error: ").replace(" why: ", ": ", 1)[-400:]
         raise EngineError(
             "no plan could be built for this machine",

@@ -55,6 +55,19 @@ def test_a_builder_that_was_ended_is_told_of_and_not_what_it_had_said_before(
     assert e.value.why == said and e.value.fix.startswith("haad-edge build ")
 
 
+def test_what_a_library_wrote_before_the_error_is_not_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ONNX Runtime does about CPUs that it does not know, whenever it is loaded."""
+    noise = "onnxruntime cpuid_info warning: Unknown CPU vendor. cpuinfo_vendor value: 0"
+    text = f"{noise}\nerror: no room\n  why: the disk is full\n  next: delete something\n"
+    (tmp_path / "said").write_text(text)
+    monkeypatch.setattr(sys, "executable", str(a_builder(tmp_path, f"cat {tmp_path / 'said'} >&2; exit 2")))
+    with pytest.raises(EngineError) as e:
+        build_plan(open_bundle())
+    assert (e.value.why, e.value.fix) == ("no room: the disk is full", "delete something")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_build_does_not_outlive_who_asked_for_it(tmp_path: Path, number: int) -> None:
     pid = tmp_path / "pid"
