@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import importlib.util
 import os
 import re
 import subprocess
@@ -15,6 +16,8 @@ MODULES = [
     ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for p in sorted((ROOT / "edge").rglob("*.py"))
 ]
+if importlib.util.find_spec("paho") is None:  # it has an extra of its own
+    MODULES.remove("edge.bridge.mqtt")
 ABSENT = ("torch", "onnx", "safetensors", "sklearn", "scipy", "tensorrt", "pycuda", "trainer", "builder")
 
 
