@@ -84,7 +84,9 @@ def parity(graph: Graph, data: bytes, windows: tuple[Float, Float]) -> dict[str,
     mask = (np.arange(16) < np.array([[16], [5], [1]])).astype(np.float32)
     with torch.no_grad():
         expected = [x.numpy() for x in graph(*map(torch.from_numpy, (joints, visible, support, mask)))]
-    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # as the engine does
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     feed = {"joints": joints, "visible": visible, "support": support, "support_mask": mask}
     found = session.run(["embedding", "distance"], feed)
     worst = {n: float(np.abs(a - b).max()) for n, a, b in zip(("embedding", "distance"), expected, found, strict=True)}

@@ -223,6 +223,7 @@ def _engine(bundle: Bundle, target: str) -> list[Finding]:
 def _runs(name: str, data: bytes, how: str, note: str = "") -> Finding:
     """Whether ONNX Runtime can load the graph here, and the inputs and outputs that it reports."""
     options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # with more it asks for cores that a container may not have, and logs errors
     options.log_severity_level = 4  # the finding below says what it refuses
     try:
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])

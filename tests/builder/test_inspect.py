@@ -69,6 +69,22 @@ def test_a_whole_bundle_is_described(copy: Bundle) -> None:
     assert "TensorRT 10.3, 10.13, 11" in found["engine onnx-fp16: for"].detail
 
 
+def test_a_look_at_the_graph_starts_no_threads(copy: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime would bind them to cores, and log errors where it may not, as in a container with fewer."""
+    import onnxruntime as ort
+
+    threads: list[int] = []
+
+    def session(data: bytes, options: ort.SessionOptions, **others: object) -> ort.InferenceSession:
+        threads.append(options.intra_op_num_threads)
+        return opened(data, options, **others)
+
+    opened = ort.InferenceSession
+    monkeypatch.setattr(ort, "InferenceSession", session)
+    inspect(copy.root)
+    assert set(threads) == {1}
+
+
 def test_an_engine_is_described_by_its_folder_or_a_file_of_it(copy: Bundle) -> None:
     folder = copy.root / "engines" / "onnx-fp16"
     found = inspect(folder)
