@@ -139,17 +139,20 @@ class AlertSubscriber:
         until, before = self._clock() + seconds, self._statuses
         for event in self._ready:
             if isinstance(event, Status) and event.run:
-                self._ready.remove(event)
-                return event
+                return self._taken(event)
         while (left := until - self._clock()) > 0:
             with contextlib.suppress(WireError):
                 self._pump(min(left, self._next_due()))
             if self._statuses > before:
-                status = self.status
-                with contextlib.suppress(ValueError):
-                    self._ready.remove(status)
-                return status
+                return self._taken(self.status)
         raise no_answer(self._where, self._refused, "no engine answers", f"no status within {seconds:g} s")
+
+    def _taken(self, status: Status) -> Status:
+        """Take what was waited for out of the queue, and that nobody was there before: it would be read afterwards."""
+        old = [e for e in self._ready if isinstance(e, Status) and (e == status or not e.run)]
+        for event in old:
+            self._ready.remove(event)
+        return status
 
     def commit(self) -> None:
         """Move the cursor past everything that `receive` has returned so far; on disk when this returns."""

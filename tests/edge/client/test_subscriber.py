@@ -221,6 +221,17 @@ def test_silence_is_offline_and_the_next_heartbeat_is_not(station: Station) -> N
         assert isinstance(s.receive(10), Status) and s.state == "degraded"
 
 
+def test_who_waited_for_a_slow_engine_is_not_told_afterwards_that_nobody_is_there(station: Station) -> None:
+    clock = FakeClock()
+    with subscribe(station, topics=["status"], clock=clock, offline_after=5) as s:
+        station.joined(1)
+        clock.now += 5
+        s._pump(0)
+        assert s.state == "offline" and len(s._ready) == 1
+        station.status()
+        assert s.wait(10).state == s.state == "online" and s.receive(0) is None
+
+
 def test_waiting_loses_no_alert(station: Station) -> None:
     with subscribe(station, topics=["alert", "status"]) as s:
         station.joined()
