@@ -149,9 +149,7 @@ class AlertSubscriber:
 
     def _taken(self, status: Status) -> Status:
         """Take what was waited for out of the queue, and that nobody was there before: it would be read afterwards."""
-        old = [e for e in self._ready if isinstance(e, Status) and (e == status or not e.run)]
-        for event in old:
-            self._ready.remove(event)
+        self._ready = deque(e for e in self._ready if not isinstance(e, Status) or (e.run and e != status))
         return status
 
     def commit(self) -> None:
