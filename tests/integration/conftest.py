@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,16 +67,17 @@ class Engine:
         assert found, self.said()
         return found[1]
 
-    def until(self, enough: Callable[[Event], bool], seconds: float = 60) -> Event:
-        """Collect events up to the first that is `enough`."""
+    def until(self, enough: Callable[[Event], bool], seconds: float = 120) -> Event:
+        """Collect events up to the first that is `enough`, which must come within `seconds`."""
+        deadline = time.monotonic() + seconds
         while True:
-            event = self.subscriber.receive(seconds)
-            assert event is not None, f"silence for {seconds} s\n{self.said()}"
+            event = self.subscriber.receive(max(0.0, deadline - time.monotonic()))
+            assert event is not None, f"not within {seconds} s\n{self.said()}"
             self.events.append(event)
             if enough(event):
                 return event
 
-    def until_frames(self, frames: int, seconds: float = 60) -> Status:
+    def until_frames(self, frames: int, seconds: float = 120) -> Status:
         """Collect events until the engine has taken so many frames and judged what was due."""
         event = self.until(lambda e: isinstance(e, Status) and e.frames >= frames, seconds)
         assert isinstance(event, Status)

@@ -109,15 +109,15 @@ def test_what_a_camera_shows_becomes_an_example_while_the_engine_runs(
         send_clips(engine.ingest, "cam1", [clips["wave"]], seconds=16, speed=2)
     stdout, stderr = live.communicate()
     assert live.returncode == 0 and "version 2" in stdout, stdout + stderr
-    engine.until(lambda e: isinstance(e, Status) and "waving (1)" in engine.said(), 30)
+    engine.until(lambda e: isinstance(e, Status) and "waving (1)" in engine.said())
     table = haad("support", "list", "--support", support).stdout
     assert "added cam1 track 0 to waving" in table and "found as it was" in table
     haad("support", "rename", "waving", "wave", "--support", support)
-    engine.until(lambda e: isinstance(e, Status) and "wave (1)" in engine.said(), 30)
+    engine.until(lambda e: isinstance(e, Status) and "wave (1)" in engine.said())
     haad("support", "undo", "--support", support)
     haad("support", "undo", "--support", support)
     # Said at the start, and again when the folder is as it was then.
-    engine.until(lambda e: isinstance(e, Status) and engine.said().count(f"support {original}: ") == 2, 30)
+    engine.until(lambda e: isinstance(e, Status) and engine.said().count(f"support {original}: ") == 2)
     assert not (support / "wave").exists() and not (support / "waving").exists()
     for arguments, text in (
         (("remove", "nothing"), "there is no 'nothing'"),
@@ -148,7 +148,7 @@ def test_an_accepted_alert_is_not_raised_again(
     )
     assert f"accepted {alert.id} as wave" in done.stdout
     assert (support / "wave" / f"alert_{alert.id}.npz").exists()
-    engine.until(lambda e: isinstance(e, Status) and "wave (1)" in engine.said(), 30)
+    engine.until(lambda e: isinstance(e, Status) and "wave (1)" in engine.said())
     engine.events.clear()
     sent += send_clips(engine.ingest, "hall", [clips["wave"]], seconds=8)
     engine.until_frames(sent)
