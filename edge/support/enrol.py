@@ -174,6 +174,8 @@ def _load(
                 features_of = cache.get(key, m.embedding, make)
                 look = partial(_posture, data, str(path))
                 stands = stands + cache.get(f"p{POSTURE_RULE}-{digest[:32]}", len(stands), look)[0]
+                if len(features_of) <= 2:
+                    problems.append(f"{path}: shorter than {2 * PHASE_S:g} s, which is too short to show an action")
                 clips.append(features_of)
                 mine.append((path, digest))
                 version.update(os.fsencode(name) + f"/{digest}\n".encode())

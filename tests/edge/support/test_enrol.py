@@ -178,6 +178,16 @@ def test_a_very_long_recording_is_thinned_evenly(tmp_path: Path, engine: Engine)
         np.testing.assert_allclose(joints[k], clip.at(start + np.arange(48) / 24)[0], atol=1e-4)
 
 
+def test_a_clip_too_short_to_show_anything_is_named_and_used(folder: Path, engine: Engine) -> None:
+    for name, seconds in (("blink", 0.4), ("half", 0.5)):
+        save_clip(folder / "walk" / f"{name}.npz", make_motion("walk", seconds=seconds))
+    found = load_support(folder, open_bundle(), engine, FeatureCache(None))
+    assert [p for p in found.problems if "too short" in p] == [
+        f"{folder / 'walk' / 'blink.npz'}: shorter than 0.5 s, which is too short to show an action"
+    ]
+    assert found.clips[found.names.index("walk")].count("blink.npz") == 1
+
+
 def test_a_long_clip_does_not_crowd_out_the_short_ones(folder: Path, engine: Engine) -> None:
     save_clip(folder / "walk" / "0.npz", make_motion("walk", seconds=90))
     assert load(folder, engine).mask.sum(1).tolist() == [13, 256 // 3 + 2 * 13]
