@@ -109,8 +109,10 @@ class Runtime:
             deadline=s.batch_deadline,
             clock=clock,
         )
-        self._arrivals = Arrivals(self.windows, self.ledger, self.notices, self.dispatch.stage, self._release)
         self.health = StreamHealth(s.expected, s.silent_after, s.max_streams, self.notices, clock())
+        self._arrivals = Arrivals(
+            self.windows, self.ledger, self.notices, self.dispatch.stage, self._release, self.health.ended
+        )
         self.state: Literal["online", "degraded", "draining", "offline"] = "online"
         self.reason = self._not_taken = ""
         self.stopping = False

@@ -39,7 +39,7 @@ FATES = ("gaps", "repeated", "late", "clock_jumps", "tracks_full", "streams_full
 @dataclass(slots=True)
 class Stream:
     """One camera's state: its tracks' slots, the next expected sequence number, that of its next score message, and
-    what was last received from it, and when (`heard`, monotonic seconds). `ended`: it said that it ends.
+    what was last received from it, and when (`heard`, monotonic seconds).
     """
 
     name: str
@@ -54,7 +54,6 @@ class Stream:
     ids: bytes = b""
     places: bytes = b""
     form: Form | None = None
-    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)

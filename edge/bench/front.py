@@ -40,7 +40,7 @@ class Front:
         limits = Limits(s.max_message_bytes, s.max_people)
         self._decode = Decoder(limits, s.min_confidence, lambda e: self.ledger.dropped.update([e.reason]))
         notices = Notices(sys.stderr)
-        self._arrivals = Arrivals(self._arena, self.ledger, notices, self._copy, self._arena.release)
+        self._arrivals = Arrivals(self._arena, self.ledger, notices, self._copy, self._arena.release, lambda _: None)
         self._staging, self.windows = Staging.empty(s.max_batch, FRAMES), 0
 
     def step(self, messages: list[list[bytes]]) -> None:

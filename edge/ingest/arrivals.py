@@ -39,7 +39,7 @@ class Arrivals:
     """Writes drains into windows.
 
     `stage` is called with due slots, their windows' ends (ns) and the time now; `release` with slots whose tracks are
-    gone.
+    gone; `ended` with a stream that says that it ends.
     """
 
     def __init__(
@@ -49,9 +49,10 @@ class Arrivals:
         notices: Notices,
         stage: Callable[[Slots, NDArray[np.int64], float], None],
         release: Callable[[list[int]], None],
+        ended: Callable[[Stream], None],
     ) -> None:
         self._windows, self._ledger, self._notices = windows, ledger, notices
-        self._stage, self._release = stage, release
+        self._stage, self._release, self._ended = stage, release, ended
         keep_memory()
 
     def take(self, drain: Drain, now: float) -> None:
@@ -90,9 +91,9 @@ class Arrivals:
                 self._write(drain, first, places, now)
                 first, people, places = i + 1, 0, []
             if ends:
-                stream.ended = True
                 self._release(list(stream.slots.values()))
                 windows.drop_stream(stream)
+                self._ended(stream)
         self._write(drain, first, places, now)
         if windows.fate["tracks_full"] > full:
             self._notices.say(f"no room for another track: max_tracks is {len(windows.rows)}", "tracks_full")

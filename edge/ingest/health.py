@@ -58,6 +58,13 @@ class StreamHealth:
                 if why != before.get(name):
                     self._notices.say(f"stream {name}: {why}", f"{k} {name}")
 
+    def ended(self, stream: Stream) -> None:
+        """Note that a stream said that it ends; it is missed only if it is expected."""
+        if stream.name in self._expected:
+            self._known[stream.name] = stream
+        else:
+            self._known.pop(stream.name, None)
+
     @property
     def warnings(self) -> list[str]:
         """What is wrong with streams that send, a line each."""
@@ -65,7 +72,6 @@ class StreamHealth:
 
     def _look_for_silence(self, windows: Windows, now: float) -> None:
         known = {**self._known, **windows.streams}
-        known = {n: s for n, s in known.items() if n in self._expected or not s.ended}
         gone = sorted((s.heard, n) for n, s in known.items() if n not in windows.streams and n not in self._expected)
         for _, name in gone[: max(0, len(gone) - self._most)]:
             del known[name]

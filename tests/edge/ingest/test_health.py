@@ -12,6 +12,7 @@ from edge.grid import WindowSpec
 from edge.ingest.health import NAMED, StreamHealth, named
 from edge.notices import Notices
 from edge.windows import Windows
+from tests.edge.harness import HeightEngine, bench, message
 
 SPEC = WindowSpec.of(48, 2.0, 0.5, 0.5, 3.0)
 AFTER, FORGOTTEN = 10.0, 20.0
@@ -34,8 +35,11 @@ class World:
                 assert stream
                 stream.heard, stream.t = self.now, int(self.now * 1e9)
             if ending:
-                self.windows.streams[ending].ended = True
-                self.windows.drop_stream(self.windows.streams[ending])
+                stream = self.windows.stream_named(ending)
+                assert stream
+                stream.heard = self.now
+                self.windows.drop_stream(stream)
+                self.health.ended(stream)
             for stream in list(self.windows.streams.values()):
                 if self.now - stream.heard > FORGOTTEN:
                     self.windows.drop_stream(stream)
@@ -64,6 +68,15 @@ def test_a_stream_that_ends_is_not_silent_even_if_it_was_when_it_ended() -> None
     assert world.second(n=15) == ("b",)
     assert world.second("b", ending="b") == () == world.second(n=50)
     assert len(world.lines()) == 1
+
+
+def test_a_stream_that_was_forgotten_in_its_silence_and_then_says_only_that_it_ends_is_silent_no_more() -> None:
+    world = World("a")
+    world.second("a", "b")
+    assert world.second(n=30) == ("a", "b") and not world.windows.streams
+    assert world.second(ending="b") == ("a",)
+    assert world.second(ending="a") == (), "it was heard just now"
+    assert world.second(n=11) == ("a",), "which is expected all the same"
 
 
 def test_what_is_expected_is_silent_if_it_never_comes_and_if_it_ended() -> None:
@@ -132,3 +145,16 @@ def test_a_stream_that_cannot_be_judged_stands_among_the_warnings_and_is_told_of
 )
 def test_a_line_names_a_few(streams: list[str], text: str) -> None:
     assert named(streams) == text
+
+
+def test_the_loop_hears_an_end_that_comes_after_a_long_silence() -> None:
+    b = bench(HeightEngine(), track_timeout=1.0, expect="b")
+    b.play([message("a", 0, 5.0, {}), message("b", 0, 5.0, {})])
+    for _ in range(150):
+        b.runtime.step(0.1)
+    assert b.runtime.status().silent == ["a", "b"] and not b.runtime.windows.streams
+    b.play([message("a", 1, 20.0, {}, end=True), message("b", 1, 20.0, {}, end=True)])
+    for _ in range(15):
+        b.runtime.step(0.1)
+    assert b.runtime.status().silent == []
+    assert list(b.runtime.health.heard) == ["b"]
