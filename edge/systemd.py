@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from edge.runtime import Runtime
 
 STATUS_S = 5.0
+LONGEST = 1000
+"""Characters of a status; systemd ignores a notification of more than 4096 bytes, and then its WATCHDOG too."""
 
 
 def notify(text: str, environment: Mapping[str, str] = os.environ) -> None:
@@ -43,7 +45,9 @@ def supervised(runtime: Runtime) -> Iterator[None]:
     def tell() -> None:
         while True:
             alive = "\nWATCHDOG=1" if not runtime.hung else ""
-            notify(f"STATUS={runtime.ready[1]}{alive}")
+            # An error's text may hold anything, such as a line break, which would end the status.
+            text = "".join(c if c.isprintable() else " " for c in runtime.ready[1][:LONGEST])
+            notify(f"STATUS={text}{alive}")
             if done.wait(every):
                 return
 

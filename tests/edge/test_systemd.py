@@ -51,6 +51,17 @@ def test_it_hears_of_an_engine_that_lives_and_no_more_from_one_that_hangs(system
         pass
 
 
+def test_whatever_an_error_says_it_hears_that_the_engine_lives(systemd: socket.socket) -> None:
+    b = bench(HeightEngine())
+    b.runtime.state = "degraded"
+    b.runtime.reason = "a\nREADY=0\0\udcff" + "é" * 5000
+    with supervised(b.runtime):
+        assert told(systemd) == ["READY=1"]
+        for _ in range(2):
+            status, alive = told(systemd)
+            assert status.startswith("STATUS=degraded: a READY=0  éé") and alive == "WATCHDOG=1"
+
+
 def test_a_socket_of_the_abstract_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
         s.bind(f"\0haad-{os.getpid()}")
