@@ -105,7 +105,7 @@ class Page:
 
         def ready() -> tuple[int, str, bytes]:
             ok, text = runtime.ready
-            return (200 if ok else 503), "text/plain", f"{text}\n".encode()
+            return (200 if ok else 503), "text/plain", f"{text}\n".encode(errors="replace")
 
         answers: dict[str, Callable[[], tuple[int, str, bytes]]] = {
             "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(registry)),

@@ -96,8 +96,8 @@ def whole(parts: Sequence[bytes]) -> bytes:
 
 
 def join(topic: str, body: Mapping[str, Any]) -> bytes:
-    """Make a one-part message of a topic and a map."""
-    return topic.encode() + b"\0" + bytes(msgpack.packb(dict(body)))
+    """Make a one-part message of a topic and a map. Bytes of a file's name that are no text become question marks."""
+    return topic.encode() + b"\0" + bytes(msgpack.packb(dict(body), unicode_errors="replace"))
 
 
 def unpack(body: bytes, limits: Limits) -> dict[str, Any]:

@@ -76,6 +76,20 @@ def test_readiness_follows_the_state_and_says_why(page: Page, played: Bench) -> 
     assert read(page, "/healthz") == "alive\n"
 
 
+def test_a_reason_with_a_file_name_that_is_no_text_stops_neither_the_loop_nor_the_page() -> None:
+    class Feed:
+        trouble = "/srv/\udcff: no clips"
+
+        def take(self) -> None: ...
+
+    b = bench(HeightEngine(), feed=Feed())
+    b.runtime.step(0)
+    page = Page("127.0.0.1:0", b.runtime)
+    assert read(page, "/readyz") == "online: /srv/?: no clips\n"
+    page.close()
+    assert b.runtime.status().reason == Feed.trouble and b.sink.states() == ["online"]
+
+
 def test_a_loop_that_hangs_is_not_ready_whatever_it_said_last(page: Page, played: Bench) -> None:
     """As on a GPU that neither answers nor fails."""
     played.clock.now += STILL_S + 1
