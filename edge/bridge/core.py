@@ -15,6 +15,7 @@ import json
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -63,7 +64,7 @@ class Target(Protocol):
 
 
 def shown(status: Status) -> dict[str, Any]:
-    """What receivers are told of the engine's state; it stays the same while nothing changes."""
+    """What receivers are told of the engine's state."""
     return {name: getattr(status, name) for name in ("state", "reason", "run", "silent", "warnings")}
 
 
@@ -84,12 +85,14 @@ class Bridge:
         aside: Path,
         pause: Callable[[float], object] | None = None,
         jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`aside`: the file for alerts that the receiver refuses; `pause` waits so many seconds, or until `stop`."""
         self._stopping = threading.Event()
         self._subscriber, self._target, self._notices, self._aside = subscriber, target, notices, aside
-        self._pause, self._jitter = pause or self._stopping.wait, jitter
+        self._pause, self._jitter, self._clock = pause or self._stopping.wait, jitter, clock
         self._status: Status | None = None
+        self._show_tries, self._show_at = 0, float("-inf")
         self._state, self._recorded = "", True
         self.delivered = self.refused = 0
 
@@ -156,7 +159,7 @@ class Bridge:
         if self._stopping.is_set():
             self._notices.say(f"not delivered: {e}")
             return
-        seconds = min(MOST_S, FIRST_S * 2 ** min(tries, 10)) * (0.5 + self._jitter() / 2)
+        seconds = _seconds(tries) * (0.5 + self._jitter() / 2)
         self._notices.say(f"not delivered, next try in {seconds:.1f} s: {e}", "target")
         self._pause(seconds)
 
@@ -176,14 +179,24 @@ class Bridge:
         self._recorded = not status.run or bool(status.journal)
 
     def _pass_on(self, status: Status) -> None:
+        if self._clock() < self._show_at:
+            return
         try:
             self._target.show_status(status)
+            self._show_tries = 0
         except (Refused, Unavailable) as e:
+            self._show_at = self._clock() + _seconds(self._show_tries)
+            self._show_tries += 1
             self._notices.say(f"the engine's state is not delivered yet: {e}", "status")
 
     def _say_gaps(self) -> None:
         while self._subscriber.gaps:
             self._notices.say(str(self._subscriber.gaps.popleft()))
+
+
+def _seconds(tries: int) -> float:
+    """How long to wait after so many failed tries and one more."""
+    return min(MOST_S, FIRST_S * 2.0 ** min(tries, 10))
 
 
 def append(path: Path, lines: Sequence[str]) -> None:

@@ -141,11 +141,10 @@ class Mqtt:
         return len(sent)
 
     def show_status(self, status: Status) -> None:
-        """Publish the state, retained, whenever it changes."""
+        """Publish the state, retained, whenever it changes. Raises Unavailable."""
         self._status = shown(status)
-        with contextlib.suppress(Unavailable):
-            self._connected()
-            self._announce()
+        self._connected()
+        self._announce()
 
     def _announce(self) -> None:
         if self._client and self._told != self._status:

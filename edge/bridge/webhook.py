@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edge import __version__
-from edge.bridge.core import FIRST_S, MOST_S, Refused, Unavailable, as_json, shown
+from edge.bridge.core import Refused, Unavailable, as_json, shown
 from edge.errors import SettingsError
 from edge.events import Alert, Status
 
@@ -108,7 +108,7 @@ class Webhook:
         """
         _check(url)
         self._url, self._secret, self._timeout, self._now = url, secret, timeout, now
-        self._states, self._tries, self._next_try = states, 0, 0.0
+        self._states = states
         self._told: tuple[object, ...] = ()
         self._opener = urllib.request.build_opener(_NoRedirect, _Http, _Https)
         self._stopped = False
@@ -165,16 +165,11 @@ class Webhook:
     def show_status(self, status: Status) -> None:
         """See `Target`. Posts the state when it changes, if that is wanted."""
         state = status.run, status.state, status.silent, status.warnings  # the reason may have figures that run on
-        if not self._states or state == self._told or self._now() < self._next_try:
+        if not self._states or state == self._told:
             return
         body = json.dumps({"type": "status", **shown(status)}, ensure_ascii=False, separators=(",", ":"))
-        try:
-            self._post(body.encode(), {})
-        except (Refused, Unavailable):
-            self._next_try = self._now() + min(MOST_S, FIRST_S * 2 ** min(self._tries, 10))
-            self._tries += 1
-            raise
-        self._told, self._tries = state, 0
+        self._post(body.encode(), {})
+        self._told = state
 
     def stop(self) -> None:
         """See `Target`."""

@@ -46,7 +46,7 @@ class Receiver:
         self.answers, self.most = deque(answers), most
         self.got: list[int] = []
         self.states: list[str] = []
-        self.refusals = 0
+        self.refusals = self.shows = 0
         self.stopped = False
 
     def deliver(self, alerts: Sequence[Alert]) -> int:
@@ -57,6 +57,7 @@ class Receiver:
         return answer
 
     def show_status(self, status: Status) -> None:
+        self.shows += 1
         if self.refusals:
             self.refusals -= 1
             raise Unavailable("not there")
@@ -135,11 +136,23 @@ def test_a_state_after_which_nothing_comes_is_passed_on_until_it_arrives(tmp_pat
     target = Receiver()
     target.refusals = 3
     bridge, _, _, said = made(tmp_path, [*alerts(1), replace(STATUS, state="offline")], target)
+    now = [100.0]
+    bridge._clock = lambda: now[0]
     bridge.step(0)
     assert target.states == [] and said.getvalue().count("state is not delivered yet: not there") == 1
-    for _ in range(4):
+    for shows, pause in ((1, 0.5), (2, 1.0), (3, 2.0)):
+        now[0] += 0.9 * pause
         bridge.step(0)
-    assert target.states == ["offline"] * 2 and not target.refusals
+        assert target.shows == shows, "an idle bridge does not pester a receiver that is away"
+        now[0] += 0.2 * pause
+        bridge.step(0)
+    assert target.states == ["offline"] and not target.refusals
+    bridge.step(0)
+    target.refusals = 1
+    bridge.step(0)
+    now[0] += 0.6
+    bridge.step(0)
+    assert target.states == ["offline"] * 3, "the waits begin anew"
 
 
 def test_states_gaps_and_broken_messages_are_said(tmp_path: Path) -> None:
