@@ -93,6 +93,7 @@ class Evidence:
         self._parts: OrderedDict[str, _Part] = OrderedDict()
         self._clips: OrderedDict[str, Clip] = OrderedDict()
         self._waiting: deque[AlertWindow] = deque()
+        self._tidied = -math.inf
         self._wake, self._closing = threading.Condition(), False
         self._thread = threading.Thread(target=self._run, name="evidence", daemon=True)
         self._thread.start()
@@ -118,17 +119,18 @@ class Evidence:
         self._notices.say(f"evidence {self._root}: a window could not be kept: {why}", "evidence")
 
     def _run(self) -> None:
-        self._trim()
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._waiting or self._closing, TIDY_S)
+                due = max(0.0, self._tidied + TIDY_S - time.monotonic())
+                self._wake.wait_for(lambda: self._waiting or self._closing, due)
                 if self._closing and not self._waiting:
                     return
                 window = self._waiting.popleft() if self._waiting else None
             try:
                 if window:
                     self._keep(window)
-                else:
+                if time.monotonic() >= self._tidied + TIDY_S:  # also while an alert stands for days
+                    self._tidied = time.monotonic()
                     self._trim()
             except Exception as e:  # whatever the disk does, this thread must go on
                 self._lose(str(e))
@@ -184,14 +186,16 @@ class Evidence:
         for path in self._root.glob("*.npz"):
             # Whatever else somebody keeps there stays.
             with contextlib.suppress(OSError):
-                if not is_kept(path):
-                    continue
-                found.append((path.stat().st_mtime, path))
+                if is_kept(path) and path.is_file():
+                    found.append((path.stat().st_mtime, path))
         found.sort()
         over, oldest = max(0, len(found) - self._most), self._wall() - self._days * DAY_S
         for k, (date, path) in enumerate(found):
             if k < over or date < oldest:
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as e:  # the others must go all the same
+                    self._notices.say(f"evidence {path}: cannot be deleted: {e.strerror}", "evidence delete")
 
 
 def is_kept(path: Path) -> bool:
@@ -214,16 +218,17 @@ def prepare(root: Path) -> None:
 def find(root: Path, id: str) -> list[tuple[Path, Clip, Mapping[str, Any]]]:
     """Load an alert's clips by its id or an unambiguous prefix: each one's path, clip and description.
 
-    With a number behind it, as in "3f2a-2", only the file of that number. Raises SupportError if no alert or more than
-    one has that prefix, ClipError if a file is damaged.
+    With a number behind it, as in "3f2a-2", only the file of that number; the first one has 1. Raises SupportError if
+    no alert or more than one has that prefix, ClipError if a file is damaged.
     """
     if not re.fullmatch(r"[0-9a-f]{4,64}(-\d+)?", id):
         raise SupportError(
             f"{id!r:.80} is not an alert id", fix="haad-edge listen shows the ids; four characters are enough"
         )
-    head, dash, number = id.partition("-")
-    files = sorted(root.glob(f"{head}*{dash}{number}.npz")) if root.is_dir() else []
-    alerts = {path.stem.partition("-")[0] for path in files}
+    head, _, number = id.partition("-")
+    there = [(path, *path.stem.partition("-")[::2]) for path in root.glob(f"{head}*.npz")]
+    there = [x for x in there if re.fullmatch("[0-9a-f]+", x[1]) and number in ("", x[2] or "1")]
+    files, alerts = [path for path, _, _ in there], {alert for _, alert, _ in there}
     if len(alerts) > 1:
         raise SupportError(f"{len(alerts)} alerts begin with {id}", why=", ".join(sorted(alerts)[:5]))
     if not files:

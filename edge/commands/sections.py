@@ -52,12 +52,13 @@ def sections(rows: Mapping[str, Sequence[Row]], near: float, support: Path | Non
     out = []
     for heading, mine in rows.items():
         judged = [r for r in mine if r.alert and r.vector is not None]
-        together = set[int]()
+        several, together = {r.alert.partition("-")[0] for r in mine if "-" in r.alert}, set[int]()
         for group in alike(np.array([r.vector for r in judged], np.float32), near) if judged else []:
             chosen = [judged[i] for i in group]
             alerts = len({r.alert.partition("-")[0] for r in chosen})
             if alerts > 1:
-                ids = [r.alert for r in chosen[:SHOTS]]
+                # The others of an alert's files may show something else.
+                ids = [f"{r.alert}-1" if r.alert in several else r.alert for r in chosen[:SHOTS]]
                 options = ["--category", "NAME", "--evidence", heading, "--support", str(support)]
                 command = shlex.join(["haad-edge", "support", "accept", *ids, *options])
                 out.append(Section(f"{heading}: {alerts} alerts that are alike", [r.card for r in chosen], command))

@@ -152,7 +152,7 @@ def _found(paths: list[Path], s: Settings, window: float, at: float) -> Iterator
                 continue
             origin = _origin(clip)
             stream, of = str(origin.get("stream", "")), ("", None)
-            if "alert" in origin:
+            if file.stem.partition("-")[0] == origin.get("alert"):  # a support's clip may have been an alert, too
                 of = (_text(file.stem), origin["from"])
             for start, end in spans(clip.seconds, LONGEST_S, window):
                 title = _text(file.name) + (f" at {start:.0f} s" if clip.seconds > LONGEST_S else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import threading
@@ -150,6 +151,43 @@ def test_what_is_too_old_is_deleted_at_the_start_and_while_nothing_happens(
     e.close()
 
 
+def test_what_is_too_old_is_deleted_also_while_an_alert_stands(tmp_path: Path) -> None:
+    e = Evidence(tmp_path, RATE, 100, notices(), days=3)
+    put(e, ID["aa11"], 10)
+    old = tmp_path / f"{ID['bb22']}.npz"
+    while not (tmp_path / f"{ID['aa11']}.npz").exists():
+        time.sleep(0.01)
+    old.write_bytes(b"")
+    os.utime(old, (0, 0))
+    e._tidied = -1e9
+    put(e, ID["aa11"], 11)
+    e.close()
+    assert not old.exists() and len(load_clip(tmp_path / f"{ID['aa11']}.npz").joints) == T + 24
+
+
+def test_what_cannot_be_deleted_keeps_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = sorted(ID.values())
+    for k, name in enumerate(names):
+        (tmp_path / f"{name}.npz").write_bytes(b"")
+        os.utime(tmp_path / f"{name}.npz", (k, k))
+    (tmp_path / f"{names[0]}.npz").unlink()
+    (tmp_path / f"{names[0]}.npz").mkdir()
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.stem == names[1]:
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    told = io.StringIO()
+    e = Evidence(tmp_path, RATE, 100, Notices(told), days=3)
+    put(e, "0" * 16, 10)
+    e.close()
+    assert sorted(p.stem for p in tmp_path.iterdir()) == ["0" * 16, *names[:2]] and e.lost == 0
+    assert f"{names[1]}.npz: cannot be deleted: Operation not permitted" in told.getvalue()
+
+
 def test_a_disk_that_hangs_fills_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.alerts.evidence.WAITING_MOST", 3)
     entered, go = threading.Event(), threading.Event()
@@ -248,8 +286,11 @@ def test_a_part_of_what_was_kept_can_be_accepted_alone(tmp_path: Path) -> None:
     for at, seconds, there in ((2.5, None, "0.5"), (9.0, None, "0.0"), (2.1, 5.0, "0.9")):
         with pytest.raises(SupportError, match=rf"aa11-2\.npz: lasts 3\.0 s, so from {at:g} s on there are {there} s"):
             library.accept(root, ["aa11-2"], tmp_path / "e", None, (at, seconds))
-    (name,) = [p.name for p, *_ in find(tmp_path / "e", "aa11-2")]
-    assert name == "aa11-2.npz"
+    for number in (1, 2):
+        (name,) = [p.name for p, *_ in find(tmp_path / "e", f"aa11-{number}")]
+        assert name == ("aa11.npz", "aa11-2.npz")[number - 1]
+    (tmp_path / "e" / "aa11 of mine.npz").write_bytes(b"x")
+    assert len(find(tmp_path / "e", "aa11")) == 2
     with pytest.raises(SupportError, match="nothing is kept of alert aa11-3"):
         find(tmp_path / "e", "aa11-3")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -43,7 +44,7 @@ def test_alike_come_first_and_the_others_in_order_of_time() -> None:
         ("ev idence: the others", ["g", "f"]),
         ("walk", ["0"]),
     ]
-    words = "support accept b a b-2 --category NAME --evidence 'ev idence' --support support"
+    words = "support accept b-1 a b-2 --category NAME --evidence 'ev idence' --support support"
     assert found[0].command == f"haad-edge {words}" and found[2].command == found[3].command == ""
 
 
@@ -75,3 +76,7 @@ def test_the_command_on_the_page_makes_alerts_that_are_alike_normal(tmp_path: Pa
     assert [g["command"] for g in data_of(tmp_path / "page.html")["groups"]] == [""], "nothing is left to accept"
     cards = {c["title"]: c["scores"]["over"] for g in data_of(tmp_path / "page.html")["groups"] for c in g["clips"]}
     assert [cards[f"{n:016}.npz"] for n in range(5)] == [False] * 4 + [True], "the fourth is covered too"
+    shutil.copytree(support / "walk", tmp_path / "other" / "walk")
+    view([support / "lift"], tmp_path / "other", tmp_path / "page.html")
+    (lifts,) = data_of(tmp_path / "page.html")["groups"]
+    assert len(lifts["clips"]) == 3 and lifts["command"] == "", "these are a support's clips, not evidence"
