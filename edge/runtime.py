@@ -94,7 +94,10 @@ class Runtime:
         self.windows = Windows(spec, s.max_tracks, s.max_streams)
         self.judge = Judge(s, bundle.calibration(), s.max_tracks, self.windows)
         self.book = self.judge.book
-        self.announcer, self._earlier = Announcer(sink, self.windows), Earlier()
+        self.announcer = Announcer(sink, self.windows)
+        # Windows of what is written together come in an order of their own. That spans a timeout and a sweep at most
+        # (see `Windows.advance`), and a window ends at most a gap before the frame that it came with.
+        self._earlier = Earlier(spec.timeout + spec.timeout // 4 + spec.max_gap)
         self.announcer.threshold = self.book.threshold
         limits = Limits(s.max_message_bytes, s.max_people)
         self._decode = Decoder(limits, s.min_confidence, self._refuse, lambda: self.wall())
@@ -207,7 +210,7 @@ class Runtime:
             clip = self.support.nearest_clip(why.embedding, category)
             moment = tuple(c.end - round(ago * SECOND) for ago in why.moment or ())
             stream, _ = self.windows.who(c.slot)
-            like = self._earlier.like(stream, c.id, why.embedding, self._near)
+            like = self._earlier.like(stream, c.id, c.end, why.embedding, self._near)
             cause = Cause(cause.category, clip, why.joints, moment, like)
         self.announcer.cause(c.slot, cause)
 

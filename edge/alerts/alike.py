@@ -47,29 +47,36 @@ def alike(vectors: Float, near: float) -> list[list[int]]:
 @dataclass(frozen=True, slots=True)
 class _Known:
     id: str
+    end: int
     like: str
     vector: Float
 
 
 class Earlier:
-    """Remembers the newest alerts of each stream, REMEMBERED in all."""
+    """Remembers the newest alerts of each stream, REMEMBERED in all.
 
-    def __init__(self) -> None:
+    Those within `apart` (ns) of each other are not compared: which of them comes first depends on how messages are
+    drained, and the same recording must give the same alerts.
+    """
+
+    def __init__(self, apart: int) -> None:
+        self._apart = apart
         self._known: dict[str, deque[_Known]] = {}
         self._order: deque[str] = deque()
 
-    def like(self, stream: str, id: str, vector: Float, near: float) -> str:
+    def like(self, stream: str, id: str, end: int, vector: Float, near: float) -> str:
         """The first alert of the same kind on this stream, as far back as is remembered, or ''; remembers this one.
 
-        `vector` (D,) is its window's embedding, `near` the distance up to which two are alike. If that was asked before
-        of the same alert, the answer stays.
+        `end` (ns) is when its window ends, `vector` (D,) that window's embedding, `near` the distance up to which two
+        are alike. If that was asked before of the same alert, the answer stays.
         """
         known = self._known.setdefault(stream, deque())
         if again := next((k for k in known if k.id == id), None):
             return again.like
-        nearest = max(known, key=lambda k: float(k.vector @ vector), default=None)
-        like = (nearest.like or nearest.id) if nearest and 1 - float(nearest.vector @ vector) <= near else ""
-        known.append(_Known(id, like, vector))
+        before = [(float(k.vector @ vector), -k.end, k.like or k.id) for k in known if k.end + self._apart < end]
+        cosine, _, first = max(before, default=(-1.0, 0, ""))
+        like = first if 1 - cosine <= near and first != id else ""
+        known.append(_Known(id, end, like, vector))
         self._order.append(stream)
         if len(self._order) > REMEMBERED:
             oldest = self._known[self._order.popleft()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from edge.motion import make_motion
 from edge.skeleton import Float
 from edge.support.cache import FeatureCache
 from edge.support.enrol import load_support
-from tests.edge.harness import bench, message
+from tests.edge.harness import HeightEngine, bench, message, person
 
 
 def directions(*degrees: float) -> Float:
@@ -53,27 +54,77 @@ def test_near_is_a_share_of_the_categories_median_limit() -> None:
 
 
 def test_a_later_alert_names_the_first_of_its_kind_on_its_stream() -> None:
-    earlier, v = Earlier(), directions(0, 10, 20, 90, 12)
+    earlier, v = Earlier(5), directions(0, 10, 20, 90, 12)
     near = within(11)
-    assert earlier.like("hall", "a", v[0], near) == ""
-    assert earlier.like("hall", "b", v[1], near) == "a"
-    assert earlier.like("hall", "c", v[2], near) == "a", "near b, which is like a"
-    assert earlier.like("hall", "d", v[3], near) == ""
-    assert earlier.like("gate", "e", v[4], near) == "", "another place"
-    assert earlier.like("hall", "b", v[3], near) == "a", "the answer about an alert stays"
-    assert earlier.like("gate", "f", v[4], near) == "e"
+    assert earlier.like("hall", "a", 10, v[0], near) == ""
+    assert earlier.like("hall", "b", 20, v[1], near) == "a"
+    assert earlier.like("hall", "c", 30, v[2], near) == "a", "near b, which is like a"
+    assert earlier.like("hall", "d", 40, v[3], near) == ""
+    assert earlier.like("gate", "e", 50, v[4], near) == "", "another place"
+    assert earlier.like("hall", "b", 60, v[3], near) == "a", "the answer about an alert stays"
+    assert earlier.like("gate", "f", 56, v[4], near) == "e"
+
+
+def test_those_of_about_the_same_time_are_not_compared_and_of_equals_the_first_counts() -> None:
+    earlier, v, near = Earlier(5), directions(0, 90), within(11)
+    assert earlier.like("hall", "late", 13, v[0], near) == ""
+    assert earlier.like("hall", "early", 8, v[0], near) == "", "it came after the later one"
+    assert earlier.like("hall", "now", 13, v[0], near) == ""
+    assert earlier.like("hall", "then", 30, v[0], near) == "early"
+    assert earlier.like("hall", "now", 99, v[1], near) == ""
 
 
 def test_the_oldest_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.alerts.alike.REMEMBERED", 3)
-    earlier, v = Earlier(), directions(*range(0, 360, 30))
+    earlier, v = Earlier(0), directions(*range(0, 360, 30))
     for k in range(8):
-        earlier.like(f"s{k % 2}", str(k), v[k], 0.01)
+        earlier.like(f"s{k % 2}", str(k), k, v[k], 0.01)
     assert {k.id for known in earlier._known.values() for k in known} == {"5", "6", "7"}
-    assert earlier.like("s0", "8", v[0], 0.01) == "" and earlier.like("s0", "9", v[6], 0.01) == "6"
+    assert earlier.like("s0", "8", 8, v[0], 0.01) == "" and earlier.like("s0", "9", 9, v[6], 0.01) == "6"
     for k in range(4):
-        earlier.like("new", f"n{k}", v[k], 0.01)
+        earlier.like("new", f"n{k}", k, v[k], 0.01)
     assert list(earlier._known) == ["new"] and len(earlier._order) == 3
+
+
+def test_an_alert_that_was_forgotten_and_goes_on_is_not_like_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.alerts.alike.REMEMBERED", 2)
+    earlier, v = Earlier(0), directions(0, 90)
+    likes = [earlier.like("hall", id, k, v[k // 2 % 2], 0.01) for k, id in enumerate("abcd")]
+    assert likes == ["", "a", "", "c"]
+    assert earlier.like("hall", "c", 4, v[1], 0.01) == ""
+    likes = [earlier.like("hall", id, k, v[0], 0.01) for k, id in enumerate("efe", 5)]
+    assert likes == ["", "e", ""]
+    likes = [earlier.like("hall", id, k, v[0], 0.01) for k, id in enumerate("ghe", 8)]
+    assert likes == ["e", "e", ""], "e was forgotten, but not that the others are like it"
+
+
+class Alike(HeightEngine):
+    """All windows point the same way."""
+
+    def run(self, n: int) -> tuple[Float, Float]:
+        embedding, distance = super().run(n)
+        embedding[:, 0] = 1
+        return embedding, distance
+
+
+@pytest.mark.parametrize("seed", [1, 5, 16, 17, 22])
+def test_the_same_recording_gives_the_same_likes_however_it_is_drained(seed: int) -> None:
+    dice, people = random.Random(seed), []
+    for k in range(8):
+        since, lasts, height = dice.uniform(0, 8), dice.uniform(2.5, 6), dice.choice([0, 1.15, 1.25, 1.5, 2.0])
+        unseen = since + dice.uniform(0, lasts) if dice.random() < 0.4 else 99
+        pose = person(height) + np.array([10 * k, 0, 0], np.float32)
+        people.append((since, since + lasts, unseen, pose))
+    found, frames = [], []
+    for n in range(14 * 24):
+        t = n / 24
+        there = {k: x[3] for k, x in enumerate(people) if x[0] <= t < x[1] and not x[2] <= t < x[2] + 0.7}
+        frames.append(message("hall", n, 5 + t, there))
+    for chunk in (1, 3, 40, 1000):
+        b = bench(Alike()).play(frames, chunk)
+        found.append(sorted((a.id, a.start, a.like) for a in b.sink.alerts() if a.type == "new"))
+    assert found[0] == found[1] == found[2] == found[3]
+    assert any(like for _, _, like in found[0])
 
 
 def test_the_engine_names_the_alert_that_a_new_one_repeats(tmp_path: Path) -> None:
