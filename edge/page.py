@@ -77,7 +77,7 @@ class RuntimeCollector(Collector):
         )
         ages = GaugeMetricFamily("haad_stream_age_seconds", "seconds since a stream's last message", labels=["stream"])
         for name, heard in r.health.heard.items():
-            ages.add_metric([name], max(0.0, r.clock() - heard))
+            ages.add_metric([name], r.clock() - heard)
         yield ages
         yield GaugeMetricFamily("haad_alerts_standing", "alerts raised and not ended", value=int(r.book.raised.sum()))
         yield GaugeMetricFamily("haad_ready", "1 while the engine judges", value=int(r.ready[0]))

@@ -186,7 +186,7 @@ class Evidence:
         for path in self._root.glob("*.npz"):
             # Whatever else somebody keeps there stays.
             with contextlib.suppress(OSError):
-                if is_kept(path) and path.is_file():
+                if is_kept(path):
                     found.append((path.stat().st_mtime, path))
         found.sort()
         over, oldest = max(0, len(found) - self._most), self._wall() - self._days * DAY_S
