@@ -138,9 +138,10 @@ def accept(
 def _part(path: Path, clip: Clip, about: Mapping[str, Any], at: float, seconds: float | None) -> Clip:
     """A part of a kept clip, which says of itself when it was. Raises SupportError if it is too short."""
     end = clip.seconds if seconds is None else min(at + seconds, clip.seconds)
-    if end - at < LEAST_S - 1e-6:
+    lasts = end - at + 1 / clip.fps  # its last frame has a duration too
+    if lasts < LEAST_S - 1e-6:
         raise SupportError(
-            f"{path}: lasts {clip.seconds:.1f} s, so from {at:g} s on there are {max(0.0, end - at):.1f} s",
+            f"{path}: lasts {clip.seconds:.1f} s, so from {at:g} s on there are {max(0.0, lasts):.1f} s",
             why=f"a clip needs at least {LEAST_S:g} s",
             fix="choose an earlier --at, or more --seconds",
         )

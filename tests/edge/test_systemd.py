@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,25 @@ def test_whatever_an_error_says_it_hears_that_the_engine_lives(systemd: socket.s
         for _ in range(2):
             status, alive = told(systemd)
             assert status.startswith("STATUS=degraded: a READY=0  éé") and alive == "WATCHDOG=1"
+
+
+@pytest.mark.parametrize(("watchdog", "seconds"), [("4000000", 2.0), ("60000000", 5.0), ("", 5.0)])
+def test_it_is_told_twice_as_often_as_it_asks_for_and_at_least_every_few_seconds(
+    systemd: socket.socket, monkeypatch: pytest.MonkeyPatch, watchdog: str, seconds: float
+) -> None:
+    waits = list[float | None]()
+
+    class Event(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            return super().wait(0.001)
+
+    monkeypatch.setattr("edge.systemd.threading.Event", Event)
+    monkeypatch.setenv("WATCHDOG_USEC", watchdog)
+    with supervised(bench(HeightEngine()).runtime):
+        for _ in range(3):
+            told(systemd)
+    assert seconds in waits
 
 
 def test_a_socket_of_the_abstract_kind(monkeypatch: pytest.MonkeyPatch) -> None:

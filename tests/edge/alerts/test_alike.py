@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from edge.motion import make_motion
 from edge.skeleton import Float
 from edge.support.cache import FeatureCache
 from edge.support.enrol import load_support
-from tests.edge.harness import HeightEngine, bench, message, person
+from tests.edge.harness import HeightEngine, bench, message, person, support_of
 
 
 def directions(*degrees: float) -> Float:
@@ -50,7 +51,7 @@ def test_each_is_in_one_group_and_near_its_middle_and_groups_shrink(degrees: lis
 
 
 def test_near_is_a_share_of_the_categories_median_limit() -> None:
-    assert near_of(np.array([0.1, 0.3, 0.2])) == pytest.approx(NEAR * 0.2)
+    assert near_of(np.array([0.1, 0.9, 0.2])) == pytest.approx(NEAR * 0.2)
 
 
 def test_a_later_alert_names_the_first_of_its_kind_on_its_stream() -> None:
@@ -125,6 +126,14 @@ def test_the_same_recording_gives_the_same_likes_however_it_is_drained(seed: int
         found.append(sorted((a.id, a.start, a.like) for a in b.sink.alerts() if a.type == "new"))
     assert found[0] == found[1] == found[2] == found[3]
     assert any(like for _, _, like in found[0])
+
+
+def test_alerts_are_alike_within_one_stream_and_by_the_limits_of_categories_alone() -> None:
+    support = replace(support_of("calm"), limit=np.array([1.0, 0.2, 0.2]))  # two pairs behind the category
+    b = bench(Alike(), support)
+    assert b.runtime._near == near_of(np.array([1.0]))
+    b.play([message(s, n, at + n / 24, {7: person(2.0)}) for s, at in (("hall", 5), ("gate", 30)) for n in range(99)])
+    assert [a.like for a in b.sink.alerts() if a.type == "new"] == ["", ""]
 
 
 def test_the_engine_names_the_alert_that_a_new_one_repeats(tmp_path: Path) -> None:

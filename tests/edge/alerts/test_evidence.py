@@ -283,6 +283,8 @@ def test_a_part_of_what_was_kept_can_be_accepted_alone(tmp_path: Path) -> None:
     assert after["alert"] == "aa11"
     _, placed = library.accept(root, ["aa11-2"], tmp_path / "e", None, (1.0, None))
     assert (load_clip(root / placed[0]).joints == whole.joints[24:]).all()
+    _, placed = library.accept(root, ["aa11-2"], tmp_path / "e", "end", (2.0, None))
+    assert len(load_clip(root / placed[0]).joints) == 24, "a second, as everywhere: the last frame counts too"
     for at, seconds, there in ((2.5, None, "0.5"), (9.0, None, "0.0"), (2.1, 5.0, "0.9")):
         with pytest.raises(SupportError, match=rf"aa11-2\.npz: lasts 3\.0 s, so from {at:g} s on there are {there} s"):
             library.accept(root, ["aa11-2"], tmp_path / "e", None, (at, seconds))

@@ -56,6 +56,11 @@ def test_two_files_of_one_alert_are_no_group_and_what_was_not_judged_is_in_order
     assert [c["title"] for c in only.cards] == [r.alert for r in reversed(plain)]
 
 
+def test_what_is_no_alert_is_not_grouped_however_alike() -> None:
+    (only,) = sections({"walk": [replace(r, alert="", when=None) for r in rows()]}, 2.0, Path("support"))
+    assert (only.name, only.command, len(only.cards)) == ("walk", "", 8)
+
+
 def test_the_command_on_the_page_makes_alerts_that_are_alike_normal(tmp_path: Path) -> None:
     kept, support = tmp_path / "evidence", tmp_path / "support"
     for n in range(2):

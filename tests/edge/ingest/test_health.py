@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from edge.grid import WindowSpec
 from edge.ingest.health import NAMED, StreamHealth, named
 from edge.notices import Notices
+from edge.runtime import LISTED
+from edge.skeleton import Float
 from edge.windows import Windows
-from tests.edge.harness import HeightEngine, bench, message
+from tests.edge.harness import HeightEngine, bench, message, person
 
 SPEC = WindowSpec.of(48, 2.0, 0.5, 0.5, 3.0)
 AFTER, FORGOTTEN = 10.0, 20.0
@@ -149,12 +151,59 @@ def test_a_line_names_a_few(streams: list[str], text: str) -> None:
 
 def test_the_loop_hears_an_end_that_comes_after_a_long_silence() -> None:
     b = bench(HeightEngine(), track_timeout=1.0, expect="b")
-    b.play([message("a", 0, 5.0, {}), message("b", 0, 5.0, {})])
+    b.play([message(name, 0, 5.0, {}) for name in "abcd"])
     for _ in range(150):
         b.runtime.step(0.1)
-    assert b.runtime.status().silent == ["a", "b"] and not b.runtime.windows.streams
+    assert b.runtime.status().silent == ["a", "b", "c", "d"] and not b.runtime.windows.streams
     b.play([message("a", 1, 20.0, {}, end=True), message("b", 1, 20.0, {}, end=True)])
     for _ in range(15):
         b.runtime.step(0.1)
-    assert b.runtime.status().silent == []
-    assert list(b.runtime.health.heard) == ["b"]
+    assert b.runtime.status().silent == ["c", "d"]
+    assert sorted(b.runtime.health.heard) == ["b", "c", "d"]
+
+
+def test_while_the_loop_waits_for_the_engine_nobody_falls_silent() -> None:
+    class Slow(HeightEngine):
+        def run(self, n: int) -> tuple[Float, Float]:
+            b.clock.now += 15.0
+            return super().run(n)
+
+    b = bench(Slow(), overload="wait")
+    b.play([message("a", n, 5 + n / 24, {1: person()}) for n in range(200)], chunk=20)
+    assert b.clock.now > 1050 and "silent" not in b.told.getvalue()
+
+
+def test_a_status_lists_no_more_than_a_hundred() -> None:
+    b = bench(HeightEngine(), expect=",".join(f"s{n}" for n in range(LISTED + 50)))
+    for _ in range(120):
+        b.runtime.step(0.1)
+    b.runtime.health._found[0] = {f"s{n}": "odd" for n in range(LISTED + 50)}
+    status = b.runtime.status()
+    assert len(b.runtime.health.silent) == LISTED + 50
+    assert status.silent == sorted(b.runtime.health.silent)[:LISTED] and len(status.warnings) == LISTED
+
+
+class Flapping:
+    """Finds something at every other look."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.looks = text, list[float]()
+
+    def find(self, windows: Windows, now: float) -> dict[str, str]:
+        self.looks.append(now)
+        return {"a": self.text} if len(self.looks) % 2 else {}
+
+
+def test_what_comes_and_goes_is_told_of_rarely_but_each_kind_of_it() -> None:
+    world, checks = World(), (Flapping("odd"), Flapping("strange"))
+    world.health._checks, world.health._found = checks, [{}, {}]
+    world.second("a", n=9)
+    assert world.lines() == ["stream a: odd", "stream a: strange"]
+    assert checks[0].looks == [world.now - 8 + n for n in range(9)]
+
+
+def test_streams_that_send_are_remembered_however_many_are_gone() -> None:
+    world = World(most=2)
+    world.second("x", "y", "z")
+    world.second("a", "b", "c", n=30)
+    assert len(world.health.heard) == 5 and {"a", "b", "c"} < world.health.heard.keys()

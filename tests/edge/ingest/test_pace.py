@@ -98,3 +98,20 @@ def test_where_nobody_stays_for_a_window_it_is_said(ids: Callable[[int], list[in
 def test_one_who_stays_ends_it() -> None:
     texts = seen_for(45, lambda n: [n if n < 300 else 7])
     assert texts[30] and not any(texts[33:])
+
+
+def test_a_clock_that_was_right_for_long_and_then_stands_still_is_told_of_soon() -> None:
+    assert any(found([(n, n, min(n, 100) * 10**9) for n in range(111)])[100:])
+
+
+def test_only_seconds_count_in_which_people_are_seen_and_they_add_up() -> None:
+    texts = seen_for(80, lambda n: [n] if n // 10 % 8 < 2 else [])  # known for three more seconds each time
+    assert not any(texts[:25]) and all(texts[45:])
+
+
+def test_a_stream_that_stopped_sees_nobody() -> None:
+    windows, stay = Windows(SPEC, 4, 4), TrackLengthCheck()
+    stream = windows.stream_named("cam")
+    assert stream
+    windows.slots_of(stream, [7])
+    assert not any(stay.find(windows, float(now)) for now in range(60))
