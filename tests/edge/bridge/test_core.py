@@ -60,7 +60,7 @@ class Receiver:
         self.shows += 1
         if self.refusals:
             self.refusals -= 1
-            raise Unavailable("not there")
+            raise (Refused if self.refusals % 2 else Unavailable)("not there")
         self.states.append(status.state)
 
     def stop(self) -> None:

@@ -88,6 +88,11 @@ def test_states_are_posted_when_they_change_if_asked_to(hook: Hook) -> None:
     assert "Idempotency-Key" not in hook.got[0][1]
     Webhook(hook.url).show_status(STATUS)
     assert len(hook.got) == 2, "nobody asked"
+    odd = replace(gone, warnings=["stream hall: odd"])
+    for status in (odd, odd, replace(odd, run="another")):
+        target.show_status(status)
+    last = [json.loads(body) for _, _, body in hook.got[2:]]
+    assert [(m["run"], m["warnings"]) for m in last] == [("r", odd.warnings), ("another", odd.warnings)]
 
     hook.codes = [503, 400]
     offline = replace(STATUS, state="offline")
@@ -96,7 +101,7 @@ def test_states_are_posted_when_they_change_if_asked_to(hook: Hook) -> None:
             target.show_status(offline)
     target.show_status(offline)
     target.show_status(offline)
-    assert len(hook.got) == 5 and json.loads(hook.got[-1][2])["state"] == "offline"
+    assert len(hook.got) == 7 and json.loads(hook.got[-1][2])["state"] == "offline"
 
 
 def test_the_signature_is_that_of_a_known_case() -> None:

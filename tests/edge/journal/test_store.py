@@ -201,6 +201,15 @@ def test_values_that_were_never_written_are_damage_wherever_they_are_met(tmp_pat
         assert again.next < 9
 
 
+def test_a_negative_number_is_damage(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "j.db")
+    assert journal._db
+    journal._db.execute("UPDATE meta SET value = -5 WHERE key = 'next'")
+    journal.close()
+    with contextlib.closing(Journal(tmp_path / "j.db")) as again:
+        assert again.next == 0 and "damaged" in again.note
+
+
 def test_a_full_disk_writes_all_of_a_batch_or_nothing(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.db")
     journal.append([entry(0)])
