@@ -118,11 +118,13 @@ def test_alerts_reach_the_broker_in_order_under_their_streams_topic(broker: Brok
 def test_the_engines_state_is_retained_and_ends_with_the_bridge(broker: Broker) -> None:
     from edge.bridge.mqtt import Mqtt
 
-    target = Mqtt(broker.url, client_id="t")
+    target, first = Mqtt(broker.url, client_id="t"), Ear(broker.port)
     target.show_status(STATUS)
     target.show_status(replace(STATUS, seconds=2.0))
     target.show_status(replace(STATUS, state="degraded", reason="no disk", silent=["gate"]))
     assert target.deliver(alerts(1)) == 1  # acknowledged after the states, so these have arrived
+    assert [m.get("state") for _, m, _ in first.until(3)] == ["online", "degraded", None], "published as it changes"
+    first.close()
     ear = Ear(broker.port)
     shown = {"state": "degraded", "reason": "no disk", "run": "r", "silent": ["gate"], "warnings": []}
     assert ear.until(1) == [("haad-edge/status", shown, True)]
