@@ -342,3 +342,8 @@ def test_one_bad_file_does_not_hide_the_others(tmp_path: Path) -> None:
     files = [tmp_path / "bad.npz", tmp_path / "good.npz"]
     (first, error), (second, clip) = iter_clips(files)
     assert [first, second] == files and isinstance(error, ClipError) and isinstance(clip, Clip)
+
+
+def test_texts_may_come_from_a_machine_of_the_other_byte_order(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", **fields(layout=np.array("core15", ">U6")))
+    assert len(load_clip(tmp_path / "x.npz").joints)
