@@ -65,7 +65,13 @@ class Keys:
 
         `tell` is called, in other threads, with a line about each peer that is turned away.
         """
-        check = _PeerCheck(_known(self.peers), self.peers, tell, context)
+        check = _PeerCheck(set(), self.peers, tell, context)
+        check.read()
+        if not check.known:
+            raise SettingsError(
+                f"{self.peers}: no usable public key, so nobody could connect",
+                fix="copy them again from the other sides' own.key",
+            )
         guard = ThreadAuthenticator(context)
         guard.start()
         self._checks.append(check)
@@ -75,10 +81,6 @@ class Keys:
         finally:
             self._checks.remove(check)
             guard.stop()
-
-
-def _known(peers: Path) -> set[bytes]:
-    return {_public(path) for path in peers.glob("*.key")}
 
 
 def _public(path: Path) -> bytes:
@@ -106,17 +108,21 @@ class _PeerCheck:
     context: zmq.Context[zmq.Socket[bytes]] | None = None
     strangers: set[bytes] = field(default_factory=set)
 
+    def read(self) -> None:
+        """Take in the keys in the folder. Never raises: that would end the thread that lets peers in."""
+        try:
+            for path in self.peers.glob("*.key"):
+                try:
+                    self.known.add(_public(path))
+                except SettingsError as e:  # a file half written or damaged: the other keys still count
+                    self.tell(str(e))
+        except OSError as e:  # too many open files, for example
+            self.tell(f"{self.peers}: cannot be listed: {e.strerror}")
+
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether a public key (z85) is admitted, also if it was added to the folder since the start."""
         if key not in self.known:
-            try:
-                for path in self.peers.glob("*.key"):
-                    try:
-                        self.known.add(_public(path))
-                    except SettingsError as e:  # a file half written or damaged: the other keys still count
-                        self.tell(str(e))
-            except OSError as e:  # too many open files, for example; an error here would end the thread that asks
-                self.tell(f"{self.peers}: cannot be listed: {e.strerror}")
+            self.read()
         if key not in self.known and len(self.strangers) < STRANGERS:
             self.strangers.add(key)
         if key in self.strangers - self.known:
