@@ -127,6 +127,24 @@ def test_scores_are_distances_over_limits(folder: Path, tmp_path: Path) -> None:
         assert score == pytest.approx((distance / support.limit).min(), rel=0.01)
 
 
+def test_what_alerts_are_compared_by_is_their_abnormal_windows_alone(folder: Path, tmp_path: Path) -> None:
+    """Somebody walks for six seconds and then falls; the walk is normal."""
+    bundle = open_bundle()
+    judge = ClipJudge(folder / "support", bundle, Settings(cache=tmp_path / "cache"))
+    walk, fall = make_motion("walk", seconds=6, seed=0), make_motion("fall", seconds=5, seed=5)
+    both = [np.concatenate([getattr(c, part) for c in (walk, fall)]) for part in ("joints", "visible")]
+    card: dict[str, Any] = {"notes": [], "start": 0.0}
+    found = judge(Clip(*both, walk.fps), card)
+    m = bundle.manifest
+    _, *cut = windows(Clip(*both, walk.fps), m.frames, m.seconds, 0.25)
+    embedding, _ = run_all(judge._engine, *cut)
+    high = np.array(card["scores"]["score"]) > 1
+    assert found.over and 0 < high.sum() < len(high)
+    expected = embedding[high].mean(0)
+    assert np.allclose(found.vector, expected / np.linalg.norm(expected), atol=1e-6)
+    assert judge(walk, {"notes": [], "start": 0.0}).vector is None
+
+
 def test_windows_are_whole_and_begin_a_stride_apart() -> None:
     clip = make_motion("walk", seconds=3, seed=0)
     starts, joints, visible = windows(clip, 48, 2.0, 0.25)

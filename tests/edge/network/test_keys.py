@@ -177,8 +177,12 @@ def test_a_peer_s_file_that_holds_no_key_is_named_and_only_that_one_is_not_let_i
     with keys.guard(context, told.append):
         (line,) = told
         assert "another.key: not a usable public key" in line and "copy it again" in line
-    for path in (side / "peers").glob("*.key"):
-        path.write_text(text)
+    (side / "peers" / "client.key").unlink()
+    with (
+        context.socket(zmq.SUB) as socket,
+        pytest.raises(SettingsError, match=r"another\.key: not a usable public key"),
+    ):
+        keys.secure(socket, "connect")
     with (
         pytest.raises(SettingsError, match="peers: no usable public key, so nobody could connect"),
         keys.guard(context),
