@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.grid import SECOND
 from edge.skeleton import Float
 
 SENSITIVITY = {"low": 1.0, "default": 6.0, "high": 30.0}
@@ -213,13 +214,15 @@ class TransitionTimer:
     """Limits how long a transition, a change between two actions, can make a track normal; as a column over slots.
 
     A transition is over when no window contains any of it. So they count for LASTS seconds after a track's last window
-    within the limit of a category, or after its first window. Anything that lasts longer is no transition.
+    within the limit of a category. Somebody who has just come into view was not seen to do anything normal yet, and
+    whatever was left of a transition then is soon out of the windows: they count for ARRIVES seconds after the first
+    one. Anything that lasts longer is no transition.
     """
 
-    LASTS = 4.0
+    LASTS, ARRIVES = 4.0, 1.0
 
     def __init__(self, slots: int) -> None:
-        self._last = np.full(slots, -1, np.int64)
+        self._until = np.full(slots, -1, np.int64)
 
     def __call__(
         self, slots: NDArray[np.intp], ends: NDArray[np.int64], within: NDArray[np.bool_]
@@ -236,14 +239,15 @@ class TransitionTimer:
             _, first = np.unique(slots[left], return_index=True)
             now = left[first]
             s, end = slots[now], ends[now]
-            self._last[s] = last = np.where(within[now] | (self._last[s] < 0), end, self._last[s])
-            out[now] = end - last <= self.LASTS * 1e9
+            known = np.where(self._until[s] < 0, end + round(self.ARRIVES * SECOND), self._until[s])
+            self._until[s] = until = np.where(within[now], end + round(self.LASTS * SECOND), known)
+            out[now] = end <= until
             left = np.delete(left, first)
         return out
 
     def forget(self, slots: Sequence[int]) -> None:
         """Reset the slots, whose tracks are gone."""
-        self._last[np.asarray(slots, np.intp)] = -1
+        self._until[np.asarray(slots, np.intp)] = -1
 
 
 KNOWN_MOST = 1000

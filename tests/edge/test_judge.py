@@ -71,6 +71,7 @@ def test_between_two_normal_actions_nothing_is_said_and_where_one_is_normal_it_i
     between = replace(support_of("walk", "wave"), limit=np.ones(3), transitions=np.array([[0, 1]]))
     j = judge(normal={"gate*": ["walk"]})
     j.use(between)
+    j(np.array([1]), np.array([-SECOND // 4]), np.array([[0.5, 1.9, 2.5]], np.float32), np.ones(1, np.float32))
     assert news(j, [2.5, 1.9, 0.4], slot=1) == 0, "from walking to waving, where both are normal"
     assert news(j, [2.5, 1.9, 1.5], slot=1) == 1, "like neither, nor the change between them"
     j.close([1])
@@ -120,10 +121,12 @@ def test_a_change_that_lasts_is_none() -> None:
     assert scores(j, [walks, changes], 10**12) == pytest.approx([0.5, 0.4]), "and again after a normal one"
     fresh = judge()
     fresh.use(between)
-    n = 19  # in one batch, and from a track's first window on
+    n = 7  # in one batch, and from a track's first window on: nobody saw what the change was from
     ends, row = np.arange(n) * SECOND // 4, np.array([changes] * n, np.float32)
     found = fresh(np.zeros(n, np.intp), ends, row, np.ones(n, np.float32)).score.tolist()
-    assert found == pytest.approx([0.4] * 17 + [2.0] * 2)
+    assert found == pytest.approx([0.4] * 5 + [2.0] * 2), "for one second"
+    later = scores(fresh, [walks] + [changes] * 18, 10 * SECOND)
+    assert later == pytest.approx([0.5] + [0.4] * 16 + [2.0] * 2), "and for four after a normal one"
     fresh.close([0])
     assert scores(fresh, [changes], 10**12) == pytest.approx([0.4])
 

@@ -279,7 +279,7 @@ def test_levels_are_medians_drawn_towards_one_by_category_as_it_counts_on_its_ca
     assert level([[9, 9, 9]] * 5000)[0] == {"a": FACTORS[1]} and level([[0.01, 9, 9]] * 5000)[0] == {"a": FACTORS[0]}
     # Where only b is normal, what is nearest to a counts as b's; and what lies between, as it does not count there.
     assert level([[0.6, 0.8, 0.1]] * 60, {"cam": ["b"]})[0] == pytest.approx({"b": drawn(0.8 / 0.5, 60)}, rel=1e-3)
-    # What lies between has a score expected of its own, and counts for four seconds: 17 windows of 40.
-    levels, windows = level([[1.3, 1.2, 0.4]] * 17)
-    assert windows == {"b": 17} and levels == pytest.approx({"b": drawn(0.2 / 0.25, 17)}, rel=1e-3)
+    # What lies between has a score expected of its own, and counts for a second on a new track: 5 windows of 40.
+    levels, windows = level([[1.3, 1.2, 0.4]] * 5)
+    assert windows == {"b": 5} and levels == pytest.approx({"b": drawn(0.2 / 0.25, 5)}, rel=1e-3)
     assert level([[1.3, 1.2, 0.4]] * 40)[0] == pytest.approx({"b": drawn(1.2 / 0.5, 40)}, rel=1e-3)
