@@ -63,7 +63,7 @@ class Judge:
     """Holds all state between distances and alerts, for `slots` slots. `calibration` is the bundle's."""
 
     def __init__(self, s: Settings, calibration: Mapping[str, NDArray[Any]], slots: int, tracks: Tracks) -> None:
-        self._normal, self._tracks = s.normal, tracks
+        self._normal, self._expect, self._tracks = s.normal, s.expected, tracks
         threshold = threshold_of(calibration, s.sensitivity, s.false_alarms)
         in_effect = "rates" in calibration or (s.sensitivity == "default" and s.false_alarms is None)
         ignored = "sensitivity and false_alarms have no effect: this bundle was not calibrated"
@@ -79,7 +79,7 @@ class Judge:
     def use(self, support: SupportSet) -> list[str]:
         """Judge by this support from now on; returns what in the settings does not fit the support or the bundle."""
         self._scorer, self._expected = Scorer(support.limit, support.transitions), support.usual
-        self._normal_on = NormalByStream(self._normal, support.names, support.transitions)
+        self._normal_on = NormalByStream(self._normal, support.names, support.transitions, self._expect)
         return [*self._ignored, *self._normal_on.trouble]
 
     def __call__(self, slots: Slots, ends: NDArray[np.int64], distance: Float, seen: Float) -> Verdict:

@@ -257,18 +257,23 @@ class NormalByStream:
     """Decides which categories are normal on which stream. `rules` maps stream names, or patterns, to categories.
 
     The first rule that matches a stream applies; where none matches, all categories are normal. A rule that names no
-    category of the support would alarm on everything, so it is taken as all categories. `trouble` reports that, and
-    every name that is not a category. A transition between two categories (`transitions`, (P, 2)) counts where both are
-    normal.
+    category of the support would alarm on everything, so it is taken as all categories. `trouble` reports that, every
+    name that is not a category, and categories that are normal on none of `streams`, such as one just accepted. A
+    transition between two categories (`transitions`, (P, 2)) counts where both are normal.
     """
 
     def __init__(
-        self, rules: Mapping[str, Sequence[str]], names: Sequence[str], transitions: NDArray[np.intp] = NO_TRANSITIONS
+        self,
+        rules: Mapping[str, Sequence[str]],
+        names: Sequence[str],
+        transitions: NDArray[np.intp] = NO_TRANSITIONS,
+        streams: Sequence[str] = (),
     ) -> None:
         self._rules, self._transitions = rules, transitions
         self._names = np.array(names)
         self._known: dict[str, NDArray[np.bool_]] = {}
         self.trouble = [text for stream, wanted in rules.items() if (text := self._trouble(stream, wanted))]
+        self.trouble += self._nowhere(streams)
 
     def of(self, stream: str) -> NDArray[np.bool_]:
         """The groups (G + P,) that are normal on a stream."""
@@ -296,6 +301,13 @@ class NormalByStream:
     def _categories(self, wanted: Sequence[str] | None) -> NDArray[np.bool_]:
         row = np.isin(self._names, wanted) if wanted is not None else np.ones(len(self._names), bool)
         return row if row.any() else np.ones_like(row)
+
+    def _nowhere(self, streams: Sequence[str]) -> list[str]:
+        if not self._rules or not streams:
+            return []
+        left = self._names[~np.any([self.of(stream)[: len(self._names)] for stream in streams], 0)].tolist()
+        what = f"{', '.join(map(repr, left))[:300]} {'is' if len(left) == 1 else 'are'} normal on none of"
+        return [f"setting normal: {what} {', '.join(streams)[:300]}"] if left else []
 
     def _trouble(self, stream: str, wanted: Sequence[str]) -> str:
         unknown = [n for n in wanted if n not in self._names]

@@ -105,10 +105,13 @@ def accept(
             fix="name it as for haad-edge run: --evidence DIR",
         )
     part = None if at is None and seconds is None else (at or 0.0, seconds)
+    new = category is not None and not (support / category).is_dir()
     version, placed = library.accept(support, alerts, kept, category, part)
     for name in placed:
         say(str(support / name))
     _report(support, version)
+    if new:
+        say(f"if the engine's settings have a table 'normal', name {category} there too, and start the engine again")
     say(f"what its category covers now, and what may pass for it: haad-edge support show {support}")
 
 

@@ -217,6 +217,16 @@ def test_a_rule_that_is_not_as_it_was_meant_is_said_with_what_it_means_now() -> 
     ]
 
 
+def test_a_category_that_is_normal_on_no_stream_that_should_send_is_said() -> None:
+    def said(rules: dict[str, list[str]], *streams: str) -> list[str]:
+        return NormalByStream(rules, ["walk", "wave", "catch"], streams=streams).trouble
+
+    rules = {"gate*": ["walk"], "dock": ["walk", "wave"]}
+    assert said(rules, "dock", "gate1") == ["setting normal: 'catch' is normal on none of dock, gate1"]
+    assert said(rules, "gate1") == ["setting normal: 'wave', 'catch' are normal on none of gate1"]
+    assert said(rules) == said(rules, "gate1", "hall") == said({}, "dock") == []
+
+
 def test_the_score_is_the_least_distance_in_units_of_its_limit() -> None:
     found = Scorer(np.array([0.5, 0.1]))(np.array([[0.25, 0.2], [0.5, 0.01]], np.float32))
     np.testing.assert_allclose(found.score, [0.5, 0.1], rtol=1e-6)

@@ -146,7 +146,7 @@ def test_an_accepted_alert_is_not_raised_again(
     done = haad(
         "support", "accept", alert.id, "--support", support, "--evidence", tmp_path / "evidence", "--category", "wave"
     )
-    assert f"accepted {alert.id} as wave" in done.stdout
+    assert f"accepted {alert.id} as wave" in done.stdout and "name wave there too" in done.stdout
     assert (support / "wave" / f"alert_{alert.id}.npz").exists()
     engine.until(lambda e: isinstance(e, Status) and "wave (1)" in engine.said())
     engine.events.clear()
