@@ -31,7 +31,7 @@ from edge.inference.counts import Counts
 from edge.inference.dispatch import Dispatch
 from edge.ingest.arrivals import Arrivals
 from edge.ingest.drain import Decoder
-from edge.ingest.health import StreamHealth
+from edge.ingest.health import StreamHealth, named
 from edge.ingest.source import Ledger, Source
 from edge.ingest.tap import Tap
 from edge.judge import Judge
@@ -298,7 +298,8 @@ class Runtime:
         """Whether the engine judges, and a line about its state. For other threads: a GPU that hangs gives no error."""
         if still := self.hung:
             return False, f"{self.state}: no progress by the loop, or by the engine on its batch, for {still:.0f} s"
-        return self.state == "online", f"{self.state}: {self.reason or 'ok'}"
+        silent = f"; silent: {named(self.health.silent)}" if self.health.silent else ""
+        return self.state == "online", f"{self.state}: {self.reason or 'ok'}{silent}"
 
     def _say_status(self) -> None:
         self._status_at = self.clock()

@@ -166,7 +166,7 @@ def serve(settings: Settings) -> None:
         by = r.announcer.by
         notices.say(f"model {by.model}, engine {by.engine}, support {by.support}: {r.support.summary}")
         notices.say(
-            f"poses {settings.ingest}, alerts {settings.alerts}"
+            f"poses {settings.ingest}, alerts {settings.alerts} from a score of {r.book.threshold:.2f} on"
             + (f", page {service.page.address}" if service.page else "")
         )
         if settings.poses_out != "off":

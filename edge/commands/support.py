@@ -172,5 +172,7 @@ def _date(iso: str) -> str:
 
 
 def _report(support: Path, version: Version, to: str = "") -> None:
-    say(f"version {version.number}: {version.what}; {version.clips} clips of {version.categories} categories")
+    clips, categories = version.clips, version.categories
+    sizes = f"{clips} clip{'s' * (clips != 1)} of {categories} categor{'y' if categories == 1 else 'ies'}"
+    say(f"version {version.number}: {version.what}; {sizes}")
     say(f"a running engine picks it up by itself; to undo it: haad-edge support undo --support {support}{to}")

@@ -5,7 +5,7 @@ streams, once a second ─► silent? · `t`, track lengths, posture ─► stat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from edge.ingest.pace import TimestampCheck, TrackLengthCheck
@@ -87,7 +87,7 @@ class StreamHealth:
             self._notices.say(f"no longer silent: {named(back)}")
 
 
-def named(streams: list[str]) -> str:
+def named(streams: Sequence[str]) -> str:
     """The first of these streams by name, and how many more there are."""
     more = len(streams) - NAMED
     return ", ".join(streams[:NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -143,7 +143,7 @@ def _part(path: Path, clip: Clip, about: Mapping[str, Any], at: float, seconds: 
         raise SupportError(
             f"{path}: lasts {clip.seconds:.1f} s, so from {at:g} s on there are {max(0.0, lasts):.1f} s",
             why=f"a clip needs at least {LEAST_S:g} s",
-            fix="choose an earlier --at, or more --seconds",
+            fix="choose an earlier --at",
         )
     part = clip.part(at, end)
     begin = about.get("from")

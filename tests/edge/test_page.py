@@ -65,6 +65,7 @@ def test_the_age_of_each_stream_and_how_many_are_silent(page: Page, played: Benc
     played.clock.now += 3.0
     played.runtime.step(0)
     assert "haad_streams_silent 1.0" in read(page, "/metrics")
+    assert read(page, "/readyz") == "online: ok; silent: cam\n"
 
 
 def test_readiness_follows_the_state_and_says_why(page: Page, played: Bench) -> None:
