@@ -230,6 +230,33 @@ def test_what_fewer_false_alarms_cost_is_what_was_measured(joints: str, kind: st
         assert round(r["hours"], 1) == 4.5
 
 
+def test_what_is_made_of_newcomers_is_what_was_measured() -> None:
+    names = ("1", "4", "4-keypoints")
+    found = [json.loads((ROOT / f"benchmarks/results/arriving/utd_mhad-{n}.json").read_text()) for n in names]
+    one, four, flat = found
+    assert all((f["seconds"], f["draws"], f["shots"]) == (6, 20, 3) for f in found)
+    page = " ".join((ROOT / "docs/settings.md").read_text(encoding="utf-8").split())
+    words = f"for {one['found']:.0%} of them where one action is normal, {four['found']:.0%} where four are, and "
+    assert words + f"{flat['found']:.0%} where four are and keypoints are 2-D" in page
+    assert f"for {one['false']:.1%}, {four['false']:.1%} and {flat['false']:.1%} of normal ones who come" in page
+    tried = " ".join((ROOT / "docs/tried.md").read_text(encoding="utf-8").split())
+    shares = [f"{f[k]:.1%}".replace("%", " %") for f in (four, flat) for k in ("found", "false")]
+    assert f"| **for 1 s, as built** | {' | '.join(shares)} |" in tried
+
+
+def test_the_alarms_in_the_readme_are_what_was_measured() -> None:
+    names = ("", "-26", "-48")
+    path = "benchmarks/results/alarms-utd_mhad{}-epyc2-2026-11-26.json"
+    every, known, other = (json.loads((ROOT / path.format(n)).read_text(encoding="utf-8"))["mean"] for n in names)
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    normal = [f"{100 * m['normal_clips_alerted']:.1f} %" for m in (every, known, other)]
+    assert (
+        f"raised for {normal[0]} of the normal stretches and for {100 * every['other_clips_alerted']:.1f} %" in readme
+    )
+    assert f"it is {normal[1]} of the normal stretches (`--people 2,6`)" in readme
+    assert f"with the two it was only calibrated on {normal[2]} (`--people 4,8`)" in readme
+
+
 def test_the_gpu_s_table_is_what_was_measured() -> None:
     found = json.loads((ROOT / "benchmarks/results/gpu-nvidia-h200-2026-11-26.json").read_text(encoding="utf-8"))
     heads = "| windows a second; ms p50, p99 | 1 | 16 | 64 | 256 | 1,024 |"
