@@ -100,7 +100,7 @@ def test_a_loop_that_hangs_is_not_ready_whatever_it_said_last(page: Page, played
     assert e.value.code == 503 and e.value.read() == said
     assert "haad_ready 0.0" in read(page, "/metrics") and read(page, "/healthz") == "alive\n"
     played.runtime.step(0)
-    assert read(page, "/readyz") == "online: ok\n"
+    assert read(page, "/readyz") == "online: ok; silent: cam\n"
     played.runtime.stop()
     played.runtime.run()
     played.clock.now += STILL_S + 1
