@@ -298,8 +298,9 @@ class Runtime:
         """Whether the engine judges, and a line about its state. For other threads: a GPU that hangs gives no error."""
         if still := self.hung:
             return False, f"{self.state}: no progress by the loop, or by the engine on its batch, for {still:.0f} s"
-        ready, silent = self.state == "online", self.health.silent
-        return ready, f"{self.state}: {self.reason or 'ok'}" + (f"; silent: {named(silent)}" if ready and silent else "")
+        ready = self.state == "online"
+        silent = f"; silent: {named(self.health.silent)}" if ready and self.health.silent else ""
+        return ready, f"{self.state}: {self.reason or 'ok'}{silent}"
 
     def _say_status(self) -> None:
         self._status_at = self.clock()
