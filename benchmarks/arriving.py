@@ -19,8 +19,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from benchmarks.place import EPOCH, Place
-from benchmarks.repeats import Raised
+from benchmarks.place import EPOCH, Place, Raised
 from benchmarks.views import View
 from edge.bench.inside import Replay
 from edge.bench.machine import cpu

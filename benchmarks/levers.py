@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.place import Place, Row, halves, summary
+from benchmarks.place import Place, Row, halves, options, summary
 from benchmarks.views import View
 from edge.bench.machine import cpu
 from edge.bundle import open_bundle
@@ -80,21 +80,7 @@ def all_rows(person: str, o: argparse.Namespace) -> list[tuple[str, Row, Row]]:
 
 def main() -> None:
     """Measure, print a table, and write the figures if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="DIR/<category>/*.npz")
-    parser.add_argument(
-        "--people", default="4,8", help="who is in front of the camera; default: those of UTD-MHAD held out"
-    )
-    parser.add_argument("--bundle", type=Path, help="default: base")
-    parser.add_argument("--minutes", type=float, default=3.0, help="length of the normal operation to calibrate from")
-    parser.add_argument(
-        "--keypoints", action="store_true", help="use 2-D keypoints, as from a camera in front of people"
-    )
-    parser.add_argument("--shots", type=int, default=3)
-    parser.add_argument("--draws", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    o = parser.parse_args()
+    o = options(__doc__, draws=1)
     people, model = o.people.split(","), open_bundle(o.bundle).model
     with ProcessPoolExecutor(2) as pool:
         found = [row for rows in pool.map(partial(all_rows, o=o), people) for row in rows]

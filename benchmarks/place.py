@@ -55,16 +55,16 @@ Row = tuple[float, int, list[float]]
 more: infinite if there was none."""
 
 
-class Heard(Silent):
-    """A sink for a stream's alerts that records when they were raised, in seconds of the stream."""
+class Raised(Silent):
+    """A sink that keeps new alerts."""
 
     def __init__(self) -> None:
-        self.raised: list[float] = []
+        self.alerts: list[Alert] = []
 
     def send(self, message: bytes) -> None:
         event = decode_event([message])
         if isinstance(event, Alert) and event.type == "new":
-            self.raised.append((event.end - EPOCH) / SECOND)
+            self.alerts.append(event)
 
 
 def messages(take: Take) -> list[bytes]:
@@ -106,12 +106,12 @@ class Place:
 
     def watch(self, take: Take) -> Row:
         """Let the engine judge a take with the folder as it is now."""
-        heard, source = Heard(), Replay(messages(take))
-        loop = Runtime(self._settings, self._bundle, self._engine, self.known(True), source, heard)
+        sink, source = Raised(), Replay(messages(take))
+        loop = Runtime(self._settings, self._bundle, self._engine, self.known(True), source, sink)
         while loop.step(0):
             pass
         loop.dispatch.flush()
-        raised = np.array(heard.raised)
+        raised = np.array([(a.end - EPOCH) / SECOND for a in sink.alerts])
         delays = [delay_of(raised, x.start, x.end) for x in take.spans if x.end - x.start >= LONG]
         return (take.clean - self._bundle.manifest.seconds) / 3600, int((raised <= take.clean).sum()), delays
 
@@ -179,9 +179,9 @@ def summary(rows: Sequence[Row]) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measure, print a table, and write the figures if asked to."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(doc: str | None, draws: int) -> argparse.Namespace:
+    """Read the command line; `draws` is the default of that option."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="DIR/<category>/*.npz")
     parser.add_argument(
         "--people", default="4,8", help="who is in front of the camera; default: those of UTD-MHAD held out"
@@ -192,10 +192,15 @@ def main() -> None:
         "--keypoints", action="store_true", help="use 2-D keypoints, as from a camera in front of people"
     )
     parser.add_argument("--shots", type=int, default=3)
-    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=draws)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
-    o = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print a table, and write the figures if asked to."""
+    o = options(__doc__, draws=2)
     people, model = o.people.split(","), open_bundle(o.bundle).model
     with ProcessPoolExecutor(2) as pool:
         found = [row for rows in pool.map(partial(all_rows, o=o), people) for row in rows]

@@ -17,13 +17,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from benchmarks.place import EPOCH, Place, messages
+from benchmarks.place import EPOCH, Place, Raised, messages
 from benchmarks.views import View
-from edge.bench.inside import Replay, Silent
+from edge.bench.inside import Replay
 from edge.bundle import open_bundle
 from edge.clip import save_clip
 from edge.engine import open_engine
-from edge.events import Alert, decode_event
 from edge.grid import SECOND
 from edge.runtime import Runtime
 from edge.settings import load_settings
@@ -32,18 +31,6 @@ from trainer.streaming.takes import StreamPlan, make_takes
 
 PLAN = StreamPlan(clean=300.0, anomalies=40, short_share=0.0)
 SHOTS = 3
-
-
-class Raised(Silent):
-    """A sink that keeps new alerts."""
-
-    def __init__(self) -> None:
-        self.alerts: list[Alert] = []
-
-    def send(self, message: bytes) -> None:
-        event = decode_event([message])
-        if isinstance(event, Alert) and event.type == "new":
-            self.alerts.append(event)
 
 
 def watch_person(person: str, o: argparse.Namespace) -> np.ndarray:
