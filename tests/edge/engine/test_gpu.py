@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
@@ -212,3 +215,49 @@ def test_the_machine_is_the_one_the_record_names(built: tuple[Bundle, PlanRecord
     assert here.gpu and choose(bundle, here) == record
     elsewhere = replace(here, gpu=replace(here.gpu, capability="1.0"))
     assert "compute capability" in misfit(bundle, record, elsewhere)
+
+
+LOSE = """
+import numpy as np
+from edge.bundle import open_bundle
+from edge.engine import open_engine
+from edge.engine.fallback import Fallback
+from tests.edge.engine.gpu_fault import break_gpu
+from tests.edge.engine.test_gpu import fill, support, windows
+
+bundle = open_bundle({folder!r})
+told = []
+first, second, exact = (open_engine(bundle, name, max_batch=32) for name in ("tensorrt", "onnx", "onnx"))
+engine = Fallback([first, second], lambda e, name: told.append((e.what, e.why, name)))
+for e in (engine, exact):
+    e.bind(*support(1))
+expected = []
+for n in (5, 32):
+    for e in (engine, exact):
+        fill(e, *windows(n, n))
+    engine.submit(n)
+    expected.append(exact.run(n)[1])
+fill(engine, *windows(9, 9))  # the buffer that is being filled
+fill(exact, *windows(9, 9))
+expected.append(exact.run(9)[1])
+print("error", break_gpu())
+assert engine.ready  # `collect` does not wait
+np.testing.assert_allclose(engine.collect(), expected[0], atol=2e-3)
+engine.submit(9)
+for distance in expected[1:]:
+    np.testing.assert_allclose(engine.collect(), distance, atol=2e-3)
+assert (engine.name, engine.fallbacks, engine.pending, len(told)) == (second.name, 1, 0, 1), told
+engine.bind(*support(2))
+engine.run(9)
+engine.close()
+print(*told)
+"""
+
+
+def test_batches_on_a_gpu_that_is_lost_are_computed_by_the_next_engine(built: tuple[Bundle, PlanRecord]) -> None:
+    """In a process of its own, which has no GPU from then on."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOSE.format(folder=str(built[0].root))], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.match(r"error [1-9]\d+\n\('the GPU is lost', ", done.stdout) and not done.stderr, done
