@@ -278,3 +278,14 @@ def test_the_gpu_s_table_is_what_was_measured() -> None:
     other = json.loads((ROOT / f"{measured_on}-other-host.json").read_text(encoding="utf-8"))["rows"]
     there = {(r["way"], r["batch"]): r["rate"] for r in other}
     assert 10 < there[graphs, 64] / there[eager, 64] < 11 and 1.3 < there[eager, 64] / rate[eager, 64] < 1.36
+
+
+def test_the_whole_engine_s_table_on_a_gpu_is_what_was_measured() -> None:
+    path = "benchmarks/results/bench-h200-{}-2026-11-27.json"
+    both = [json.loads((ROOT / path.format(n)).read_text(encoding="utf-8")) for n in ("tensorrt", "onnx")]
+    alone, whole, cpu = table("docs/speed.md", "| windows a second, batch 64 | tensorrt | onnx, one thread |")
+    assert alone[1:] == [f"{r['ceiling']['bare_windows_s']:,.0f}" for r in both]
+    assert whole[1:] == [f"{r['ceiling']['windows_s']:,.0f}" for r in both]
+    assert cpu[1:] == [f"{r['stages']['engine_us_a_window']:.0f} µs" for r in both]
+    stages = both[0]["stages"]["cpu_us_a_person_frame"]
+    assert 0.88 < 1 - stages["engine"] / sum(stages.values()) < 0.92
