@@ -78,4 +78,4 @@ def _print(event: Event, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"kind": type(event).__name__.lower(), **asdict(event)}), flush=True)
     else:
-        out.print(line(event), soft_wrap=True)
+        out.print(line(event, time.time_ns()), soft_wrap=True)

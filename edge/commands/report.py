@@ -27,8 +27,8 @@ def clock(t: int) -> str:
     return datetime.fromtimestamp(t / SECOND).strftime("%H:%M:%S.%f")[:-3]
 
 
-def line(event: Event) -> Text:
-    """One readable line for an event."""
+def line(event: Event, now: int = 0) -> Text:
+    """One readable line for an event. A status has no time of its own: it gets `now` (ns), if that is given."""
     if isinstance(event, Alert):
         text = Text(f"{clock(event.end)}  ")
         text.append(f"{event.type.upper():6}", _COLOURS.get(event.type, ""))
@@ -47,7 +47,7 @@ def line(event: Event) -> Text:
         when = clock(max(event.end)) if event.end else " " * 12  # no window was scored
         return Text(f"{when}  score  {event.stream}: {', '.join(people)}")
     text = Text(
-        f"status {event.state}{': ' + event.reason if event.reason else ''}; {event.streams} streams, "
+        f"{clock(now) + '  ' if now else ''}status {event.state}{': ' + event.reason if event.reason else ''}; {event.streams} streams, "
         f"{event.tracks} people, "
         f"{event.frames} frames, {event.frames_lost} lost, {event.windows} windows, up {event.seconds:.0f} s"
     )

@@ -73,9 +73,12 @@ def add(
             who, clip = from_live(source, stream, track, seconds, wait, s)
     name = library.clip_name(*who, json.loads(clip.source)["from"])
     what = f"added {who[0]} track {who[1]} to {category}"
+    new = not (support / category).is_dir()
     version, placed = library.add(support, category, [(name, clip)], what)
     say(f"{support / placed[0]}: {clip.seconds:.1f} s of {who[0]} track {who[1]}, {clip.fps:.0f} frames a second")
     _report(support, version)
+    if new:
+        _say_new(category)
 
 
 def accept(
@@ -110,8 +113,8 @@ def accept(
     for name in placed:
         say(str(support / name))
     _report(support, version)
-    if new:
-        say(f"if the engine's settings have a table 'normal', name {category} there too, and start the engine again")
+    if new and category:
+        _say_new(category)
     say(f"what its category covers now, and what may pass for it: haad-edge support show {support}")
 
 
@@ -169,6 +172,10 @@ def _date(iso: str) -> str:
         return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M:%S}"
     except ValueError:  # a version file edited by hand
         return iso
+
+
+def _say_new(category: str) -> None:
+    say(f"if the engine's settings have a table 'normal', name {category} there too, and start the engine again")
 
 
 def _report(support: Path, version: Version, to: str = "") -> None:

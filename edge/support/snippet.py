@@ -206,9 +206,20 @@ def from_recording(
         raise SupportError(f"{recording.path}: lasts {(last - first) / SECOND:.1f} s, so there is nothing at {at:g} s")
     stretch = [m for m in recording if begin <= m.arrival <= until]
     found = tracks_in(stretch, stream, track, s.min_confidence)
+    where = f"{recording.path} at {at:g} s"
+    if not found and track is not None and (ever := tracks_in(recording, stream, track, s.min_confidence)):
+        raise SupportError(f"{where}: not in view then", why=_when(ever, first), fix="name such a time: --at SECONDS")
     others = () if found else tracks_in(stretch, "", None, s.min_confidence)
-    who, poses = only(found, f"{recording.path} at {at:g} s", others)
+    who, poses = only(found, where, others)
     return who, clip_of(who, poses, s)
+
+
+def _when(found: Tracks, first: int) -> str:
+    """When the tracks were in view, in seconds after the recording's first message arrived (`first`, ns)."""
+    spans = (
+        (w, (min(p.arrival) - first) / SECOND, (max(p.arrival) - first) / SECOND) for w, p in list(found.items())[:10]
+    )
+    return ", ".join(f"{s} track {i} is from {a:.1f} to {b:.1f} s" for (s, i), a, b in spans)
 
 
 def from_live(

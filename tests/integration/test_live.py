@@ -108,7 +108,7 @@ def test_what_a_camera_shows_becomes_an_example_while_the_engine_runs(
     while live.poll() is None:
         send_clips(engine.ingest, "cam1", [clips["wave"]], seconds=16, speed=2)
     stdout, stderr = live.communicate()
-    assert live.returncode == 0 and "version 2" in stdout, stdout + stderr
+    assert live.returncode == 0 and "version 2" in stdout and "name waving there too" in stdout, stdout + stderr
     engine.until(lambda e: isinstance(e, Status) and "waving (1)" in engine.said())
     table = haad("support", "list", "--support", support).stdout
     assert "added cam1 track 0 to waving" in table and "found as it was" in table

@@ -6,6 +6,7 @@ import json
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
@@ -73,6 +74,15 @@ def test_streams_that_fall_silent_or_cannot_be_judged_are_printed_once_and_so_is
     assert [(m["silent"], m["warnings"]) for m in got] == [
         (["gate"], []), (["gate"], ["stream hall: odd"]), ([], [])
     ]  # fmt: skip
+
+
+def test_a_status_line_says_when_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+    before = datetime.now().replace(microsecond=0)
+    clock = FakeClock()
+    listen(Ear(clock, states("degraded")), as_json=False, status=False, count=0, timeout=5, clock=clock)  # type: ignore[arg-type]
+    time, _, rest = capsys.readouterr().out.partition("  ")
+    said = datetime.combine(before.date(), datetime.strptime(time, "%H:%M:%S.%f").time())
+    assert 0 <= (said - before).seconds <= 30 and rest.startswith("status degraded")
 
 
 def test_with_status_all_of_it_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -250,6 +250,7 @@ def test_who_cannot_be_an_example_is_said(tmp_path: Path) -> None:
         ("other", None, None, 3.0, "no such person was seen: in view were cam track "),
         ("cam", 2, 1.0, 2.5, "seen for only 0.5 s"),
         ("cam", 1, 0.0, 0.9, "seen for only 0.9 s.*at least 1 s"),
+        ("", 2, 0.0, 2.0, r"at 0 s: not in view then: cam track 2 is from 3\.0 to 8\.0 s → name such a time: --at"),
         ("cam", 1, 99.0, 3.0, "there is nothing at 99 s"),
         ("cam", 1, -99.0, 3.0, "there is nothing at -99 s"),
     ):
