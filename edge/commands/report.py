@@ -46,8 +46,9 @@ def line(event: Event, now: int = 0) -> Text:
         people += [f"person {t} not seen well enough" for t in event.unclear]
         when = clock(max(event.end)) if event.end else " " * 12  # no window was scored
         return Text(f"{when}  score  {event.stream}: {', '.join(people)}")
-    text = Text(
-        f"{clock(now) + '  ' if now else ''}status {event.state}{': ' + event.reason if event.reason else ''}; {event.streams} streams, "
+    text = Text(f"{clock(now)}  " if now else "")
+    text.append(
+        f"status {event.state}{': ' + event.reason if event.reason else ''}; {event.streams} streams, "
         f"{event.tracks} people, "
         f"{event.frames} frames, {event.frames_lost} lost, {event.windows} windows, up {event.seconds:.0f} s"
     )
