@@ -10,6 +10,8 @@ import typer
 from builder.profile import BATCH, SUPPORT, WORKSPACE
 from edge.commands.console import need, say
 from edge.engine.loading import check_loading
+from edge.errors import command
+from edge.outputs import ready_folder
 
 MODEL, PLAN = "Look into things", "For a plan"
 
@@ -45,7 +47,7 @@ def plan(
     if actual_precision(record) != record.precision:
         say(f"the plan computes in float32 throughout: TensorRT {record.tensorrt} built no other that passes")
     say("ms by batch size, p50 and p99: " + ", ".join(f"{n}: {a:g} {b:g}" for n, (a, b) in record.latency_ms.items()))
-    say(f"haad-edge run --bundle {built.root} --engine tensorrt,onnx")
+    say(command("run", "--bundle", built.root))
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +55,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command(rich_help_panel="Make a model")
     def build(
+        context: typer.Context,
         bundle: Annotated[Path, typer.Argument(help="the bundle to add the build to")],
         target: Annotated[str, typer.Option(help="onnx: the graph; tensorrt: a plan for this GPU")] = "onnx",
         precision: Annotated[
@@ -92,8 +95,12 @@ def register(app: typer.Typer) -> None:
         if target == "tensorrt":
             plan(bundle, precision, float32 or [], batch, support, workspace, timing_cache, version_compatible)
             return
+        for name in ("batch", "support", "workspace", "timing_cache", "version_compatible"):
+            if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE":
+                raise typer.BadParameter("it is for --target tensorrt", param_hint=f"--{name.replace('_', '-')}")
         need("train", "torch", "onnx", "safetensors")
         check_loading()
+        ready_folder(bundle)
         from builder.export import build_onnx
         from edge.bundle import GRAPH, open_bundle
         from edge.engine.record import left_behind

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ from edge.engine.machine import Gpu, Machine, this_machine
 from edge.engine.places import buckets
 from edge.engine.record import FOLDER, PLANS, RECORD, Gate, PlanRecord, Profile
 from edge.engine.tensorrt import INPUTS, OUTPUTS, name_of, open_plan
-from edge.errors import BundleError, EngineError, MissingExtra, OutputError
+from edge.errors import BundleError, EngineError, MissingExtra, OutputError, command
 from edge.outputs import ready_file, ready_folder
 from edge.skeleton import Float, J
 
@@ -77,6 +78,19 @@ def require_tensorrt(here: Machine) -> tuple[Gpu, str]:
     return here.gpu, here.tensorrt
 
 
+def check_writable(bundle: Bundle, target: str, timing_cache: Path | None) -> None:
+    """Raise OutputError unless the plan, the manifest and the timings can be written."""
+    try:
+        for folder in (bundle.root, bundle.root / FOLDER / target):
+            ready_folder(folder)
+    except OutputError as e:
+        copy = f"cp -r {shlex.quote(str(bundle.root))} COPY, then build in COPY"
+        raise OutputError(e.what, why=e.why, fix=copy) from None
+    ready_file(timing_cache, "--timing-cache")
+    if timing_cache and timing_cache.exists() and not timing_cache.is_file():
+        raise OutputError(f"{timing_cache}: it is not a file", fix="name another: --timing-cache PATH")
+
+
 def build_tensorrt(
     bundle: Bundle, options: PlanOptions, tell: Callable[[str], None] = lambda text: None
 ) -> tuple[Bundle, PlanRecord]:
@@ -86,11 +100,7 @@ def build_tensorrt(
 
     gpu, version = require_tensorrt(this_machine())
     target = f"{PLANS}{version}-sm{gpu.capability.replace('.', '')}-{options.precision}"
-    try:
-        ready_folder(bundle.root / FOLDER / target)
-    except OutputError as e:
-        raise OutputError(e.what, why=e.why, fix=f"cp -r {bundle.root} COPY, then build in COPY") from None
-    ready_file(options.timing_cache, "--timing-cache")
+    check_writable(bundle, target, options.timing_cache)
     tell(f"compiling for {gpu.name} with TensorRT {version}, which tries many kernels: this takes a while …")
     start = time.perf_counter()
     m, data = bundle.manifest, bundle.read(GRAPH)
@@ -105,7 +115,7 @@ def build_tensorrt(
     if not several and options.profile.batch[2] >= TOGETHER:
         tell(
             "building for single windows only: eight at once may be faster, but need the package onnx and a graph of "
-            f"this version (haad-edge build {bundle.root} --target onnx)"
+            f"this version ({command('build', bundle.root, '--target', 'onnx')})"
         )
     islands = list(dict.fromkeys((*ISLANDS, *options.float32))) if half else []
     examples = fit_examples(gate_examples(m.frames, m.seconds), options.profile.shots[2])

@@ -57,6 +57,7 @@ def build_half(bundle: Bundle, float32: Sequence[str] = ()) -> tuple[Bundle, Eng
         model=bundle.model,
         opset=OPSET,
         islands=islands,
+        asked=[word for part in float32 for word in ("--float32", part)],
         inputs=_shapes(built.graph.input),
         outputs=_shapes(built.graph.output),
         reads=[p.version for p in TENSORRT if not objections(built, p)],

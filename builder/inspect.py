@@ -29,7 +29,7 @@ from edge.engine.record import (
     stale,
 )
 from edge.engine.tensorrt import room_of
-from edge.errors import BundleError, EngineError
+from edge.errors import BundleError, EngineError, command
 
 
 def find(path: Path) -> tuple[Bundle, str | None]:
@@ -48,7 +48,7 @@ def find(path: Path) -> tuple[Bundle, str | None]:
             raise BundleError(
                 f"{path}: not in its bundle's manifest",
                 why="so its hash cannot be checked",
-                fix=rebuild_command(bundle),
+                fix=rebuild_command(bundle, target),
             )
         return bundle, target
     return open_bundle(path), None
@@ -72,7 +72,7 @@ def inspect(path: Path) -> list[Finding]:
     data = intact(bundle, GRAPH)
     if data is None:
         missing = GRAPH not in m.files
-        fix = f"haad-edge build {bundle.root} --target onnx"
+        fix = command("build", bundle.root, "--target", "onnx")
         out.append(Finding("graph", "absent", "not built yet" if missing else "not read: see its file above", fix))
     else:
         found = m.parity
@@ -82,7 +82,7 @@ def inspect(path: Path) -> list[Finding]:
             )
             out.append(Finding("parity when built", "ok", f"with {found.get('against')}: {text}"))
         out += graph(data)
-        out.append(_runs("runs on ONNX Runtime", data, f"haad-edge run --bundle {bundle.root}"))
+        out.append(_runs("runs on ONNX Runtime", data, command("run", "--bundle", bundle.root)))
     for name in engine_names(bundle):
         out += _engine(bundle, name)
     return [*out, _tensorrt(bundle)]
@@ -146,11 +146,15 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
     name = f"engine {target}"
     try:
         record = read_plan(bundle, target)
-        size = len(bundle.read(f"{FOLDER}/{target}/{record.file}"))
     except BundleError as e:
         return [Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix)]
-    if why := stale(bundle, record):
-        return [Finding(name, "broken", why, rebuild_command(bundle, target, record.asked))]
+    anew, here = rebuild_command(bundle, target, record.asked), this_machine()
+    try:
+        why, size = stale(bundle, record), len(bundle.read(f"{FOLDER}/{target}/{record.file}"))
+    except BundleError as e:
+        why, size = stale(bundle, record) or e.what + (f": {e.why}" if e.why else ""), 0
+    if why:
+        return [Finding(name, "broken", why, anew)]
     g, p = record.gate, record.profile
     times = ", ".join(f"{n}: {a:g} {b:g}" for n, (a, b) in record.latency_ms.items())
     ranges = ", ".join(
@@ -180,10 +184,10 @@ def _plan(bundle: Bundle, target: str) -> list[Finding]:
         ),
         Finding(f"{name}: takes", "ok", f"{ranges}; {memory / 1e6:.1f} MB of device memory besides the plan's own"),
     ]
-    anew, here = rebuild_command(bundle, target, record.asked), this_machine()
     if why := misfit(bundle, record, here):
-        return [*out, Finding(f"{name} here", "absent", why, f"on the machine that will run it: {anew}")]
-    detail = f"haad-edge run --bundle {bundle.root} --engine tensorrt,onnx"
+        fix = "" if here.problem else f"for this machine: {anew}"  # without a GPU it may still fit where it will run
+        return [*out, Finding(f"{name} here", "absent", why, fix)]
+    detail = command("run", "--bundle", bundle.root)
     if here.gpu and here.gpu.name != record.gpu:
         detail += f"; built for {record.gpu}, and a plan built for {here.gpu.name} may be faster: {anew}"
     return [*out, Finding(f"{name} here", "ok", detail)]
@@ -199,7 +203,7 @@ def _engine(bundle: Bundle, target: str) -> list[Finding]:
     except BundleError as e:
         return [Finding(name, "broken", e.what + (f": {e.why}" if e.why else ""), e.fix)]
     if why := stale(bundle, record):
-        return [Finding(name, "broken", why, rebuild_command(bundle))]
+        return [Finding(name, "broken", why, rebuild_command(bundle, target, record.asked))]
     g, times = record.gate, ", ".join(f"{n}: {t:g}" for n, t in record.latency_ms.items())
     return [
         Finding(
@@ -236,7 +240,7 @@ def _runs(name: str, data: bytes, how: str, note: str = "") -> Finding:
 def _tensorrt(bundle: Bundle) -> Finding:
     """The plan that `run` would use here, or why there is none."""
     try:
-        record = choose(bundle, this_machine())
+        record, _ = choose(bundle, this_machine())
     except EngineError as e:
         return Finding("runs on TensorRT", "absent", e.why, e.fix)
-    return Finding("runs on TensorRT", "ok", f"{record.target}: haad-edge run --bundle {bundle.root} --engine tensorrt")
+    return Finding("runs on TensorRT", "ok", f"{record.target}: {command('run', '--bundle', bundle.root)}")

@@ -211,17 +211,21 @@ def _weakly_typed(network: trt.INetworkDefinition, config: trt.IBuilderConfig, s
 
 
 def _load_timings(config: trt.IBuilderConfig, path: Path | None) -> None:
-    """Load the timing cache. TensorRT rejects one of another GPU or version, and then measures and writes its own."""
-    known = b""
-    if path is not None and path.is_file():
-        known = path.read_bytes()
-    for data in (known, b""):
-        cache = config.create_timing_cache(data)
-        if cache is not None and config.set_timing_cache(cache, False):
-            return
+    """Load the timing cache, if there is one. Raises EngineError for a file that TensorRT does not take as one.
+
+    That may be a cache of another GPU or version, or a file that is none, and must not be written over.
+    """
+    known = path.read_bytes() if path is not None and path.is_file() else b""
+    cache = config.create_timing_cache(known)
+    if (cache is None or not config.set_timing_cache(cache, False)) and known:
+        raise EngineError(
+            f"{path}: not a timing cache of this TensorRT and this GPU",
+            why="TensorRT refuses it, and it is left as it is",
+            fix="delete it, or name another file: --timing-cache PATH",
+        )
 
 
 def _save_timings(config: trt.IBuilderConfig, path: Path | None) -> None:
     cache = config.get_timing_cache()
     if path is not None and cache is not None:
-        replace_file(path, bytes(cache.serialize()))
+        replace_file(path.resolve(), bytes(cache.serialize()))

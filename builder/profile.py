@@ -12,19 +12,19 @@ BATCH, SUPPORT = "1:16:64", "1:8:64x1:64:256"
 """The maximum of windows is `edge.support.enrol.MAX_WINDOWS`, so that no support folder has too many."""
 
 
-def parse_range(text: str, option: str) -> list[int]:
-    """'1:16:64' → [1, 16, 64]; one number alone stands for all three. Raises EngineError."""
+def parse_range(text: str, option: str, example: str = BATCH) -> list[int]:
+    """'1:16:64' → [1, 16, 64]; one number alone stands for all three. Raises EngineError with the `example`."""
     parts = text.strip().split(":")
     if len(parts) == 1:
         parts *= 3
     if len(parts) != 3 or not all(p.isascii() and p.isdigit() for p in parts):
-        raise EngineError(f"{option} {text!r}", why="it must be MIN:USUAL:MAX", fix=f"for example {option} {BATCH}")
+        raise EngineError(f"{option} {text!r}", why="it must be MIN:USUAL:MAX", fix=f"for example {option} {example}")
     least, usual, most = (int(p) for p in parts)
     if not 1 <= least <= usual <= most <= 65536:
         raise EngineError(
             f"{option} {text!r}",
             why="the three must be in ascending order, between 1 and 65536",
-            fix=f"for example {option} {BATCH}",
+            fix=f"for example {option} {example}",
         )
     return [least, usual, most]
 
@@ -48,8 +48,8 @@ def parse_profile(batch: str = BATCH, support: str = SUPPORT) -> Profile:
         )
     return Profile(
         batch=parse_range(batch, "--batch"),
-        categories=parse_range(categories, "--support"),
-        shots=parse_range(shots, "--support"),
+        categories=parse_range(categories, "--support", SUPPORT),
+        shots=parse_range(shots, "--support", SUPPORT),
     )
 
 

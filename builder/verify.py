@@ -21,7 +21,7 @@ from edge.engine import Engine, open_engine, run_all
 from edge.engine.machine import this_machine
 from edge.engine.plans import misfit
 from edge.engine.record import FOLDER, PLANS, engine_names, read_plan, read_record, rebuild_command, stale
-from edge.errors import HaadError
+from edge.errors import HaadError, command
 from edge.score import level_of, margin_of, match, threshold_of
 from edge.skeleton import Float
 
@@ -42,7 +42,7 @@ def verify(bundle: Bundle) -> list[Finding]:
     checks: list[tuple[str, Callable[[], list[Finding]]]] = [("calibration", lambda: _calibration(bundle))]
     data = intact(bundle, GRAPH)
     if data is None:
-        fix = f"haad-edge build {bundle.root} --target onnx"
+        fix = command("build", bundle.root, "--target", "onnx")
         out.append(Finding("graph", "broken", "missing or damaged, so it was not run", fix))
     else:
         checks += [("operations", lambda: _lists(data)), ("runs here", lambda: _runs(bundle))]
@@ -139,7 +139,7 @@ def _torch(bundle: Bundle, data: bytes) -> list[Finding]:
     found = parity(load_graph(bundle), data, example_windows(m.frames, m.seconds))
     detail = f"{found['against']}: embedding {found['embedding']:.1e}, distance {found['distance']:.1e}"
     if not (found["embedding"] <= TOLERANCE and found["distance"] <= TOLERANCE):
-        return [Finding(name, "broken", detail, f"haad-edge build {bundle.root} --target onnx")]
+        return [Finding(name, "broken", detail, command("build", bundle.root, "--target", "onnx"))]
     return [Finding(name, "ok", detail)]
 
 
@@ -180,8 +180,9 @@ def _engine(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
     if target.startswith(PLANS):
         return _plan(bundle, data, target)
     record = read_record(bundle, target)
+    anew = rebuild_command(bundle, target, record.asked)
     if why := stale(bundle, record):
-        return [Finding(name, "broken", why, rebuild_command(bundle))]
+        return [Finding(name, "broken", why, anew)]
     typed = bundle.read(f"{FOLDER}/{target}/{record.file}")
     if missing := _missing("onnx"):
         return [Finding(name, "absent", f"belongs to the graph; not run through the gate: no {missing} here")]
@@ -192,8 +193,8 @@ def _engine(bundle: Bundle, data: bytes, target: str) -> list[Finding]:
     try:
         verdict = judge(outputs(data, examples), typed, examples)
     except Exception as e:  # its hash matched, so it was built like this; ONNX and its runtime have errors of their own
-        return [Finding(name, "broken", f"cannot be run: {e!s:.300}", rebuild_command(bundle))]
-    return [_judged(name, verdict, rebuild_command(bundle))]
+        return [Finding(name, "broken", f"cannot be run: {e!s:.300}", anew)]
+    return [_judged(name, verdict, anew)]
 
 
 def _missing(*modules: str) -> str:

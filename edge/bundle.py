@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from edge.errors import BundleError
+from edge.errors import BundleError, command
 from edge.outputs import naming
 
 FORMAT = 1
@@ -93,13 +94,11 @@ class Bundle:
         """Read one file and check its hash. Raises BundleError."""
         expected = self.manifest.files.get(name)
         if expected is None:
-            fix = f"haad-edge build {self.root} --target onnx" if name == GRAPH else "train it again: haad-edge train"
+            fix = command("build", self.root, "--target", "onnx") if name == GRAPH else "copy the whole bundle again"
             raise BundleError(f"{self.root}: no '{name}' in this bundle", fix=fix)
         path = self.root / name
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise BundleError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB")
-            data = path.read_bytes()
+            data = _content(path)
         except (OSError, ValueError) as e:  # ValueError: a name that no file can have
             raise BundleError(f"{path}: cannot be read", why=str(e), fix="copy the whole bundle again") from None
         if hashlib.sha256(data).hexdigest() != expected:
@@ -122,6 +121,17 @@ class Bundle:
             ) from None
 
 
+def _content(path: Path) -> bytes:
+    """A file's bytes. Raises ValueError for what is no file, such as a pipe that never ends, and for a huge one."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is not a file")
+    with path.open("rb") as f:
+        data = f.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(f"larger than {MAX_FILE_BYTES >> 20} MiB")
+    return data
+
+
 def open_bundle(root: Path | str | None = None) -> Bundle:
     """Read and check a bundle's manifest (default: `base`). Raises BundleError.
 
@@ -130,7 +140,7 @@ def open_bundle(root: Path | str | None = None) -> Bundle:
     root = Path(root) if root is not None else BASE
     path = root / MANIFEST
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(_content(path).decode())
     except OSError as e:
         raise BundleError(
             f"{root}: not a bundle",

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+
+
+def command(*words: object) -> str:
+    """A command of this program as it is typed in a shell: a path with spaces is quoted."""
+    return shlex.join(["haad-edge", *map(str, words)])
+
 
 class HaadError(Exception):
     """An error that the user can act on. The CLI prints its text without a traceback and exits with `exit_code`."""

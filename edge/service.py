@@ -14,7 +14,7 @@ from edge.alerts.keep import open_journal
 from edge.bundle import Bundle, open_bundle
 from edge.commands.console import signals
 from edge.engine import Engine, open_engine
-from edge.engine.fallback import open_first
+from edge.engine.fallback import in_order, open_first
 from edge.errors import BundleError, SettingsError
 from edge.ingest.source import ZmqSource
 from edge.ingest.tap import Tap
@@ -75,7 +75,7 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
     with contextlib.ExitStack() as stack:
         engine = open_first(
             bundle,
-            s.engines,
+            names := in_order(s.engines, bundle, s.build_missing),
             max_batch=s.max_batch,
             threads=s.threads,
             build_missing=s.build_missing,
@@ -91,7 +91,7 @@ def serving(settings: Settings, notices: Notices) -> Iterator[Service]:
         seen = fingerprint(root)
         # Features always come from the reference engine, whichever engine compares with them: the cache and the
         # support's version rely on it.
-        reader = engine if s.engines[0] == "onnx" else open_engine(bundle, max_batch=WATCHER_BATCH)
+        reader = engine if names[0] == "onnx" else open_engine(bundle, max_batch=WATCHER_BATCH)
         support = load_support(root, bundle, reader, cache, transitions=_transitions(s, engine))
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         stack.callback(context.term)

@@ -53,7 +53,11 @@ class Settings(BaseSettings):
 
     evidence_days: float = Field(30, gt=0, le=36500, description="files there that are older than this are deleted")
 
-    engine: str = Field("onnx", description="inference back ends; the first that works is used: onnx, tensorrt,onnx")
+    engine: str = Field(
+        "auto",
+        description="inference back ends; the first that works is used: onnx, tensorrt,onnx; "
+        "auto: tensorrt,onnx if the bundle has a TensorRT plan, or --build-missing is given, else onnx",
+    )
     build_missing: bool = Field(False, description="build a TensorRT plan for this GPU if the bundle has none")
     threads: int = Field(1, ge=1, le=64, description="threads of ONNX Runtime; one is best beside other load")
     max_batch: int = Field(64, ge=1, le=4096, description="most windows in one inference")
@@ -154,6 +158,8 @@ class Settings(BaseSettings):
     def _engine(cls, value: Any) -> Any:
         names = value if isinstance(value, list) else str(value).split(",")
         names = [n.strip() if isinstance(n, str) else n for n in names]
+        if names == ["auto"]:
+            return "auto"
         if unknown := [n for n in names if n not in ENGINES]:
             raise ValueError(f"{unknown[0]!r} is not one of {', '.join(ENGINES)}")
         if len(set(names)) < len(names) or not names:
@@ -177,7 +183,7 @@ class Settings(BaseSettings):
 
     @property
     def engines(self) -> tuple[str, ...]:
-        """The back ends in order of preference."""
+        """The back ends in order of preference, or `auto`."""
         return tuple(self.engine.split(","))
 
     @field_validator("ingest")

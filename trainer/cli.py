@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from edge.commands.console import need, number, out, say
+from edge.errors import command
 from edge.outputs import ready_file, ready_folder, save_text
 
 
@@ -105,7 +106,7 @@ def register(app: typer.Typer) -> None:
             say(f"{output}: {bundle.model}, trained in {bundle.manifest.training['minutes']} minutes")
             for line in measured(bundle.manifest):
                 say(line)
-            say(f"next: haad-edge build {output} --target onnx")
+            say(f"next: {command('build', output, '--target', 'onnx')}")
         with explain_lost_process(trainer.fabric):
             trainer.fabric.barrier()
 

@@ -24,6 +24,7 @@ from edge.bench.machine import resident
 from edge.bench.traffic import Camera, Load, Trace, recorded
 from edge.bundle import Bundle, open_bundle
 from edge.engine import Engine, open_engine
+from edge.engine.fallback import in_order
 from edge.runtime import Runtime
 from edge.settings import Settings
 from edge.skeleton import Float, J
@@ -166,7 +167,8 @@ class SynchronousEngine:
 def runtime(root: Path, settings: Settings, source: Any, *, inference: bool, bundle: Bundle | None = None) -> Runtime:
     """The loop between a source and a silent sink; without `inference` the engine repeats its first results."""
     model = bundle or open_bundle(settings.bundle)
-    engine: Any = open_engine(model, settings.engines[0], max_batch=settings.max_batch, threads=settings.threads)
+    name = in_order(settings.engines, model)[0]
+    engine: Any = open_engine(model, name, max_batch=settings.max_batch, threads=settings.threads)
     engine = SynchronousEngine(engine, repeats=not inference)
     transitions = TransitionPlan(settings.normal, settings.max_transitions, engine.categories)
     support = load_support(root / "support", model, engine, FeatureCache(root / "cache"), transitions=transitions)

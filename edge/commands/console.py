@@ -7,6 +7,7 @@ import importlib.util
 import math
 import signal
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -30,9 +31,14 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
+def harmless(text: str) -> str:
+    """The text with control characters spelt out: names from files and messages must not move the cursor."""
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c for c in text)
+
+
 def say(text: str, *, style: str = "", to: Console = out) -> None:
-    """Print one line as it is: never wrapped, so that a command in it can be copied, and brackets are not markup."""
-    to.print(text, style=style, markup=False, soft_wrap=True)
+    """Print a text as it is: never wrapped, so that a command in it can be copied, and brackets are not markup."""
+    to.print(harmless(text), style=style, markup=False, soft_wrap=True)
 
 
 def fail(e: HaadError) -> NoReturn:

@@ -26,7 +26,6 @@ from edge.commands.console import out, say
 from edge.engine import embed, open_engine
 from edge.engine.machine import this_machine
 from edge.engine.plans import choose
-from edge.engine.record import FOLDER
 from edge.errors import HaadError
 from edge.journal.store import is_another_file
 from edge.motion import make_motion
@@ -80,10 +79,13 @@ def _tensorrt(s: Settings) -> Finding:
     bundle = open_bundle(s.bundle)
     detail = f"TensorRT {here.tensorrt}, {here.gpu.name}, compute capability {here.gpu.capability}"
     try:
-        record = choose(bundle, here)
-        bundle.read(f"{FOLDER}/{record.target}/{record.file}")
+        record, _ = choose(bundle, here)
     except HaadError as e:
         return Finding(name, "absent", f"{detail}; {e.what}: {e.why}", e.fix)
+    try:
+        open_engine(bundle, "tensorrt", max_batch=1).close()
+    except HaadError as e:
+        return Finding(name, "broken", f"{detail}; {e.what}: {e.why}", e.fix)
     return Finding(name, "ok", f"{detail}; {bundle.model} has a plan for it: {record.target}")
 
 

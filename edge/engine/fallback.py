@@ -22,7 +22,8 @@ from edge.bundle import GRAPH, Bundle, locked, open_bundle
 from edge.engine import Engine, Staging, open_engine
 from edge.engine.machine import this_machine
 from edge.engine.plans import fitting, missing
-from edge.errors import EngineError, HaadError, NoPlan
+from edge.engine.record import plan_names
+from edge.errors import EngineError, HaadError, NoPlan, command
 from edge.skeleton import Float
 
 Support = tuple[Float, Float] | None
@@ -224,7 +225,7 @@ def build_plan(bundle: Bundle) -> Bundle:
         raise EngineError(
             "no plan could be built for this machine",
             why=said if said and done.returncode > 0 else _ended(done.returncode),
-            fix=then or f"haad-edge {' '.join(words)}",
+            fix=then or command(*words),
         )
     return open_bundle(bundle.root)
 
@@ -234,6 +235,13 @@ def _ended(code: int) -> str:
         return f"the builder ended with exit code {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     return f"the builder was ended by {name}" + (", usually because memory ran out" if -code == signal.SIGKILL else "")
+
+
+def in_order(names: Sequence[str], bundle: Bundle, build_missing: bool = False) -> tuple[str, ...]:
+    """The names of the engines to open. For `auto`, TensorRT comes first if the bundle has a plan or is to get one."""
+    if tuple(names) != ("auto",):
+        return tuple(names)
+    return ("tensorrt", "onnx") if build_missing or plan_names(bundle) else ("onnx",)
 
 
 def open_first(

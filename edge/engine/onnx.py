@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from edge.bundle import GRAPH, Bundle
 from edge.engine import Staging
-from edge.errors import EngineError, HaadError
+from edge.errors import EngineError, HaadError, command
 from edge.skeleton import Float
 
 DEPTH = 2
@@ -38,7 +38,7 @@ class OnnxEngine:
             raise EngineError(
                 f"{bundle.root}: ONNX Runtime {ort.__version__} refuses the graph",
                 why=str(e)[:300],
-                fix=f"haad-edge build {bundle.root} --target onnx",
+                fix=command("build", bundle.root, "--target", "onnx"),
             ) from None
         self.name = f"onnxruntime-{ort.__version__}"
         self._free = deque(Staging.empty(max_batch, bundle.manifest.frames) for _ in range(DEPTH))

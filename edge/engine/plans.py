@@ -1,6 +1,6 @@
 """Chooses the plan of a bundle that this machine runs best, and says in one line why each other plan cannot run.
 
-Only the plans' records are read here. A plan's bytes are read, and their hash compared, once it has been chosen.
+A plan is chosen by its record. Only then are its bytes read and their hash compared: what is damaged does not fit.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import contextlib
 
 from edge.bundle import Bundle
 from edge.engine.machine import Machine
-from edge.engine.record import PlanRecord, plan_names, plan_words, read_plan, stale
-from edge.errors import BundleError, EngineError, NoPlan
+from edge.engine.record import FOLDER, PlanRecord, plan_names, plan_words, read_plan, stale
+from edge.errors import BundleError, EngineError, NoPlan, command
 
 
 def misfit(bundle: Bundle, record: PlanRecord, here: Machine) -> str:
@@ -84,8 +84,8 @@ def missing(bundle: Bundle, here: Machine) -> list[str]:
     return plan_words(bundle, nearest.precision, nearest.asked)
 
 
-def choose(bundle: Bundle, here: Machine) -> PlanRecord:
-    """The best plan for this machine.
+def choose(bundle: Bundle, here: Machine) -> tuple[PlanRecord, bytes]:
+    """The best whole plan for this machine: its record, and the plan itself.
 
     Raises EngineError if it cannot run plans at all; NoPlan, saying why and how to get one, if no plan fits.
     """
@@ -95,11 +95,14 @@ def choose(bundle: Bundle, here: Machine) -> PlanRecord:
             fix = "docs/jetson.md says how to install it, and what else may be wrong; or set engine: onnx"
         raise EngineError("the engine 'tensorrt' cannot run here", why=here.problem, fix=fix)
     fit, unfit = fitting(bundle, here)
-    if not fit:
-        why = "; ".join(f"{target}: {reason}" for target, reason in unfit.items())
-        raise NoPlan(
-            f"{bundle.root}: no plan for this machine",
-            why=why or "none was built",
-            fix=f"{' '.join(['haad-edge', *missing(bundle, here)])}, or run with --build-missing",
-        )
-    return fit[0]
+    for record in fit:
+        try:
+            return record, bundle.read(f"{FOLDER}/{record.target}/{record.file}")
+        except BundleError as e:
+            unfit[record.target] = e.what + (f": {e.why}" if e.why else "")
+    why = "; ".join(f"{target}: {reason}" for target, reason in unfit.items())
+    raise NoPlan(
+        f"{bundle.root}: no plan for this machine",
+        why=why or "none was built",
+        fix=f"{command(*missing(bundle, here))}, or run with --build-missing",
+    )

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from edge.bundle import GRAPH, Bundle
-from edge.errors import BundleError
+from edge.errors import BundleError, command
 
 FOLDER, RECORD = "engines", "engine.json"
 PLANS = "tensorrt-"
@@ -32,6 +32,12 @@ class Gate(BaseModel):
     limits: dict[str, float]
 
 
+WORD = r"^(--(batch|support|workspace|float32|version-compatible)|[\w./:][\w./:-]*)$"
+"""An option that says how an engine is built, or its value. Nothing else: words of a file are run as a command."""
+Asked = list[Annotated[str, Field(pattern=WORD)]]
+"""The options of haad-edge build, without --target and --precision, that were not at their defaults."""
+
+
 class EngineRecord(BaseModel):
     """The record of a typed float16 graph. Hashes are sha256. It has no fields for what only a GPU could tell."""
 
@@ -46,6 +52,7 @@ class EngineRecord(BaseModel):
     model: str
     opset: int
     islands: list[str]
+    asked: Asked = []
     inputs: dict[str, list[int | str]]
     outputs: dict[str, list[int | str]]
     reads: list[str] = Field(description="the TensorRT versions whose parsers read it, by their lists")
@@ -56,7 +63,15 @@ class EngineRecord(BaseModel):
     latency_ms: dict[str, float] = Field(description="median by batch size, in this runtime on this machine")
 
 
-Range = Annotated[list[Annotated[int, Field(ge=1, le=65536)]], Field(min_length=3, max_length=3)]
+def _ascending(axis: list[int]) -> list[int]:
+    if axis != sorted(axis):
+        raise ValueError("not in ascending order")
+    return axis
+
+
+Range = Annotated[
+    list[Annotated[int, Field(ge=1, le=65536)]], Field(min_length=3, max_length=3), AfterValidator(_ascending)
+]
 
 
 class Profile(BaseModel):
@@ -72,10 +87,6 @@ class Profile(BaseModel):
 SAME = 1e-5
 """An embedding nearer than this to float32's was computed in float32: with the body in float16 the greatest
 difference is 6e-4."""
-
-
-WORD = r"^(--(batch|support|workspace|float32|version-compatible)|[\w./:][\w./:-]*)$"
-"""An option that says how a plan is built, or its value. Nothing else: these words from a file are run as a command."""
 
 
 class PlanRecord(BaseModel):
@@ -97,7 +108,10 @@ class PlanRecord(BaseModel):
     outputs: dict[str, list[int]]
     profile: Profile
     together: int = Field(
-        default=1, ge=1, description="windows that are computed together: batches are padded to a multiple of it"
+        default=1,
+        ge=1,
+        le=1024,
+        description="windows that are computed together: batches are padded to a multiple of it",
     )
     tensorrt: str
     version_compatible: bool
@@ -107,17 +121,23 @@ class PlanRecord(BaseModel):
     gpu: str
     compute_capability: str
     machine: str
-    workspace_mib: int
-    asked: list[Annotated[str, Field(pattern=WORD)]] = Field(
-        default=[],
-        description="the options of haad-edge build, without --precision, that were not at their defaults",
-    )
+    workspace_mib: int = Field(ge=1, le=1 << 20)
+    asked: Asked = []
     parity: dict[str, float] = Field(
         description="greatest differences to ONNX Runtime's float32, over the gate's windows"
     )
     gate: Gate
     build_seconds: float
-    latency_ms: dict[str, list[float]] = Field(description="[p50, p99] by batch size, copies included")
+    latency_ms: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)]] = Field(
+        description="[p50, p99] by batch size, copies included"
+    )
+
+    @field_validator("together")
+    @classmethod
+    def _whole_groups(cls, together: int, info: ValidationInfo) -> int:
+        if "profile" in info.data and any(n % together for n in info.data["profile"].batch):
+            raise ValueError("the batch sizes are not multiples of it")
+        return together
 
 
 def actual_precision(record: PlanRecord) -> str:
@@ -159,22 +179,21 @@ def _read(bundle: Bundle, target: str, kind: type[Kind]) -> Kind:
         return kind.model_validate_json(bundle.read(name))
     except ValidationError as e:
         first = e.errors()[0]
-        raise BundleError(
-            f"{bundle.root / name}: field '{'.'.join(map(str, first['loc']))}'",
-            why=first["msg"],
-            fix=rebuild_command(bundle, target),
-        ) from None
+        field = f": field '{'.'.join(map(str, first['loc']))}'" if first["loc"] else ": not a record"
+        why, fix = first["msg"], rebuild_command(bundle, target)
+        if first["loc"] == ("format",):
+            why, fix = "another version of haad-edge wrote it", f"upgrade haad-edge, or {fix}"
+        raise BundleError(f"{bundle.root / name}{field}", why=why, fix=fix) from None
 
 
 def rebuild_command(bundle: Bundle, target: str = "", asked: Sequence[str] = ()) -> str:
     """The command that builds an engine again: the float16 graph, or a plan for the machine on which it is run.
 
-    `asked`: the options that a plan was built with.
+    `asked`: the options that it was built with.
     """
     if target.startswith(PLANS):
-        precision = "fp32" if "-fp32" in target else "fp16"
-        return " ".join(["haad-edge", *plan_words(bundle, precision, asked)])
-    return f"haad-edge build {bundle.root} --target onnx --precision fp16"
+        return command(*plan_words(bundle, "fp32" if "-fp32" in target else "fp16", asked))
+    return command("build", bundle.root, "--target", "onnx", "--precision", "fp16", *asked)
 
 
 def plan_words(bundle: Bundle, precision: str, asked: Sequence[str]) -> list[str]:
@@ -188,9 +207,7 @@ def left_behind(bundle: Bundle) -> Iterator[tuple[str, str, str]]:
         fix = rebuild_command(bundle, name)
         try:
             record = read_plan(bundle, name) if name.startswith(PLANS) else read_record(bundle, name)
-            why = stale(bundle, record)
-            if isinstance(record, PlanRecord):
-                fix = rebuild_command(bundle, name, record.asked)
+            why, fix = stale(bundle, record), rebuild_command(bundle, name, record.asked)
         except BundleError as e:
             why = str(e)
         if why:

@@ -23,12 +23,13 @@ from edge.engine.machine import this_machine
 from edge.engine.pipeline import Pipeline
 from edge.engine.plans import choose
 from edge.engine.record import FOLDER, PlanRecord, actual_precision, rebuild_command
-from edge.errors import BundleError, EngineError, NoPlan
+from edge.errors import EngineError, NoPlan
 
 if TYPE_CHECKING:
     import tensorrt as trt
 
 R = TypeVar("R")
+NOT_STARTED = "see that nvidia-smi works and that TensorRT and the driver are for the same CUDA: docs/jetson.md"
 INPUTS = ("joints", "visible", "support", "support_mask")
 OUTPUTS = ("embedding", "distance")
 OUT_OF_MEMORY = re.compile(r"out[ _]?of[ _]?memory|MemoryAllocation|bad_alloc", re.IGNORECASE)
@@ -73,7 +74,7 @@ def start(make: Callable[[Any], R], log: Any) -> R:
         return make(log)
     except TypeError as e:
         why = f"{e}; {log.told()}" if log.lines else str(e)
-        raise EngineError("TensorRT cannot be started", why=why, fix="haad-edge doctor") from None
+        raise EngineError("TensorRT cannot be started", why=why, fix=NOT_STARTED) from None
 
 
 class TensorrtRun:
@@ -278,19 +279,17 @@ def open_tensorrt(bundle: Bundle, *, max_batch: int) -> Pipeline:
 
 
 def chosen_plan(bundle: Bundle) -> tuple[PlanRecord, bytes]:
-    """The record and the bytes of the best plan for this machine. Raises EngineError or BundleError.
+    """The record and the bytes of the best plan for this machine. Raises EngineError.
 
     A build may replace the plan after the bundle was opened, so that its hashes are those of the old plan. Then the
     bundle is read once more.
     """
     try:
-        record = choose(bundle, this_machine())
-        return record, bundle.read(f"{FOLDER}/{record.target}/{record.file}")
-    except (NoPlan, BundleError):
+        return choose(bundle, this_machine())
+    except NoPlan:
         with locked(bundle.root):  # a build locks it from its first file to the manifest
             now = open_bundle(bundle.root)
             changed = now.manifest.files != bundle.manifest.files
             if not changed or now.manifest.files.get(GRAPH) != bundle.manifest.files.get(GRAPH):
                 raise
-            record = choose(now, this_machine())
-            return record, now.read(f"{FOLDER}/{record.target}/{record.file}")
+            return choose(now, this_machine())

@@ -46,6 +46,16 @@ def test_what_was_asked_for_is_said_in_the_options_that_ask_for_it(
     assert asked == [options] and (more or not options.cli_options())
 
 
+@pytest.mark.parametrize(
+    "option",
+    ["--batch=1:4:8", "--support=1x1", "--workspace=7", "--timing-cache=/tmp/x", "--version-compatible"],
+)
+def test_options_of_a_plan_are_refused_for_the_graph(bundle: Bundle, option: str) -> None:
+    result = CliRunner().invoke(make_app(), ["build", str(bundle.root), option])
+    assert result.exit_code == 2 and "--target tensorrt" in result.output and option.partition("=")[0] in result.output
+    assert not (bundle.root / GRAPH).exists()
+
+
 def test_damaged_weights_are_said_to_be_and_nothing_is_built(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

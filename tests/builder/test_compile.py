@@ -31,6 +31,7 @@ from edge.errors import BundleError, EngineError, MissingExtra, OutputError
 from edge.skeleton import Float
 from tests.edge.engine.test_plans import ORIN, put
 
+EIGHTS = Profile(batch=[8, 16, 64], categories=[1, 4, 32], shots=[1, 8, 64])
 SMALL = Profile(batch=[1, 4, 8], categories=[1, 2, 3], shots=[1, 8, 32])
 
 
@@ -297,9 +298,13 @@ def test_inspect_and_verify_say_what_a_plan_is_and_why_it_does_not_run_here(
     if this_machine().problem:
         assert found[f"engine {target} here"].verdict == "absent"
         assert found[f"engine {target} here"].detail == this_machine().problem == found["runs on TensorRT"].detail
-        assert found[f"engine {target} here"].fix.endswith(f"--target tensorrt --precision fp16 {words}")
+        assert not found[f"engine {target} here"].fix  # it may fit the machine that will run it
         (checked,) = (f for f in verify(b) if f.name == f"engine {target}")
         assert checked.verdict == "absent" and this_machine().problem in checked.detail
+    other = replace(ORIN, gpu=Gpu("L4", "8.9", "12.6"))
+    monkeypatch.setattr("builder.inspect.this_machine", lambda: other)
+    there = next(f for f in inspect(b.root) if f.name == f"engine {target} here")
+    assert there.verdict == "absent" and there.fix.endswith(f"--target tensorrt --precision fp16 {words}")
     monkeypatch.setattr("builder.inspect.this_machine", lambda: ORIN)
     found = {f.name: f for f in inspect(b.root)}
     assert found[f"engine {target} here"].verdict == found["runs on TensorRT"].verdict == "ok"
@@ -314,9 +319,10 @@ def test_inspect_and_verify_say_what_a_plan_is_and_why_it_does_not_run_here(
     path.write_bytes(path.read_bytes() + b"x")
     found = {f.name: f for f in inspect(b.root)}
     assert found[f"engine {target}"].verdict == "broken" and "sha256" in found[f"engine {target}"].detail
+    assert found[f"engine {target}"].fix.endswith(words) and found["runs on TensorRT"].verdict == "absent"
     assert [f.verdict for f in verify(b) if f.name == f"engine {target}"] == ["broken"]
     path.write_bytes(path.read_bytes()[:-1])
-    found = {f.name: f for f in inspect(put(b, together=8).root)}
+    found = {f.name: f for f in inspect(put(b, together=8, profile=EIGHTS).root)}
     assert ", 8 windows at once" in found[f"engine {target}: takes"].detail
     wrong = put(b, graph="0" * 64, asked=options)
     for look in (verify(wrong), inspect(wrong.root)):

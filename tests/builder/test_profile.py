@@ -34,4 +34,5 @@ def test_by_default_there_is_room_for_any_category_that_a_folder_has() -> None:
 def test_a_profile_that_is_none_is_refused_with_an_example(batch: str, support: str, said: str) -> None:
     with pytest.raises(EngineError, match=said) as e:
         parse_profile(batch, support)
-    assert "for example" in e.value.fix
+    option, example = e.value.fix.removeprefix("for example ").split()
+    assert parse_profile(**{option.removeprefix("--"): example})

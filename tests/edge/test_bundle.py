@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -133,6 +134,18 @@ def test_a_bundle_without_a_graph_says_how_to_build_it(root: Path) -> None:
     edit(root, files={k: v for k, v in hashes(root).items() if k != GRAPH})
     with pytest.raises(BundleError, match=r"no 'encoder\.onnx'.*haad-edge build"):
         open_bundle(root).read(GRAPH)
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "manifest.json"])
+@pytest.mark.timeout(20)
+def test_what_is_no_file_is_not_read(root: Path, name: str) -> None:
+    """A pipe would never end, and neither would /dev/zero."""
+    bundle, path = open_bundle(root), root / name
+    for make in (os.mkfifo, lambda p: p.symlink_to("/dev/zero")):
+        path.unlink()
+        make(path)
+        with pytest.raises(BundleError, match="it is not a file"):
+            bundle.read(name) if name in bundle.manifest.files else open_bundle(root)
 
 
 def test_a_name_that_no_file_can_have_is_refused(root: Path) -> None:

@@ -3,7 +3,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge.commands.console import signals
+from edge.commands.console import fail, signals
+from edge.errors import EngineError
 
 KINDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -27,6 +28,14 @@ def test_a_signal_calls_what_it_was_told_to_and_is_as_before_afterwards(kind: si
         signal.raise_signal(kind)
     signal.raise_signal(kind)
     assert came == ["before", "stop", "stop", "before"]
+
+
+def test_an_error_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        fail(EngineError("built for \x1b[2JX", why="naïve “names” 東京 \ud800 [bold]", fix="a\r"))
+    assert capsys.readouterr().err.splitlines() == [
+        "error: built for \\x1b[2JX", "  why: naïve “names” 東京 \\ud800 [bold]", "  next: a\\r"
+    ]  # fmt: skip
 
 
 def test_a_program_under_nohup_goes_on_when_the_terminal_is_closed() -> None:

@@ -13,7 +13,7 @@ import pytest
 from edge.bundle import BASE, GRAPH, open_bundle, write_bundle
 from edge.clip import save_clip
 from edge.engine import Staging, open_engine
-from edge.engine.fallback import Fallback, open_first
+from edge.engine.fallback import Fallback, in_order, open_first
 from edge.engine.machine import this_machine
 from edge.errors import BundleError, EngineError, SettingsError, SupportError
 from edge.motion import make_motion
@@ -23,6 +23,7 @@ from edge.service import _reloader, serving
 from edge.settings import load_settings
 from edge.skeleton import Float
 from edge.support.cache import FeatureCache
+from tests.edge.engine.test_plans import put
 from tests.edge.harness import HeightEngine, bench, message, person, support_of
 
 
@@ -33,6 +34,7 @@ from tests.edge.harness import HeightEngine, bench, message, person, support_of
         ("engine: [tensorrt, onnx]", ("tensorrt", "onnx")),
         ("engine: 'tensorrt, onnx'", ("tensorrt", "onnx")),
         ("engine:\n- tensorrt", ("tensorrt",)),
+        ("engine: auto", ("auto",)),
     ],
 )
 def test_the_setting_is_a_list_in_a_file_and_has_commas_elsewhere(
@@ -45,10 +47,18 @@ def test_the_setting_is_a_list_in_a_file_and_has_commas_elsewhere(
     assert load_settings().engines == engines
 
 
-@pytest.mark.parametrize("value", ["tensorflow", "onnx,onnx", "tensorrt,", ["onnx", 3], [], "ONNX"])
+@pytest.mark.parametrize("value", ["tensorflow", "onnx,onnx", "tensorrt,", "auto,onnx", ["onnx", 3], [], "ONNX"])
 def test_an_engine_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(SettingsError, match="setting 'engine' from the command line"):
         load_settings({"engine": value})
+
+
+def test_by_default_a_plan_that_is_there_is_used(tmp_path: Path) -> None:
+    names, bundle = load_settings().engines, open_bundle(shutil.copytree(BASE, tmp_path / "bundle"))
+    assert in_order(names, bundle) == ("onnx",)
+    assert in_order(names, bundle, build_missing=True) == ("tensorrt", "onnx")
+    assert in_order(names, put(bundle)) == ("tensorrt", "onnx")
+    assert in_order(("onnx",), put(bundle), build_missing=True) == ("onnx",)
 
 
 class Gpu(HeightEngine):

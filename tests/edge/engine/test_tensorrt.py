@@ -149,7 +149,8 @@ def test_the_room_of_a_plan_is_its_profile_and_how_many_windows_go_together(bund
     p = record.profile
     ranges = [(least, most) for least, _, most in (p.batch, p.categories, p.shots)]
     assert record.together == 1 and room_of(record) == Room(*ranges)
-    assert room_of(record_of(bundle, together=8)) == Room(*ranges, step=8)
+    in_eights = type(p)(batch=[8, 16, 64], categories=record.profile.categories, shots=record.profile.shots)
+    assert room_of(record_of(bundle, profile=in_eights, together=8)) == Room((8, 64), *ranges[1:], step=8)
 
 
 SPOILT: dict[str, tuple[Any, str]] = {
