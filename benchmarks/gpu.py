@@ -31,7 +31,7 @@ from benchmarks.gpu_floor import ceilings, timed
 from benchmarks.gpu_torch import COMPILED, EAGER, Torch, support, windows
 from builder.profile import BATCH, parse_profile, parse_range
 from edge.bundle import BASE, GRAPH, Bundle, open_bundle
-from edge.commands.console import say
+from edge.commands.console import fail, say
 from edge.engine.machine import this_machine
 from edge.engine.pipeline import Pipeline
 from edge.engine.record import FOLDER, PlanRecord
@@ -224,6 +224,7 @@ def main() -> None:
     if here.problem or here.gpu is None:
         say(f"benchmarks.gpu: nothing measured: {here.problem}")
         sys.exit(77)
+    given.out.mkdir(parents=True, exist_ok=True)
     batches = sorted(set(given.batches))
     compiled = batches if given.compiled is None else given.compiled
     path = given.out / f"gpu-{'-'.join(here.gpu.name.lower().split())}-{date.today().isoformat()}.json"
@@ -238,4 +239,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except HaadError as e:
+        fail(e)

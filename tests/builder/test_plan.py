@@ -7,13 +7,23 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from builder.islands import ISLANDS
-from builder.plan import PlanSpec, _weakly_typed, create_network, interruptible, is_typed, make_plan
+from builder.plan import (
+    PlanSpec,
+    _load_timings,
+    _save_timings,
+    _weakly_typed,
+    create_network,
+    interruptible,
+    is_typed,
+    make_plan,
+)
 from edge.errors import EngineError
 
 
@@ -117,3 +127,35 @@ def test_ctrl_c_is_python_s_again_behind_a_build_and_another_s_stays_so() -> Non
     thread.start()
     thread.join()
     assert not failed and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+class Timings:
+    """A builder's configuration that knows its own timings, and none of other machines."""
+
+    def create_timing_cache(self, data: bytes) -> bytes | None:
+        return data if data in (b"", b"its own") else None
+
+    def set_timing_cache(self, cache: bytes, ignore_mismatch: bool) -> bool:
+        return not ignore_mismatch
+
+    def get_timing_cache(self) -> Any:
+        return SimpleNamespace(serialize=lambda: memoryview(b"its own"))
+
+
+def test_a_file_of_timings_is_made_and_read_again_also_through_a_link(tmp_path: Path) -> None:
+    config: Any = Timings()
+    (tmp_path / "link").symlink_to("timings.bin")
+    for _ in range(2):
+        _load_timings(config, tmp_path / "link")
+        _save_timings(config, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "timings.bin").read_bytes() == b"its own"
+
+
+def test_a_file_that_holds_no_timings_is_left_as_it_is(tmp_path: Path) -> None:
+    """It may be anything: somebody's weights, or the timings of another machine."""
+    (tmp_path / "weights").write_bytes(b"weights")
+    config: Any = Timings()
+    with pytest.raises(EngineError, match="weights: not a timing cache of this TensorRT"):
+        _load_timings(config, tmp_path / "weights")
+    _load_timings(config, None)
+    assert (tmp_path / "weights").read_bytes() == b"weights"

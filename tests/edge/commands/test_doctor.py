@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 from pathlib import Path
@@ -9,13 +10,15 @@ from pathlib import Path
 import pytest
 import zmq
 
+from edge.bundle import BASE, open_bundle
 from edge.commands import doctor
-from edge.errors import BundleError
+from edge.errors import BundleError, EngineError
 from edge.events import encode_event
 from edge.network.endpoint import Endpoint
 from edge.network.sink import ZmqSink
 from edge.page import Page
 from edge.settings import Settings, load_settings
+from tests.edge.engine.test_plans import ORIN, put
 from tests.edge.harness import HeightEngine, bench
 
 
@@ -31,6 +34,21 @@ def test_the_default_engine_works_here() -> None:
     found = by_name()
     assert found["engine onnx"].verdict == "ok" and "base-" in found["engine onnx"].detail
     assert found["haad-edge"].verdict == "ok"
+
+
+def test_a_plan_is_opened_before_it_is_called_ok(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bundle, opened = put(open_bundle(shutil.copytree(BASE, tmp_path / "bundle"))), list[str]()
+    monkeypatch.setattr(doctor, "this_machine", lambda: ORIN)
+    monkeypatch.setenv("HAAD_BUNDLE", str(bundle.root))
+    monkeypatch.setattr(doctor, "open_engine", lambda b, name, max_batch: opened.append(name) or HeightEngine())
+    assert doctor._tensorrt(load_settings()).verdict == "ok" and opened == ["tensorrt"]
+
+    def fails(*given: object, **more: object) -> HeightEngine:
+        raise EngineError("TensorRT cannot be started", why="CUDA error 35", fix="see docs")
+
+    monkeypatch.setattr(doctor, "open_engine", fails)
+    found = doctor._tensorrt(load_settings())
+    assert (found.verdict, found.fix) == ("broken", "see docs") and "CUDA error 35" in found.detail
 
 
 def test_every_line_that_is_not_ok_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
