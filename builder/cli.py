@@ -11,7 +11,6 @@ from builder.profile import BATCH, SUPPORT, WORKSPACE
 from edge.commands.console import need, say
 from edge.engine.loading import check_loading
 from edge.errors import command
-from edge.outputs import ready_folder
 
 MODEL, PLAN = "Look into things", "For a plan"
 
@@ -100,18 +99,20 @@ def register(app: typer.Typer) -> None:
                 raise typer.BadParameter("it is for --target tensorrt", param_hint=f"--{name.replace('_', '-')}")
         need("train", "torch", "onnx", "safetensors")
         check_loading()
-        ready_folder(bundle)
+        from builder.compile import check_writable
         from builder.export import build_onnx
         from edge.bundle import GRAPH, open_bundle
         from edge.engine.record import left_behind
 
+        opened = open_bundle(bundle)
+        check_writable(opened.root)
         if precision == "fp16":
             from builder.engines import build_half
             from edge.engine.record import FOLDER
 
-            built, record = build_half(open_bundle(bundle), float32 or [])
+            built, record = build_half(opened, float32 or [])
         else:
-            built = build_onnx(open_bundle(bundle))
+            built = build_onnx(opened)
         for name, why, fix in left_behind(built):
             say(f"engine {name}: {why}; to rebuild it: {fix}")
         found = built.manifest.parity

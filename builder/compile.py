@@ -78,17 +78,14 @@ def require_tensorrt(here: Machine) -> tuple[Gpu, str]:
     return here.gpu, here.tensorrt
 
 
-def check_writable(bundle: Bundle, target: str, timing_cache: Path | None) -> None:
-    """Raise OutputError unless the plan, the manifest and the timings can be written."""
+def check_writable(root: Path, below: str = FOLDER) -> None:
+    """Raise OutputError unless files can be written into a bundle's folder, and into one below it."""
     try:
-        for folder in (bundle.root, bundle.root / FOLDER / target):
+        for folder in (root, root / below):
             ready_folder(folder)
     except OutputError as e:
-        copy = f"cp -r {shlex.quote(str(bundle.root))} COPY, then build in COPY"
+        copy = f"cp -r {shlex.quote(str(root))} COPY, then build in COPY"
         raise OutputError(e.what, why=e.why, fix=copy) from None
-    ready_file(timing_cache, "--timing-cache")
-    if timing_cache and timing_cache.exists() and not timing_cache.is_file():
-        raise OutputError(f"{timing_cache}: it is not a file", fix="name another: --timing-cache PATH")
 
 
 def build_tensorrt(
@@ -100,7 +97,11 @@ def build_tensorrt(
 
     gpu, version = require_tensorrt(this_machine())
     target = f"{PLANS}{version}-sm{gpu.capability.replace('.', '')}-{options.precision}"
-    check_writable(bundle, target, options.timing_cache)
+    check_writable(bundle.root, f"{FOLDER}/{target}")
+    if (timings := options.timing_cache) is not None:
+        ready_file(timings, "--timing-cache")
+        if timings.exists() and not timings.is_file():
+            raise OutputError(f"{timings}: it is not a file", fix="name another: --timing-cache PATH")
     tell(f"compiling for {gpu.name} with TensorRT {version}, which tries many kernels: this takes a while …")
     start = time.perf_counter()
     m, data = bundle.manifest, bundle.read(GRAPH)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,19 +172,20 @@ def test_a_plan_of_a_graph_that_is_another_by_now_is_not_written(
     assert open_bundle(built.root).read(GRAPH) == other
 
 
-@pytest.mark.parametrize("what", ["the bundle", "the timings"])
+@pytest.mark.parametrize("what", ["the bundle", "the timings", "a pipe"])
 def test_what_cannot_be_written_is_said_before_anything_is_compiled(
-    built: Bundle, monkeypatch: pytest.MonkeyPatch, what: str
+    built: Bundle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str
 ) -> None:
     if what == "the bundle":
         (built.root / "engines").touch()
-    with pytest.raises(OutputError, match="cannot be written") as e:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with pytest.raises(OutputError, match=r"cannot be written|it is not a file") as e:
         build_here(
             built,
             monkeypatch,
             0.0,
             meanwhile=lambda: pytest.fail("compiled"),
-            timing_cache=built.root if what == "the timings" else None,
+            timing_cache={"the timings": built.root, "a pipe": pipe}.get(what),
         )
     assert (f"cp -r {built.root} COPY" in e.value.fix) == (what == "the bundle")
 
