@@ -8,7 +8,8 @@ or when its track is gone.
 
 An anomaly that begins again within `cool_down` seconds is the same alert: an `update` under the same id, even after its
 `end` was sent. The same holds under another track id: trackers lose people and find them again, so a track that appears
-where and when a track with an alert vanished continues that alert.
+where and when a track with an alert vanished continues that alert, if it is abnormal within `cool_down` seconds of its
+first window.
 """
 
 from __future__ import annotations
@@ -92,6 +93,7 @@ class AlertBook:
         self._below = np.zeros(slots, np.int32)
         self._start = np.zeros(slots, np.int64)
         self._end = np.zeros(slots, np.int64)
+        self._first = np.full(slots, -1, np.int64)
         self._said = np.zeros(slots, np.int64)
         self._peak = np.zeros(slots, np.float32)
         self._score = np.zeros(slots, np.float32)
@@ -118,6 +120,7 @@ class AlertBook:
     ) -> list[Change]:
         before = self._evidence[slots]
         self._unclear[slots] = False
+        self._first[slots] = np.where(self._first[slots] < 0, end, self._first[slots])
         weight = np.log(np.maximum(score, 1e-6) / self.threshold) / STEP
         evidence = np.maximum(before + weight, 0)
         low = score < self.release
@@ -133,7 +136,7 @@ class AlertBook:
         # The tolerance covers rounding in the sum of logarithms.
         new = ~raised & (evidence >= self.raise_after - 1e-6)
         over = raised & (self._below[slots] >= self.clear_after)
-        more = raised & ~over & (end - self._said[slots] >= self.update_every)
+        more = raised & (end - self._said[slots] >= self.update_every)
         out: list[Change] = []
         for i in np.flatnonzero(new | over | more):
             slot = int(slots[i])
@@ -179,7 +182,7 @@ class AlertBook:
                     del self._lost[:-LOST_MOST]  # bounds what is kept for streams that never come back
             self._clear(s)
             self._past.pop(s, None)
-            self._unclear[s] = False
+            self._unclear[s], self._first[s] = False, -1
         return out
 
     def _continues_earlier(self, slot: int) -> bool:
@@ -194,7 +197,8 @@ class AlertBook:
         if self._place is None or (now := self._place(slot)) is None:
             return False
         for n, (place, past) in enumerate(self._lost):
-            if _continues(place, now):
+            since = max(past.end, int(self._first[slot]))  # nobody could be judged in between
+            if _continues(place, now) and int(self._start[slot]) - since <= self.cool_down:
                 del self._lost[n]
                 self._take(slot, past)
                 return True

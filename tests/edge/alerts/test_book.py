@@ -53,6 +53,19 @@ def test_it_ends_only_below_the_release_for_long_enough() -> None:
     assert changes[1].id == changes[0].id and changes[1].peak == np.float32(1.5)
 
 
+def test_the_release_is_a_share_of_the_threshold_and_what_reaches_the_threshold_by_a_rounding_counts() -> None:
+    changes = feed(book(threshold=2.0, update_every=100), 1, [3.0, 1.7, 1.7, 1.7, 1.5, 1.5, 1.5])
+    assert [(c.type, c.end) for c in changes] == [("new", 10 * SECOND), ("end", round(11.5 * SECOND))]
+    assert float(np.float32(3.6)) < 3.6 and len(feed(book(threshold=3.0), 1, [3.6, 3.6])) == 1
+
+
+def test_a_distance_of_nothing_or_by_a_rounding_less_is_as_normal_as_can_be() -> None:
+    b = book(update_every=100)
+    with np.errstate(all="raise"):
+        changes = feed(b, 1, [0.0, -1e-7, 1.5, 1.5, 0.0, -1e-7, 0.0, 1.5])
+    assert [c.type for c in changes] == ["new", "end", "new"]
+
+
 def test_updates_come_at_their_interval_with_the_newest_score_and_the_peak() -> None:
     changes = feed(book(update_every=1.0), 1, [1.2, 1.2, 1.3, 1.9, 1.3, 1.25, 1.2, 1.2, 1.2])
     assert [c.type for c in changes] == ["new", "update"]
@@ -66,6 +79,7 @@ def test_ids_are_stable_across_runs_and_differ_between_alerts() -> None:
     assert [c.id for c in one] == [c.id for c in two]
     assert len({c.id for c in one}) == 2
     assert {c.id for c in feed(book(), 2, scores)}.isdisjoint({c.id for c in one})
+    assert {len(c.id) for c in one} == {16}, "as many as name each alert of years"
 
 
 def test_a_track_that_goes_ends_its_alert_and_leaves_a_clean_slot() -> None:
@@ -151,6 +165,48 @@ def test_an_alert_goes_on_under_another_track_id(closed: bool) -> None:
     assert changes[-1].slot == 2 and changes[-1].start == 10 * SECOND and changes[-1].peak == np.float32(1.9)
 
 
+def test_a_lost_person_who_was_found_and_is_abnormal_long_after_has_an_alert_of_their_own() -> None:
+    for calm, kind in ((12, "update"), (13, "new")):
+        b = followed({1: at(0.0, 5, 12), 2: at(0.5, 12.5, 900)}, cool_down=3)
+        (first,) = feed(b, 1, [2.0])
+        b.close([1])
+        (found,) = feed(b, 2, [*[0.5] * calm, 2.0], start=15)
+        assert (found.type, found.id == first.id) == (kind, kind == "update"), f"{calm} windows, then another"
+        b.close([2])
+        assert b._first[2] == -1, "the slot's next person has a first window of their own"
+
+
+def test_the_higher_peak_is_that_of_the_alert_wherever_it_was() -> None:
+    for scores in ([1.5, 1.9], [1.9, 1.5]):
+        b = followed({1: at(0.0, 5, 12), 2: at(0.5, 12.5, 15)})
+        feed(b, 1, scores[:1] * 2)
+        b.close([1])
+        (found,) = feed(b, 2, scores[1:], start=15)
+        assert (found.type, found.peak) == ("update", np.float32(1.9))
+
+
+@pytest.mark.parametrize("since", [12 - 0.5, 12 + 2.0])
+def test_just_the_longest_overlap_and_the_longest_absence_are_within(since: float) -> None:
+    assert len({c.id for c in lost_and_found(at(0.8, since, 15))}) == 1
+
+
+def test_where_one_was_last_and_the_other_first_is_what_counts() -> None:
+    far, near = np.array([9, 1, 0], np.float32), np.array([0, 1, 0], np.float32)
+    for (old_first, old_last, new_first, new_last), ids in (((far, near, near, far), 1), ((near, far, near, near), 2)):
+        old = Place("cam", 5 * SECOND, 12 * SECOND, old_first, old_last, 1.7)
+        b = followed({1: old, 2: Place("cam", 13 * SECOND, 15 * SECOND, new_first, new_last, 1.7)})
+        changes = [*feed(b, 1, [2.0]), *b.close([1]), *feed(b, 2, [2.0], start=15)]
+        assert len({c.id for c in changes}) == ids
+
+
+def test_who_gave_an_alert_away_and_alarms_again_has_another() -> None:
+    b = followed({1: at(0.0, 5, 12), 2: at(0.5, 12.5, 20)}, cool_down=10)
+    first, *_ = feed(b, 1, [2.0, 0.1, 0.1, 0.1])
+    assert [c.id for c in feed(b, 1, [2.0], start=12) + feed(b, 2, [2.0], start=13)] == [first.id] * 2
+    (again,) = feed(b, 1, [2.0], start=15)
+    assert again.type == "new" and again.id != first.id, "which stands where it went"
+
+
 @pytest.mark.parametrize(
     "second",
     [at(2.5, 12.5, 15), at(0.8, 14.5, 15), at(0.8, 11, 15), at(0.8, 12.5, 15, stream="other")],
@@ -221,6 +277,12 @@ def test_lost_alerts_are_forgotten_by_the_clock_of_their_own_camera() -> None:
     feed(b, 3, [2.0], start=9002)
     b.close([3])
     assert feed(b, 2, [2.0], start=15)[0].id == first.id
+    places[4] = at(9.0, 5, 12 + 3)  # another one is lost soon after: whom it was before may still be found
+    places[5] = at(0.5, 13, 16)
+    for lost in (1, 4):
+        feed(b, lost, [2.0], start=17)
+        b.close([lost])
+    assert feed(b, 5, [2.0], start=18)[0].type == "update"
     for n in range(1, 20):
         places[4] = at(0.0, 100 * n, 100 * n + 3)
         feed(b, 4, [2.0], start=100 * n + 2)
@@ -240,8 +302,9 @@ def test_cameras_that_never_come_again_fill_no_memory(monkeypatch: pytest.Monkey
 
 
 def test_what_begins_again_at_once_is_the_same_alert() -> None:
-    # The alert ends at 11 s; it comes again at 12 s or at 14 s.
-    for calm, kinds in ((3, ["new", "end", "update", "end"]), (11, ["new", "end", "new", "end"])):
+    # The alert ends at 11 s; it comes again at 12 s, at 13 s or later.
+    continued, anew = ["new", "end", "update", "end"], ["new", "end", "new", "end"]
+    for calm, kinds in ((3, continued), (7, continued), (8, anew), (11, anew)):
         b = book(cool_down=2.0, update_every=100)
         changes = feed(b, 1, [1.5, 1.5, 0.1, 0.1, 0.1, *[0.1] * calm, 1.5, 1.5, 0.1, 0.1, 0.1])
         assert [c.type for c in changes] == kinds
