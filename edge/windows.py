@@ -221,7 +221,7 @@ class Windows:
             self._joints[row[now]], self._visible[row[now]], self.rows[s[now]] = made[now], seen[now], n[now]
             at = np.flatnonzero(due & (turn == k))
             if self.widen > 1 and len(at):
-                number = (n[at] - frames - phase[at]) // spec.stride + s[at]
+                number = (n[at] - frames) // spec.stride + s[at]
                 passed = (number % self.widen != 0) & (n[at] > frames)
                 self.widened += int(passed.sum())
                 at = at[~passed]
