@@ -303,7 +303,7 @@ class NormalByStream:
         return row if row.any() else np.ones_like(row)
 
     def _nowhere(self, streams: Sequence[str]) -> list[str]:
-        if not self._rules or not streams:
+        if not streams:
             return []
         left = self._names[~np.any([self.of(stream)[: len(self._names)] for stream in streams], 0)].tolist()
         what = f"{', '.join(map(repr, left))[:300]} {'is' if len(left) == 1 else 'are'} normal on none of"

@@ -97,9 +97,17 @@ def test_people_of_one_number_at_two_cameras_have_alerts_of_their_own() -> None:
     assert len(ids) == len({id for _, id in ids}) == 2
 
 
-def test_an_alert_is_raised_and_ended_after_as_many_windows_as_are_set() -> None:
-    book = book_of(Settings(raise_after=2, clear_after=7), 1)
-    assert (book.raise_after, book.clear_after) == (2, 7)
+def test_an_alert_is_raised_told_of_and_ended_as_is_set() -> None:
+    s = Settings(raise_after=2, clear_after=7, release=0.5, update_every=5.0, cool_down=9.0)
+    book = book_of(s, 1, threshold=1.5)
+    assert (book.raise_after, book.clear_after, book.threshold, book.release) == (2, 7, 1.5, 0.75)
+    assert (book.update_every, book.cool_down) == (5 * SECOND, 9 * SECOND)
+
+
+def test_a_category_that_is_normal_on_none_of_the_expected_streams_is_said() -> None:
+    asked = Settings(normal={"dock": ["walk"]}, expect="dock")
+    (said,) = Judge(asked, {}, 2, Two()).use(support_of("walk", "wave"))
+    assert "'wave' is normal on none of dock" in said
 
 
 def test_a_change_that_lasts_is_none() -> None:

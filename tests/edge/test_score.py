@@ -46,6 +46,7 @@ def test_match_lies_between_the_nearest_and_the_mean_and_repeated_rows_change_no
     found = match(e, s, TAU)
     assert (found >= d.min(1) - 1e-6).all() and (found <= d.mean(1) + 1e-6).all()
     np.testing.assert_allclose(match(e, np.concatenate([s, s, s]), TAU), found, atol=1e-9)
+    np.testing.assert_allclose(match(e, s, 1e-5), d.min(1), atol=1e-6, err_msg="also where every weight is tiny")
 
 
 def log(x: float) -> float:
@@ -185,6 +186,14 @@ def test_what_lasts_does_not_become_normal_and_a_new_track_begins_anew() -> None
     assert usual(*given) == fresh(*given)
 
 
+def test_a_distance_of_nothing_or_by_a_rounding_less_spoils_no_level() -> None:
+    usual, at = TrackBaseline(1), np.array([0])
+    with np.errstate(all="raise"):
+        for score in (0.0, -1e-7, 0.6):
+            found = usual(at, np.array([score], np.float32), np.array([0.6]), np.ones(1))
+    assert 0.3 < found[0] < 1
+
+
 def test_a_limb_hidden_for_a_moment_is_no_alarm_and_one_that_always_is_costs_nothing() -> None:
     usual, one = TrackBaseline(2), np.full(2, 0.6)
     for _ in range(100):
@@ -201,6 +210,7 @@ def test_only_categories_that_are_normal_here_count() -> None:
     for n in range(3000):
         assert ordered.of(f"gate{n}").tolist() == [n != 1, n == 1]
     assert len(ordered._known) <= 1000, "names may come without end"
+    assert here.rows([]).shape == (0, 2)
     distance = np.array([[0.9, 0.1], [0.9, 0.1]], np.float32)
     found = Scorer(np.ones(2))(distance, np.stack([here.of("gate1"), here.of("hall")]))
     np.testing.assert_allclose(found.score, [0.9, 0.1])
@@ -225,6 +235,13 @@ def test_a_category_that_is_normal_on_no_stream_that_should_send_is_said() -> No
     assert said(rules, "dock", "gate1") == ["setting normal: 'catch' is normal on none of dock, gate1"]
     assert said(rules, "gate1") == ["setting normal: 'wave', 'catch' are normal on none of gate1"]
     assert said(rules) == said(rules, "gate1", "hall") == said({}, "dock") == []
+
+
+def test_what_is_said_of_many_categories_stays_readable() -> None:
+    names = [f"category-{n:03d}" for n in range(200)]
+    (unknown, nowhere) = NormalByStream({"dock": ["nope", *names[:1]]}, names, streams=["dock"]).trouble
+    assert "there are category-000, category-001" in unknown and "'category-001', 'category-002'" in nowhere
+    assert max(len(unknown), len(nowhere)) < 400
 
 
 def test_the_score_is_the_least_distance_in_units_of_its_limit() -> None:
