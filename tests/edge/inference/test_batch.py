@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edge.errors import EngineError
 from edge.grid import SECOND, WindowSpec
 from edge.inference.batch import Batch
 from edge.windows import Slots, Windows
@@ -52,7 +53,8 @@ def test_what_was_put_aside_is_there_again(asked: int) -> None:
     batch, slots, engine = staged(visible)
     batch.add(slots, np.zeros(3, np.int64), 1.0)
     joints = engine.staging.joints[:3].copy()
-    with batch.put_aside(asked):
+    with pytest.raises(EngineError), batch.put_aside(asked):
         engine.staging.joints[:asked] = engine.staging.visible[:asked] = 9
+        raise EngineError("it was lost meanwhile")
     np.testing.assert_array_equal(engine.staging.joints[:3], joints)
     np.testing.assert_allclose(engine.staging.visible[:3], 0.5, atol=1e-6)

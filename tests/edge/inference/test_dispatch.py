@@ -7,8 +7,9 @@ import pytest
 
 from edge.errors import EngineError
 from edge.events import Scores
+from edge.skeleton import Float
 
-from ..harness import HeightEngine, LateEngine, bench, message, person, stand
+from ..harness import Bench, HeightEngine, LateEngine, bench, message, person, stand
 
 
 class Choosy(LateEngine):
@@ -91,3 +92,57 @@ def test_nobody_is_staged_before_those_who_wait_already() -> None:
     dispatch.stage(slots, windows.ends(slots), 0.0)
     assert dispatch.overload.backlog.n == 2 and dispatch.batch.n == 0 and not engine.full
     assert dispatch.overload.backlog.take(2) == [2, 3]
+
+
+def waiting(engine: HeightEngine | LateEngine, people: int, **settings: object) -> Bench:
+    """People whose first windows were due while the engine took no more than it has room for."""
+    b = bench(engine, overload="drop-oldest", **settings)
+    b.source.queue = [[m] for m in stand("cam", 2.0, dict.fromkeys(range(people), 0.1))]
+    while b.source.queue:
+        b.runtime.step(0.0)
+    return b
+
+
+def test_a_flush_judges_all_who_wait_however_often_the_engine_is_full() -> None:
+    b = waiting(LateEngine(HeightEngine(1), chance=0.0), 7)
+    assert b.runtime.dispatch.overload.backlog.n == 5
+    b.runtime.dispatch.flush()
+    assert {track for _, track, _ in b.sink.scores()} == set(range(7))
+
+
+def test_all_results_that_are_ready_are_collected_and_who_waited_is_as_old_as_their_turn() -> None:
+    engine = LateEngine(HeightEngine(4), chance=0.0)
+    b = waiting(engine, 9)
+    dispatch = b.runtime.dispatch
+    assert dispatch.in_flight == 2 and dispatch.overload.backlog.n == 1
+    engine._chance = 1.0
+    b.clock.now += 5
+    dispatch.turn()
+    assert dispatch.in_flight == 0 and dispatch.batch.n == 1 and dispatch.batch.since == b.clock.now
+
+
+def test_it_is_patient_until_the_deadline_of_what_is_staged() -> None:
+    b = waiting(HeightEngine(8), 3, batch_deadline=1.0)
+    dispatch, since = b.runtime.dispatch, b.runtime.dispatch.batch.since
+    for later, found in ((0.25, 0.75), (0.75, 0.25), (1.0, 0.0), (9.0, 0.0)):
+        b.clock.now = since + later
+        assert dispatch.patience(3.0) == pytest.approx(found) and dispatch.patience(0.1) == min(found, 0.1)
+    dispatch.settle()
+    assert dispatch.patience(3.0) == 3.0
+
+
+class Losing(LateEngine):
+    """Loses all that it has under way when its device is gone."""
+
+    def collect(self) -> Float:
+        while self._under:
+            self._free.append(self._under.pop(0)[0])
+        raise EngineError("the device is gone", why="a test said so")
+
+
+def test_batches_that_are_lost_together_are_all_counted_and_none_is_awaited() -> None:
+    b = waiting(Losing(HeightEngine(2), chance=0.0), 4)
+    dispatch = b.runtime.dispatch
+    assert dispatch.in_flight == 2
+    dispatch._collect()
+    assert dispatch.in_flight == 0 and b.runtime.counts.skipped["engine_failed"] == 4

@@ -226,16 +226,31 @@ def test_the_stride_is_at_most_eight_times_as_wide_and_narrows_after_five_calm_s
         assert (f"the stride is {windows.widen} times as wide" in load.reason) == (windows.widen > 1)
         assert ("3 windows in the last second" in load.reason) == (k < 4)
     assert found == [2, 4, 8, 8, *[8] * 4, *[4] * 5, *[2] * 5, 1] and load.reason == ""
+    windows.widen = 8
+    for k in range(11):
+        counts.skipped["overload"] += k == 3
+        load.every_second()
+        assert windows.widen == (8 if k < 8 else 4), "five in a row"
+
+
+def test_windows_that_a_wider_stride_passed_are_counted_once() -> None:
+    windows, counts = SimpleNamespace(widen=2, widened=0), Counts()
+    load, found = Overload("drop-oldest", windows, counts), []  # type: ignore[arg-type,var-annotated]
+    for widened in (0, 5, 5, 7):
+        windows.widened = widened
+        load.every_second()
+        found.append(counts.skipped["stride_widened"])
+    assert found == [0, 5, 5, 7]
 
 
 def test_a_window_that_has_just_become_whole_has_its_turn_and_one_cut_by_a_gap_is_counted() -> None:
     b = bench(HeightEngine(8), overload="drop-oldest")
-    b.play([message("cam", k, 5 + k / 24, {1: person()}) for k in range(48)])
-    load, (slot,) = b.runtime.dispatch.overload, b.runtime.windows.streams["cam"].slots.values()
-    assert b.runtime.windows.rows[slot] == 48
-    load.put(np.array([slot]))
-    assert load.take(8) == [slot] and not b.runtime.counts.skipped
-    load.put(np.array([slot]))
-    b.play([message("cam", 48, 8, {1: person()})])
-    assert b.runtime.windows.fate["gaps"] == 1
-    assert load.backlog.n == 0 and b.runtime.counts.skipped == {"overload": 1}
+    b.play([message("cam", k, 5 + k / 24, {1: person(), 2: person()}) for k in range(48)])
+    load, slots = b.runtime.dispatch.overload, [*b.runtime.windows.streams["cam"].slots.values()]
+    assert b.runtime.windows.rows[slots].tolist() == [48, 48]
+    load.put(np.array(slots))
+    assert load.take(8) == slots and not b.runtime.counts.skipped
+    load.put(np.array(slots))
+    b.play([message("cam", 48, 8, {1: person(), 2: person()})])
+    assert b.runtime.windows.fate["gaps"] == 2
+    assert load.backlog.n == 0 and b.runtime.counts.skipped == {"overload": 2}
