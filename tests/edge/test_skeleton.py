@@ -233,6 +233,41 @@ def test_whatever_bits_come_in_finite_numbers_come_out(
     assert (core[seen == 0] == 0).all()
 
 
+def test_only_joints_at_the_very_origin_and_two_of_them_at_least_were_not_found() -> None:
+    joints = places(17) + 1
+    joints[[3, 5]] = 0
+    found = at_origin(joints)
+    assert found is not None and np.flatnonzero(found).tolist() == [3, 5], "and nothing else is zero anywhere"
+    joints[[3, 5], 2] = 2.0
+    joints[:, :2] = 0
+    assert at_origin(joints) is None, "all on the camera's axis, at some depth"
+
+
+@pytest.mark.parametrize("value", [2e6, -2e6])
+@pytest.mark.parametrize("size", [None, (640.0, 480.0)])
+def test_people_of_impossible_coordinates_are_told_by_the_units_of_the_layout(
+    value: float, size: tuple[float, float] | None
+) -> None:
+    """Of joints in space a size says nothing; on an image with a size the unit is its height."""
+    for c in (2, 3):
+        joints = np.ones((2, 17, c), np.float32)
+        joints[1, 4, 0] = value
+        mapped, visible, bad = core15(joints, None, LAYOUTS["coco17"], size)
+        slow = LAYOUTS["coco17"].to_core15(*cleaned(joints, None, size)[:2])
+        np.testing.assert_allclose(mapped, slow[0], rtol=1e-6)
+        np.testing.assert_allclose(visible, slow[1], rtol=1e-6)
+        assert (None if bad is None else bad.tolist()) == (None if c == 2 and size else [0, 1])
+
+
+def test_a_joint_that_was_not_found_makes_no_other_one_surer() -> None:
+    joints, confidence = np.ones((1, 17, 3), np.float32), np.ones((1, 17), np.float32)
+    joints[0, [3, 5]] = 0
+    confidence[0, [9, 10]] = 0.1, 0.3  # just the least counts
+    _, visible, bad = core15(joints, confidence, LAYOUTS["coco17"])
+    assert bad is not None and bad.tolist() == [2]
+    assert visible[0, CORE15.index("l_wrist")] == 0 and visible[0, CORE15.index("r_wrist")] == 1
+
+
 @pytest.mark.parametrize("c", [2, 3])
 @pytest.mark.parametrize("size", [None, (640.0, 480.0)])
 def test_two_joints_at_the_origin_were_not_found_and_one_may_be_where_the_rest_is_measured_from(

@@ -64,6 +64,26 @@ def test_lost_and_late_messages_are_told_apart_in_words() -> None:
     assert "stream a: seq 2 arrived late; do two cameras share this name?" in said.getvalue()
 
 
+def test_each_streams_losses_and_lateness_are_said() -> None:
+    b = bench(HeightEngine())
+    for name in "ab":
+        frames = stand(name, 1, {1: 0.1})
+        b.play([frames[0], frames[3], frames[2]])
+    for name in "ab":
+        assert f"stream {name}: 2 messages lost before seq 3" in b.told.getvalue()
+        assert f"stream {name}: seq 2 arrived late" in b.told.getvalue()
+
+
+def test_a_lack_of_room_is_said_when_somebody_found_none_and_not_ever_after() -> None:
+    b = bench(HeightEngine(), max_tracks=2)
+    said: list[str] = []
+    b.runtime._arrivals._notices.say = lambda text, key: said.append(text)  # type: ignore[method-assign]
+    b.play([message("a", 0, 1, dict.fromkeys(range(3), person()))])
+    assert said == ["no room for another track: max_tracks is 2"]
+    b.play([message("a", 1, 1.1, dict.fromkeys(range(2), person()))])
+    assert len(said) == 1
+
+
 def flat(data: bytes, sized: bool = True) -> bytes:
     """The same pose in 2-D."""
     f = decode_pose([data], Limits())

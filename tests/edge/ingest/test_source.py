@@ -37,6 +37,8 @@ def account(*numbers: int) -> tuple[Ledger, list[int], Stream]:
         ((5000, 4001, 5001), [0, -1, 0], 0, 1, 0, 5002),  # 1000 behind: late
         ((5000, 1, 3), [0, 0, 1], 1, 0, 1, 4),  # its first messages after the restart were lost before we heard
         ((2**63 - 1,), [0], 0, 0, 0, 2**63),
+        ((0, 1_000_001), [0, 10**6], 10**6, 0, 0, 1_000_002),  # just a million: lost
+        ((0, 1_000_002), [0, 0], 0, 0, 1, 1_000_003),  # one more: a restart
     ],
 )
 def test_gaps_restarts_and_late_messages_are_told_apart(
@@ -115,7 +117,7 @@ def test_a_flood_on_one_socket_does_not_keep_the_other_waiting(context: zmq.Cont
     now = [0.0]
     source = ZmqSource(context, endpoints, hwm=10_000, clock=lambda: now[0])
     loud, quiet = (Endpoint("push", "connect", e.address).open(context, hwm=10_000) for e in endpoints)
-    for _ in range(5 * DRAIN):
+    for _ in range(6 * DRAIN):
         loud.send(b"pose/loud\0")
     quiet.send(b"pose/quiet\0")
     first = source.receive(5)
@@ -126,7 +128,7 @@ def test_a_flood_on_one_socket_does_not_keep_the_other_waiting(context: zmq.Cont
         return len(source.receive(5))
 
     # As much as the caller is done with at once; less when it was busy for long.
-    assert [taken_after(0.01) for _ in range(5)] == [128, 256, 512, DRAIN, DRAIN]
+    assert [taken_after(s) for s in (0.01, 0.1, 0.01, 0.01, 0.01, 0.01)] == [128, 128, 256, 512, DRAIN, DRAIN]
     assert [taken_after(s) for s in (0.1, 0.3, 5, 5, 5, 5, 5, 5, 5, 0.01)] == [
         *(DRAIN, 512, 256, 128, 64, 32, LEAST, LEAST, LEAST),
         2 * LEAST,
@@ -156,6 +158,28 @@ def test_few_messages_that_took_long_are_fewer_the_next_time(context: zmq.Contex
         sender.send(b"pose/a\0")
     assert len(source.receive(5)) == 64
     source.close()
+
+
+def test_few_from_each_of_many_sockets_are_no_sign_that_one_could_send_more(
+    context: zmq.Context[zmq.Socket[bytes]],
+) -> None:
+    endpoints = [Endpoint.parse(f"pull+bind:inproc://{name}") for name in "ab"]
+    source = ZmqSource(context, endpoints, hwm=1000, clock=lambda: 0.0)
+    senders = [Endpoint("push", "connect", e.address).open(context, hwm=1000) for e in endpoints]
+    for sender in senders:
+        for _ in range(40):
+            sender.send(b"pose/a\0")
+    assert len(source.receive(5)) == 80
+    for _ in range(100):
+        senders[0].send(b"pose/a\0")
+    assert len(source.receive(5)) == FIRST
+    source.close()
+
+
+def test_it_waits_as_many_milliseconds_as_it_is_told_seconds(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    source, asked = ZmqSource(context, [], hwm=1), []
+    source._poller = SimpleNamespace(poll=lambda most: asked.append(most) or [])  # type: ignore[assignment]
+    assert [source.receive(s) for s in (0.25, 0.0, -1.0)] == [[], [], []] and asked == [250, 0, 0]
 
 
 @pytest.mark.parametrize("parts", [[b"pose/a\0" + b"x" * 50], [b"pose/a", b"x" * 50]], ids=["one part", "two"])
@@ -212,6 +236,12 @@ def test_a_restart_shortly_behind_whose_first_message_was_lost_is_found_out() ->
     for seq in [*range(1, 100), *range(150, 300)]:
         ledger.enter(stream, seq)
     assert ledger.restarts == 1 and ledger.lost == 50 and ledger.out_of_order == 9
+
+
+def test_a_run_of_old_messages_is_over_when_newer_ones_come() -> None:
+    for newer in (400, 405):
+        ledger, said, _ = account(399, *range(1, 10), newer, 10)
+        assert said[-1] == -1 and (ledger.restarts, ledger.out_of_order) == (0, 10)
 
 
 def test_scattered_late_messages_are_no_restart() -> None:
