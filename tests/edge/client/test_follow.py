@@ -87,11 +87,13 @@ def test_giving_up_delivers_what_is_held() -> None:
 
 def test_a_journal_put_back_to_an_older_state_is_followed_from_the_engines_new_life() -> None:
     f = Follower("j", 100, on_record=True)
+    f.on_alert(a(102))
     alerts, gaps = f.on_answer(100, [], 40, 0, 40, 38)
     assert alerts == [] and [(g.first, g.after) for g in gaps] == [(38, 100)]
     assert f.next_request() == 38, "what was said since is new, and has numbers that were heard before"
     assert seqs(f.on_answer(38, [a(38), a(39)], 40, 0, 40, 38)) == [38, 39]
     assert f.next_request() is None and seqs(f.on_alert(a(40))) == [40]
+    assert not f._held, "what had such a number in the engine's former life is another alert"
 
 
 def test_a_late_answer_to_an_older_question_changes_nothing_twice() -> None:
@@ -99,6 +101,24 @@ def test_a_late_answer_to_an_older_question_changes_nothing_twice() -> None:
     assert seqs(f.on_answer(0, [a(0), a(1)], 2, 0, 2, 0)) == [0, 1]
     assert seqs(f.on_answer(0, [a(0), a(1)], 2, 0, 2, 0)) == [] and f.next_request() is None
     assert seqs(f.on_alert(a(2))) == [2]
+    assert seqs(f.on_answer(0, [a(n) for n in range(5)], 5, 0, 5, 0)) == [3, 4], "but what is new in it counts"
+    assert f.on_answer(7, [a(7)], 8, 0, 8, 0) == ([], []) and f.next == 5, "nor one to a question further on"
+
+
+def test_a_second_copy_of_an_alert_is_nothing_new_with_or_without_a_record() -> None:
+    f = Follower("r", on_record=False)
+    assert [seqs(f.on_alert(a(n))) for n in (7, 7, 8, 7)] == [[7], [], [8], []] and f.next == 9
+    f = Follower("j", 0, on_record=True)
+    f.on_alert(a(3))
+    assert seqs(f.on_answer(0, [a(n) for n in range(5)], 5, 0, 5, 0)) == [0, 1, 2, 3, 4] and not f._held
+    assert f.give_up("silence") == ([], []) and f.next == 5
+
+
+def test_an_answer_in_any_order_is_delivered_in_order_and_says_nothing_of_what_lies_behind_it() -> None:
+    f = Follower("j", 0, on_record=True)
+    assert seqs(f.on_answer(0, [a(1), a(0), a(2)], 3, 0, 9, 0)) == [0, 1, 2]
+    alerts, gaps = f.on_answer(3, [], 5, 7, 9, 0)
+    assert alerts == [] and [(g.first, g.after) for g in gaps] == [(3, 5)] and f.next_request() == 5
 
 
 def test_what_is_held_is_bounded_and_the_rest_comes_from_the_record() -> None:
@@ -108,6 +128,10 @@ def test_what_is_held_is_bounded_and_the_rest_comes_from_the_record() -> None:
     assert len(f._held) == HELD_MOST and f.next_request() == 0
     got = seqs(f.on_answer(0, [a(0)], 1, 0, HELD_MOST + 50, 0))
     assert got == list(range(HELD_MOST + 1)) and f.next_request() == HELD_MOST + 1
+    f = Follower("j", 0, on_record=True)
+    for n in range(1, HELD_MOST + 2):
+        f.on_alert(a(n))
+    assert len(seqs(f.on_answer(0, [a(0)], 1, 0, 1, 0))) == HELD_MOST + 1 and f.next_request() == HELD_MOST + 1
 
 
 @settings(derandomize=True, max_examples=300, deadline=None)
