@@ -36,10 +36,13 @@ _WRONG = (sqlite3.Error, TypeError, ValueError, KeyError, OverflowError)
 _OWNER = "PRAGMA application_id"
 _BLOB = "typeof(message) = 'blob'"
 """In a damaged file a message may be anything."""
+# `hole` holds each first number on disk after some that never came there; earlier versions kept the last in `meta`.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS alert (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, message BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS passing (seq INTEGER PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS hole (seq INTEGER PRIMARY KEY);
+INSERT OR IGNORE INTO hole SELECT value FROM meta WHERE key = 'hole';
 CREATE TABLE IF NOT EXISTS standing (id TEXT PRIMARY KEY, message BLOB NOT NULL) WITHOUT ROWID;
 """
 
@@ -222,8 +225,8 @@ class Journal:
                     else:
                         db.execute("INSERT OR REPLACE INTO standing VALUES (?, ?)", (e.id, e.message))
                 expected = [self.next, *(e.seq + 1 for e in entries)]
-                for hole in (e.seq for e, n in zip(entries, expected, strict=False) if e.seq > n):
-                    db.execute("INSERT OR REPLACE INTO meta VALUES ('hole', ?)", (hole,))
+                holes = [(e.seq,) for e, n in zip(entries, expected, strict=False) if e.seq > n]
+                db.executemany("INSERT OR REPLACE INTO hole VALUES (?)", holes)
                 rows, size = self.rows + len(entries), self.size + sum(len(e.message) for e in entries)
                 rows, size = trim(db, self._bounds, rows, size, at, entries[-1].seq + 1)
         except _WRONG as e:
@@ -271,7 +274,8 @@ class Journal:
                     (high,) = self._reader.execute("SELECT max(seq) FROM alert").fetchone()
                     meta = dict(self._reader.execute("SELECT key, value FROM meta"))
                     following = max(int(meta["next"]), -1 if high is None else high + 1)
-                    thinned, hole = int(meta.get("thinned", 0)), int(meta.get("hole", 0))
+                    thinned = int(meta.get("thinned", 0))
+                    (hole,) = self._reader.execute("SELECT max(seq) FROM hole WHERE seq < ?", (thinned,)).fetchone()
                     rows = self._reader.execute(
                         f"SELECT seq, message FROM alert WHERE seq >= ? AND {_BLOB} ORDER BY seq LIMIT ?",
                         (since, count),
@@ -286,8 +290,8 @@ class Journal:
             except _WRONG as e:
                 raise self._failed("read", e) from None
         first = following if low is None else low
-        # Numbers that never reached the disk (a hole) must not pass for deleted updates: `first` is then the last hole.
-        return found, max(first, hole) if hole < thinned else first, following, thinned
+        # Numbers that never reached the disk must not pass for deleted updates: `first` then lies behind all of them.
+        return found, max(first, hole or 0), following, thinned
 
     def start_new_file(self) -> str:
         """Set a damaged file aside and continue in a new one with the same id and numbers. Returns where the old is."""

@@ -16,6 +16,12 @@ _PASSING = """
 SELECT passing.seq, length(message) FROM passing CROSS JOIN alert ON alert.seq = passing.seq WHERE passing.seq < ?
 ORDER BY passing.seq
 """
+_HOLES = """
+DELETE FROM hole WHERE seq < max(
+    coalesce((SELECT min(seq) FROM alert), 0),
+    coalesce((SELECT max(seq) FROM hole WHERE seq < (SELECT value FROM meta WHERE key = 'thinned')), 0)
+)
+"""
 _ANY = "SELECT seq, length(message) FROM alert WHERE seq < ? ORDER BY seq"
 
 
@@ -62,6 +68,8 @@ def trim(db: sqlite3.Connection, bounds: Bounds, rows: int, size: int, at: int, 
         db.execute("INSERT OR REPLACE INTO meta VALUES ('next', ?)", (following,))
     if thinned:
         db.execute("INSERT OR REPLACE INTO meta VALUES ('thinned', ?)", (thinned,))
+    if gone:
+        db.execute(_HOLES)  # only the last hole among what was thinned is asked for, and none below the first message
     return rows, size
 
 

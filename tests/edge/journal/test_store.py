@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ def test_a_batch_is_cut_by_its_bytes_but_never_empty(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.db")
     journal.append([entry(n, size=100) for n in range(10)])
     assert [s for s, _ in journal.read(0, 10, 250)[0]] == [0, 1, 2]
+    assert [s for s, _ in journal.read(0, 10, 200)[0]] == [0, 1]
     assert [s for s, _ in journal.read(9, 10, 1)[0]] == [9]
     journal.close()
 
@@ -201,6 +203,18 @@ def test_values_that_were_never_written_are_damage_wherever_they_are_met(tmp_pat
         assert again.next < 9
 
 
+def test_a_file_whose_parts_contradict_each_other_is_found_damaged(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path / "j.db")) as journal:
+        journal.check()
+        assert journal._db
+        journal._db.execute("INSERT INTO alert VALUES (0, 1, x'00')")
+        sql = "UPDATE sqlite_master SET sql = replace(sql, ' NULL,', ' NULL CHECK (at > 5),') WHERE tbl_name='alert'"
+        journal._db.executescript(f"PRAGMA writable_schema=ON; {sql}; PRAGMA writable_schema=RESET")
+        with pytest.raises(JournalError, match="damaged") as e:
+            journal.check()
+        assert e.value.damaged
+
+
 def test_a_negative_number_is_damage(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "j.db")
     assert journal._db
@@ -305,3 +319,32 @@ def test_what_was_set_aside_stays_also_when_it_happens_twice_in_a_second(
     with contextlib.closing(Journal(tmp_path / "j.db")) as journal:
         asides = {journal.start_new_file() for _ in range(3)}
     assert len(asides) == 3 and all(Path(p).exists() for p in asides)
+
+
+def test_a_commit_that_failed_in_its_last_step_and_yet_succeeded_may_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transaction = Journal._transaction
+
+    @contextlib.contextmanager
+    def late(db: sqlite3.Connection) -> Iterator[None]:
+        with transaction(db):
+            yield
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with contextlib.closing(Journal(tmp_path / "j.db")) as journal:
+        monkeypatch.setattr(Journal, "_transaction", staticmethod(late))
+        with pytest.raises(JournalError, match="disk I/O error"):
+            journal.append([entry(0, passing=True)])
+        monkeypatch.undo()
+        journal.append([entry(0, passing=True), entry(1)])
+        assert held(journal) == [0, 1] and (journal.rows, journal.size, journal.next) == (2, 20, 2)
+
+
+def test_what_is_set_aside_takes_along_what_was_not_yet_moved_into_it(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path / "j.db")) as journal:
+        path = Path(f"{journal.path}-wal")
+        journal._shut()
+        path.write_bytes(b"what a crash left")
+        aside = journal.start_new_file()
+        assert Path(f"{aside}-wal").read_bytes() == b"what a crash left"

@@ -85,6 +85,7 @@ def test_alerts_that_stand_for_hours_leave_the_beginnings_and_ends_of_the_others
     numbers, (first, following, thinned) = held(journal), journal.read(0, 1, 1)[1:]
     assert len(numbers) == 100 and (first, following, thinned) == (540, 1000, 940)
     assert numbers == [n for n in range(540, 940) if n % 20 < 2] + list(range(940, 1000)), "the newest half is whole"
+    assert journal._db and journal._db.execute("SELECT count(*) FROM passing").fetchone() == (54,), "none of those gone"
     journal.close()
 
 
@@ -96,6 +97,15 @@ def test_what_never_came_to_disk_is_not_taken_for_what_was_let_go_of(tmp_path: P
         for n in range(10, 60):
             journal.append([entry(n, passing=True)])
         assert journal.read(0, 1, 1)[1:] == (8, 60, 47) and held(journal)[:7] == [0, 1, 2, 3, 4, 8, 9]
+        journal.append([entry(70)])
+        assert journal.read(0, 1, 1)[1:] == (8, 71, 48), "another hole, further on, does not hide the first"
+        for n in range(71, 140):
+            journal.append([entry(n, passing=True)])
+        assert journal.read(0, 1, 1)[1:] == (70, 140, 128)
+        assert journal._db and journal._db.execute("SELECT seq FROM hole").fetchall() == [(70,)]
+        for n in range(140, 170):
+            journal.append([entry(n)])
+        assert journal._db.execute("SELECT count(*) FROM hole").fetchone() == (0,), "what is trimmed has no holes"
 
 
 def test_a_full_journal_of_beginnings_and_ends_is_not_searched_at_each_append(tmp_path: Path) -> None:
@@ -110,11 +120,12 @@ def test_a_journal_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None
     journal.append([entry(n) for n in range(5)])
     journal.close()
     with sqlite3.connect(tmp_path / "j.db") as db:
-        db.execute("DROP TABLE passing")
+        db.executescript("DROP TABLE passing; DROP TABLE hole; INSERT INTO meta VALUES ('hole', 3), ('thinned', 4)")
     db.close()
     journal = Journal(tmp_path / "j.db", Bounds(rows=5))
+    assert journal.read(0, 1, 1)[1:] == (3, 5, 4), "the last hole was a value of its own"
     journal.append([entry(5, passing=True)])
-    assert held(journal) == [1, 2, 3, 4, 5] and journal.read(0, 1, 1)[3] == 0
+    assert held(journal) == [1, 2, 3, 4, 5]
     journal.close()
 
 
@@ -134,9 +145,29 @@ def test_age_trims_without_a_new_alert_and_not_by_a_clock_that_was_not_set(tmp_p
     now[0] += 31 * DAY
     other.tidy()
     assert held(other) == [] and other.read(0, 9, 9)[1:3] == (1, 1) and other.next == 1
+    assert (other.rows, other.size) == (0, 0)
     now[0] = NOW  # the clock was set back: rows keep their order in time
     other.append([entry(1)])
     now[0] = NOW + 32 * DAY
     other.tidy()
     assert held(other) == [1]
     other.close()
+
+
+def test_age_trims_also_while_no_clock_is_ever_set(tmp_path: Path) -> None:
+    now = [DAY]
+    with contextlib.closing(Journal(tmp_path / "j.db", Bounds(days=30), now=lambda: now[0])) as journal:
+        journal.append([entry(0)])
+        now[0] = 20 * DAY
+        journal.append([entry(1)])
+        now[0] = 40 * DAY
+        journal.tidy()
+        assert held(journal) == [1]
+
+
+def test_the_numbers_go_on_where_a_single_message_was_too_much(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path / "j.db", Bounds(bytes=5))) as journal:
+        journal.append([entry(0), entry(1)])
+        assert held(journal) == []
+    with contextlib.closing(Journal(tmp_path / "j.db")) as again:
+        assert again.next == 2
