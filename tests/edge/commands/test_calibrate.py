@@ -130,6 +130,7 @@ def test_a_short_recording_is_refused(support: Path, tmp_path: Path, engine: Eng
         {"model": "other"},
         {"version": 2},
         {"threshold": -1},
+        {"threshold": 0},
         {"threshold": "high"},
         {"threshold": float("inf")},
         {"threshold": 10**400},

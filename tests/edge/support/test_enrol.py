@@ -64,6 +64,8 @@ def test_a_long_clip_is_cut_as_it_is() -> None:
     joints, _ = clip_windows(clip, 48, 2.0)
     assert len(joints) == 32
     np.testing.assert_allclose(joints[-1], clip.at(7.75 + np.arange(48) / 24)[0], atol=1e-5)
+    just = Clip(np.zeros((121, 15, 3), np.float32), np.ones((121, 15), np.float32), 30)
+    assert just.seconds == 4 and len(clip_windows(just, 48, 2.0)[0]) == 8, "two windows are long enough"
 
 
 def test_even_two_frames_give_a_window() -> None:
@@ -74,7 +76,7 @@ def test_even_two_frames_give_a_window() -> None:
 def test_features_are_the_engines_embeddings_padded_under_a_mask(folder: Path, engine: Engine) -> None:
     support = load(folder, engine)
     assert support.names == ("squat", "walk") and support.shots == (1, 3)
-    assert support.mask.sum(1).tolist() == [13, 39] and support.features.shape[1] % 8 == 0
+    assert support.mask.sum(1).tolist() == [13, 39] and support.features.shape[1] == 40
     expected = run_all(engine, *clip_windows(make_motion("squat", seconds=3, seed=0), 48, 2.0))[0]
     np.testing.assert_allclose(support.features[0][:13], expected, atol=1e-5)
     assert (support.features[support.mask == 0] == 0).all()
@@ -218,7 +220,32 @@ def test_a_folder_name_that_is_no_text_and_a_pipe_stop_nothing(folder: Path, eng
 
 def test_a_category_without_a_clip_is_named(folder: Path, engine: Engine) -> None:
     (folder / "jump").mkdir()
-    assert any("category 'jump' holds no .npz" in p for p in load(folder, engine).problems)
+    (folder / ".git").mkdir()
+    assert [p for p in load(folder, engine).problems if "holds no .npz" in p] == [
+        "category 'jump' holds no .npz file that can be seen, and is not part of the support"
+    ]
+
+
+def test_a_category_with_a_single_clip_is_named_with_how_sure_its_limit_is(folder: Path, engine: Engine) -> None:
+    (said,) = (p for p in load(folder, engine).problems if "one clip" in p)
+    assert said.startswith("category 'squat' has one clip, so its limit is a guess: off by a factor of")
+
+
+def test_as_many_categories_as_can_be_matched_and_no_more(
+    folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.support.enrol.MAX_CATEGORIES", 2)
+    assert len(load(folder, engine).names) == 2
+    monkeypatch.setattr("edge.support.enrol.MAX_CATEGORIES", 1)
+    with pytest.raises(SupportError, match=r"2 categories.*at most 1 are matched"):
+        load(folder, engine)
+
+
+def test_of_more_clips_than_windows_some_have_none(
+    folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge.support.enrol.MAX_WINDOWS", 2)
+    assert load(folder, engine).mask.sum(1).tolist() == [2, 2], "of one clip, and of three"
 
 
 @pytest.mark.parametrize("damage", ["narrow", "empty", "nan", "double"])

@@ -122,6 +122,7 @@ def test_pairs_that_no_stream_has_together_are_left_out_and_of_too_many_the_like
     rules = {"gate": ["a", "b"], "*": ["c"]}
     assert chosen(TransitionPlan(rules, 9), names, centre)[0].tolist() == [[0, 0], [0, 1], [1, 1], [2, 2]]
     assert len(chosen(TransitionPlan({}, 9), names, centre)[0]) == 6
+    assert chosen(TransitionPlan({}, 6), names, centre)[1] == [], "none is left out"
     rows, (said,) = chosen(TransitionPlan({}, 2), names, centre)
     assert rows.tolist() == [[0, 2], [1, 2]] and "2 of 6 pairs" in said and "max_transitions is 2" in said
     rows, (said,) = chosen(TransitionPlan({}, 9, room=4), names, centre)
