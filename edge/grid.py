@@ -45,7 +45,7 @@ class WindowSpec:
         The first when its ring was full, and then one every stride, at the track's phase.
         """
         after = (rows - self.frames - phase) // self.stride + (phase > 0)
-        return np.where(rows < self.frames, 0, 1 + np.maximum(after, 0))
+        return np.where(rows < self.frames, 0, 1 + after)
 
 
 def phase_of(stream: str, track: int, stride: int) -> int:

@@ -288,6 +288,10 @@ def test_lost_alerts_are_forgotten_by_the_clock_of_their_own_camera() -> None:
         feed(b, 4, [2.0], start=100 * n + 2)
         b.close([4])
     assert len(b._lost) == 2, "the last of each camera"
+    places[4] = at(0.0, 5, 12)
+    feed(b, 4, [2.0])
+    b.close([4])
+    assert len(b._lost) == 2, "also when its clock is set back"
 
 
 def test_cameras_that_never_come_again_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
