@@ -5,7 +5,6 @@ Seen side by side, one decision settles all of these, and a few of them are the 
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edge.alerts.alike import alike
+from edge.errors import command
 from edge.skeleton import Float
 
 SHOTS = 3
@@ -60,8 +60,8 @@ def sections(rows: Mapping[str, Sequence[Row]], near: float, support: Path | Non
                 # The others of an alert's files may show something else.
                 ids = [f"{r.alert}-1" if r.alert in several else r.alert for r in chosen[:SHOTS]]
                 options = ["--category", "NAME", "--evidence", heading, "--support", str(support)]
-                command = shlex.join(["haad-edge", "support", "accept", *ids, *options])
-                out.append(Section(f"{heading}: {alerts} alerts that are alike", [r.card for r in chosen], command))
+                accept = command("support", "accept", *ids, *options)
+                out.append(Section(f"{heading}: {alerts} alerts that are alike", [r.card for r in chosen], accept))
                 together |= {id(r) for r in chosen}
         rest = [r for r in mine if id(r) not in together]
         if all(r.when is not None for r in rest):  # evidence is named by alert ids, which have no order

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -16,7 +15,7 @@ from typing import Any
 
 from edge.alerts import evidence
 from edge.clip import Clip, pack_clip
-from edge.errors import SupportError
+from edge.errors import SupportError, command
 from edge.grid import SECOND
 from edge.support.enrol import REFINED
 from edge.support.history import FOLDER, Files, Version, changing
@@ -56,9 +55,7 @@ def _there_already(root: Path, names: list[str], category: str) -> SupportError:
     return SupportError(
         f"{root}: nothing would change",
         why=f"the folder has this already, as {', '.join(names)[:300]}",
-        fix=f"haad-edge support rename {shlex.join([elsewhere, category])} --support {shlex.quote(str(root))}"
-        if elsewhere
-        else "",
+        fix=command("support", "rename", elsewhere, category, "--support", root) if elsewhere else "",
     )
 
 
